@@ -1,0 +1,237 @@
+//! What a job looks like from outside: a consistent snapshot of its figures, without text.
+
+use std::ffi::OsString;
+use std::time::{Duration, SystemTime};
+
+use crate::sector::Sector;
+
+/// A job's number: counts up from 1 and is never used again.
+pub type JobId = u64;
+
+/// Where a job is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    /// Waits for its turn, or for another job, or for a device.
+    Queued,
+    /// Copies.
+    Running,
+    /// Stopped by an administrator until `resume`.
+    Paused,
+    /// All is written; the destinations flush their caches.
+    Flushing,
+    /// The destinations are read back and compared.
+    Verifying,
+    /// Nothing is missing anywhere.
+    Done,
+    /// It went to the end, and at least one destination has all but what `errors` lists.
+    Degraded,
+    /// Anything else that ended it.
+    Failed,
+    /// Ended by request.
+    Cancelled,
+    /// Found at a restart, its devices not surely the same; `resume` confirms.
+    Held,
+}
+
+impl State {
+    /// Every state, in the order of a life.
+    pub const ALL: [Self; 10] = [
+        Self::Queued,
+        Self::Running,
+        Self::Paused,
+        Self::Flushing,
+        Self::Verifying,
+        Self::Done,
+        Self::Degraded,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Held,
+    ];
+
+    /// The word for it in status, events and `state/`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Flushing => "flushing",
+            Self::Verifying => "verifying",
+            Self::Done => "done",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Held => "held",
+        }
+    }
+
+    /// Whether the job has ended: its figures stay as they are.
+    pub const fn is_ended(self) -> bool {
+        matches!(self, Self::Done | Self::Degraded | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// What `control` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Take no new piece until `resume`.
+    Pause,
+    /// Go on.
+    Resume,
+    /// End it.
+    Cancel,
+    /// Try again what is not yet durable.
+    Retry,
+    /// Read the destinations back and compare.
+    Verify,
+}
+
+impl Verb {
+    /// Every verb, in the order of the documentation.
+    pub const ALL: [Self; 5] = [Self::Pause, Self::Resume, Self::Cancel, Self::Retry, Self::Verify];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
+            Self::Retry => "retry",
+            Self::Verify => "verify",
+        }
+    }
+}
+
+/// Where a destination is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DestState {
+    /// Takes part.
+    Active,
+    /// Has everything, flushed.
+    Done,
+    /// Was given up, or lacks pieces.
+    Failed,
+    /// Read back differently.
+    Mismatch,
+}
+
+impl DestState {
+    /// The word for it in `dests`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Mismatch => "mismatch",
+        }
+    }
+}
+
+/// One destination's figures.
+#[derive(Clone, Debug)]
+pub struct DestView {
+    /// Where it is in its life.
+    pub state: DestState,
+    /// Bytes written.
+    pub copied: u64,
+    /// Bytes that survive a power cut now.
+    pub durable: u64,
+    /// Failed pieces.
+    pub errors: u64,
+    /// The first failure's errno and the sector on the destination's device.
+    pub first_error: Option<(i32, Sector)>,
+    /// The path as the spec says it.
+    pub path: OsString,
+}
+
+/// A range that could not be read, or not be written to one destination. Sectors of the device it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRange {
+    /// `None` for the source, else the destination's number.
+    pub dest: Option<usize>,
+    /// First bad sector on that device.
+    pub sector: Sector,
+    /// How many.
+    pub count: Sector,
+    /// Why.
+    pub errno: i32,
+}
+
+/// A job's figures at one moment; they agree with each other.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The job's number.
+    pub id: JobId,
+    /// Where it is in its life.
+    pub state: State,
+    /// Whether a read failed for good.
+    pub read_err: bool,
+    /// Bit i: destination i failed.
+    pub write_err: u64,
+    /// Bytes to copy.
+    pub total: u64,
+    /// Bytes that every live destination has taken.
+    pub copied: u64,
+    /// Bytes that survive a power cut now.
+    pub durable: u64,
+    /// Bytes per second over the last 5 s.
+    pub speed: u64,
+    /// Time left, where an honest figure exists.
+    pub eta: Option<Duration>,
+    /// Running time, pauses not counted.
+    pub elapsed: Duration,
+    /// Since the last completed I/O while some is in flight.
+    pub stalled: Duration,
+    /// Source bytes that could not be read.
+    pub bad_bytes: u64,
+    /// The client whose pages it uses.
+    pub client: String,
+    /// The label, where one was given.
+    pub name: Option<String>,
+    /// `sha256:HEX` when done.
+    pub digest: Option<String>,
+    /// Why it failed, is held, or waits.
+    pub error: Option<String>,
+    /// The source's path, where there is a source.
+    pub source: Option<OsString>,
+    /// The destinations, in order.
+    pub dests: Vec<DestView>,
+    /// The last progress, or the job's making where there was none.
+    pub progressed: SystemTime,
+}
+
+/// The engine's figures at one moment.
+#[derive(Clone, Debug)]
+pub struct EngineView {
+    /// Which backend moves the data: `uring`, `threads`.
+    pub backend: &'static str,
+    /// Why it is not the one first tried, where that is so.
+    pub fallback: Option<String>,
+    /// Bytes in a page.
+    pub page_size: u64,
+    /// Pages in the pool.
+    pub pages: u64,
+    /// Pages that no sub-job holds.
+    pub pages_free: u64,
+    /// Sub-jobs that wait for pages.
+    pub pages_waiting: u64,
+    /// Sub-jobs that hold pages.
+    pub subjobs_in_flight: u64,
+    /// Bytes in a full sub-job.
+    pub subjob_bytes: u64,
+    /// Sub-jobs of one job in flight at most.
+    pub subjobs_max: u64,
+    /// Whether the pool is registered with the ring as fixed buffers.
+    pub fixed_buffers: bool,
+    /// Whether the pool lies in huge pages.
+    pub huge_pages: bool,
+    /// Whether the pool is locked in memory.
+    pub locked: bool,
+    /// Open devices with direct I/O.
+    pub direct: u64,
+    /// Open devices without.
+    pub buffered: u64,
+    /// Jobs not yet ended.
+    pub jobs_live: u64,
+    /// Jobs ended and not yet dismissed.
+    pub jobs_ended: u64,
+}

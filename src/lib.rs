@@ -1,0 +1,10 @@
+//! Block-copy jobs as files: the kernel's kcopyd and dm-io in user space, and a mounted control tree that drives them.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod error;
+pub mod jobs;
+pub mod sector;
+pub mod spec;
+
+pub use error::{Error, ErrorKind, Result};
+pub use sector::{SECTOR_SIZE, Sector};
