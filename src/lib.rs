@@ -1,7 +1,9 @@
 //! Block-copy jobs as files: the kernel's kcopyd and dm-io in user space, and a mounted control tree that drives them.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod blkdev;
 pub mod error;
+pub mod io;
 pub mod jobs;
 pub mod sector;
 pub mod spec;

@@ -1,0 +1,210 @@
+//! How a path becomes a [`Device`].
+//!
+//! The protocol, in the order that cannot be raced:
+//! 1. open the path with `O_PATH`, which touches no driver, and judge what it is by fstat on that descriptor;
+//! 2. open the very same inode for I/O through `/proc/self/fd`, exclusively where it is a destination and a block device;
+//! 3. measure it on that descriptor. The path is never looked at again.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::device::{Device, Target};
+use super::sys;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sector::{SECTOR_SIZE, Sector};
+
+/// Alignment that every disk sold and every file system takes, where the system does not say.
+const SAFE_ALIGN: u32 = 4096;
+
+/// How a destination is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenDest {
+    /// Make a missing regular file (mode 0600).
+    pub create: bool,
+    /// Its region is aligned to this many bytes: a regular file that wants more is written without direct I/O.
+    pub aligned_to: u64,
+}
+
+/// Opens a source. `aligned_to` as in [`OpenDest`].
+pub fn open_source(path: &Path, aligned_to: u64) -> Result<Arc<Device>> {
+    let place = judge(path, libc::O_PATH)?;
+    let file = reopen(&place, OpenOptions::new().read(true), 0)?;
+    measure(place, file, aligned_to)
+}
+
+/// Opens a destination: a block device exclusively, so that whoever holds it (mount, swap, md, another opener) keeps it.
+pub fn open_dest(path: &Path, how: OpenDest) -> Result<Arc<Device>> {
+    if how.create {
+        create(path)?;
+    }
+    let place = judge(path, libc::O_PATH)?;
+    let exclusive = if place.is_block() { libc::O_EXCL } else { 0 };
+    let file = reopen(&place, OpenOptions::new().read(true).write(true), exclusive)?;
+    if place.is_block() && sys::is_read_only(&file).unwrap_or(false) {
+        return Err(read_only(path));
+    }
+    measure(place, file, how.aligned_to)
+}
+
+/// What a path leads to, held by a descriptor that can only be asked.
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) handle: File,
+    pub(super) target: Target,
+}
+
+impl Place {
+    fn is_block(&self) -> bool {
+        matches!(self.target, Target::Block { .. })
+    }
+}
+
+/// Step 1: what is it?
+pub(super) fn judge(path: &Path, flags: libc::c_int) -> Result<Place> {
+    let shown = path.display();
+    if !path.is_absolute() {
+        return Err(Error::new(ErrorKind::Syntax, format!("{shown}: give an absolute path")));
+    }
+    let handle = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(|error| Error::os(format!("{shown}"), error))?;
+    let meta = handle.metadata().map_err(|error| Error::os(format!("stat {shown}"), error))?;
+    let target = if meta.file_type().is_block_device() {
+        Target::Block { rdev: meta.rdev() }
+    } else if meta.is_file() {
+        refuse_file_in_dev(path, &handle, meta.dev())?;
+        Target::File { dev: meta.dev(), ino: meta.ino() }
+    } else {
+        let what = format!("{shown} is neither a block device nor a regular file");
+        return Err(Error::new(ErrorKind::NotBlock, what));
+    };
+    Ok(Place { path: path.to_owned(), handle, target })
+}
+
+/// A regular file where devices live is a mistyped name: writing there fills memory and copies nothing to any disk.
+fn refuse_file_in_dev(path: &Path, handle: &File, dev: u64) -> Result<()> {
+    let real = std::fs::read_link(through(handle)).unwrap_or_else(|_| path.to_owned());
+    let devices = std::fs::metadata("/dev").map(|meta| meta.dev()).ok();
+    if real.starts_with("/dev") && devices == Some(dev) {
+        let what = format!("{} is a regular file among the devices of /dev: is the name mistyped?", path.display());
+        return Err(Error::new(ErrorKind::NotBlock, what));
+    }
+    Ok(())
+}
+
+/// `create`: makes a missing regular file, and leaves what exists as it is.
+fn create(path: &Path) -> Result<()> {
+    let shown = path.display();
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let in_dev = std::fs::canonicalize(parent).is_ok_and(|real| real.starts_with("/dev"));
+    let devices = std::fs::metadata("/dev").map(|meta| meta.dev()).ok();
+    let same = std::fs::metadata(parent).map(|meta| meta.dev()).ok() == devices;
+    if in_dev && same && !path.exists() {
+        let what = format!("{shown}: `create` makes no file among the devices of /dev: is the name mistyped?");
+        return Err(Error::new(ErrorKind::NotBlock, what));
+    }
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_CLOEXEC).open(path) {
+        Ok(_) => sync_directory(parent),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(Error::os(format!("create {shown}"), error)),
+    }
+}
+
+/// A new name is durable only when its directory is.
+fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| Error::os(format!("sync {}", path.display()), error))
+}
+
+fn through(handle: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()))
+}
+
+/// Step 2: opens the inode itself for I/O, directly where it allows that.
+fn reopen(place: &Place, options: &mut OpenOptions, flags: libc::c_int) -> Result<File> {
+    let path = through(&place.handle);
+    let mut open = |extra| options.custom_flags(flags | extra | libc::O_CLOEXEC).open(&path);
+    let result = match open(libc::O_DIRECT) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(0),
+        result => result,
+    };
+    result.map_err(|error| explain(place, error))
+}
+
+/// The system's errno for a refused open, in words that say what to do.
+fn explain(place: &Place, error: io::Error) -> Error {
+    let shown = place.path.display();
+    match error.raw_os_error() {
+        Some(libc::EBUSY) => {
+            let what = format!("{shown} is in use: mounted, swap, held by md or dm, or opened exclusively by another program");
+            Error::new(ErrorKind::Busy, what)
+        }
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) if place.is_block() && is_read_only_block(place) => {
+            read_only(&place.path)
+        }
+        Some(libc::ETXTBSY) => Error::new(ErrorKind::Busy, format!("{shown} is a program that runs, or swap")),
+        _ => Error::os(format!("open {shown}"), error),
+    }
+}
+
+fn is_read_only_block(place: &Place) -> bool {
+    let reader = OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(through(&place.handle));
+    reader.and_then(|file| sys::is_read_only(&file)).unwrap_or(false)
+}
+
+fn read_only(path: &Path) -> Error {
+    Error::new(ErrorKind::ReadOnly, format!("{} is read-only", path.display()))
+}
+
+/// Step 3: how large, how fine.
+fn measure(place: Place, file: File, aligned_to: u64) -> Result<Arc<Device>> {
+    let Place { path, target, .. } = place;
+    let fail = |what: &str, error| Error::os(format!("{what} of {}", path.display()), error);
+    let flags = direct_flag(&file).map_err(|error| fail("the flags", error))?;
+    let (size, logical_block, memory_align, direct) = match target {
+        Target::Block { .. } => {
+            let bytes = sys::block_size_bytes(&file).map_err(|error| fail("the size", error))?;
+            let block = sys::logical_block(&file).map_err(|error| fail("the block size", error))?;
+            let memory = sys::direct_alignment(&file).map_or(block, |(memory, _)| memory.max(1));
+            (bytes, block, memory, flags)
+        }
+        Target::File { .. } | Target::Memory { .. } => {
+            let bytes = file.metadata().map_err(|error| fail("the size", error))?.len();
+            let (memory, offset) = sys::direct_alignment(&file).unwrap_or((SAFE_ALIGN, SAFE_ALIGN));
+            let direct = flags && aligned_to.is_multiple_of(u64::from(offset)) && bytes.is_multiple_of(u64::from(offset));
+            if direct { (bytes, offset.max(512), memory, true) } else { (bytes, 512, 1, false) }
+        }
+    };
+    if flags && !direct {
+        clear_direct(&file).map_err(|error| fail("the flags", error))?;
+    }
+    let sequential = matches!(target, Target::Block { rdev } if is_zoned(rdev));
+    let size = Sector::whole_in(size);
+    debug_assert!(u64::from(logical_block) >= SECTOR_SIZE);
+    Ok(Arc::new(Device { file, path, target, size, logical_block, memory_align, direct, sequential }))
+}
+
+fn direct_flag(file: &File) -> io::Result<bool> {
+    Ok(sys::status_flags(file)? & libc::O_DIRECT != 0)
+}
+
+fn clear_direct(file: &File) -> io::Result<()> {
+    let flags = sys::status_flags(file)?;
+    sys::set_status_flags(file, flags & !libc::O_DIRECT)
+}
+
+/// Whether the block device, or the disk of the partition, is host-managed: zones that take writes in order only.
+fn is_zoned(rdev: u64) -> bool {
+    let node = format!("/sys/dev/block/{}:{}", libc::major(rdev), libc::minor(rdev));
+    ["queue/zoned", "../queue/zoned"]
+        .iter()
+        .find_map(|name| std::fs::read_to_string(Path::new(&node).join(name)).ok())
+        .is_some_and(|model| model.trim() == "host-managed")
+}

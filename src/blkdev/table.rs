@@ -1,0 +1,75 @@
+//! The destinations in use: one exclusive descriptor for each block device, shared by all jobs that write to it.
+//!
+//! A second exclusive open of a block device fails, also from the same process, so jobs find the first one's descriptor
+//! here. Regular files take no exclusive open and each job has its own descriptor.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::device::{Device, Target};
+use super::open::{OpenDest, judge, open_dest};
+use crate::error::{ErrorKind, Result};
+
+/// A close that another thread has begun takes microseconds; these bound how long an open waits for it.
+const CLOSING_LOOKS: u32 = 20;
+const CLOSING_PAUSE: Duration = Duration::from_millis(5);
+
+/// The table of destinations in use.
+///
+/// # Invariants
+/// It owns nothing: a device closes when the last job lets go of it, and its entry is then dead.
+#[derive(Debug, Default)]
+pub struct Devices {
+    exclusive: Mutex<HashMap<Target, Weak<Device>>>,
+}
+
+impl Devices {
+    /// Opens a destination, or shares the descriptor that another job has of the same block device.
+    pub fn open_dest(&self, path: &Path, how: OpenDest) -> Result<Arc<Device>> {
+        if let Some(device) = self.shared(path) {
+            return Ok(device);
+        }
+        for _ in 0..CLOSING_LOOKS {
+            match open_dest(path, how) {
+                Ok(device) => return Ok(self.enter(device)),
+                Err(error) if error.kind() != ErrorKind::Busy => return Err(error),
+                Err(error) => match self.shared(path) {
+                    // Another job opened it between the look and the open.
+                    Some(device) => return Ok(device),
+                    None if !self.is_closing(path) => return Err(error),
+                    None => std::thread::sleep(CLOSING_PAUSE),
+                },
+            }
+        }
+        open_dest(path, how).map(|device| self.enter(device))
+    }
+
+    /// Whether the last job that wrote to it has let go, and its close is under way.
+    fn is_closing(&self, path: &Path) -> bool {
+        let Ok(place) = judge(path, libc::O_PATH) else { return false };
+        self.exclusive.lock().get(&place.target).is_some_and(|device| device.strong_count() == 0)
+    }
+
+    /// How many block devices are held now.
+    pub fn held(&self) -> usize {
+        self.exclusive.lock().values().filter(|device| device.strong_count() > 0).count()
+    }
+
+    fn shared(&self, path: &Path) -> Option<Arc<Device>> {
+        let target = judge(path, libc::O_PATH).ok()?.target;
+        self.exclusive.lock().get(&target)?.upgrade()
+    }
+
+    fn enter(&self, device: Arc<Device>) -> Arc<Device> {
+        if matches!(device.target(), Target::Block { .. }) {
+            let mut table = self.exclusive.lock();
+            table.retain(|_, device| device.strong_count() > 0);
+            table.insert(device.target(), Arc::downgrade(&device));
+        }
+        device
+    }
+}

@@ -1,0 +1,189 @@
+//! pread and pwrite on threads: for kernels and sandboxes that refuse the ring.
+//!
+//! A thread is made when there is work and none is idle; it stays, asleep, until the backend goes. A device that hangs
+//! takes [`DEVICE_THREADS`] threads and no more, so that the others go on.
+//!
+//! # How the threads end
+//! 1. The backend goes: `closing` is set and all are woken.
+//! 2. An idle thread sees it and returns. One that is stuck in a device returns when the device lets it; nobody waits for
+//!    it. It owns what it touches.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Backend, Completion, Transfer, Wait, Waker, sys};
+
+/// Threads that one device may occupy: the sub-jobs of one job, read and written.
+const DEVICE_THREADS: usize = 16;
+/// Threads in all.
+const MAX_THREADS: usize = 256;
+/// They only move bytes: the smallest stack that the system's thread-local data leaves room in.
+const STACK: usize = 64 << 10;
+
+pub(super) struct Threads {
+    shared: Arc<Shared>,
+    start: Instant,
+}
+
+struct Shared {
+    work: Mutex<Work>,
+    work_came: Condvar,
+    done: Mutex<Done>,
+    done_came: Condvar,
+}
+
+#[derive(Default)]
+struct Work {
+    queue: VecDeque<Transfer>,
+    /// Threads at work, by device.
+    busy: HashMap<usize, usize>,
+    threads: usize,
+    idle: usize,
+    closing: bool,
+}
+
+#[derive(Default)]
+struct Done {
+    completions: Vec<Completion>,
+    woken: bool,
+}
+
+fn device_key(transfer: &Transfer) -> usize {
+    Arc::as_ptr(&transfer.device) as usize
+}
+
+impl Work {
+    /// The first transfer whose device has a thread to spare.
+    fn take(&mut self) -> Option<Transfer> {
+        let free = |transfer: &Transfer| self.busy.get(&device_key(transfer)).copied().unwrap_or(0) < DEVICE_THREADS;
+        let place = self.queue.iter().position(free)?;
+        let transfer = self.queue.remove(place)?;
+        *self.busy.entry(device_key(&transfer)).or_default() += 1;
+        Some(transfer)
+    }
+
+    fn give_back(&mut self, key: usize) {
+        if let Some(count) = self.busy.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.busy.remove(&key);
+            }
+        }
+    }
+}
+
+impl Threads {
+    pub(super) fn new() -> Self {
+        let shared = Shared {
+            work: Mutex::default(),
+            work_came: Condvar::new(),
+            done: Mutex::default(),
+            done_came: Condvar::new(),
+        };
+        Self { shared: Arc::new(shared), start: Instant::now() }
+    }
+}
+
+impl Shared {
+    /// The life of a thread.
+    fn serve(&self) {
+        let mut work = self.work.lock();
+        loop {
+            if work.closing {
+                return;
+            }
+            let Some(transfer) = work.take() else {
+                work.idle += 1;
+                self.work_came.wait(&mut work);
+                work.idle -= 1;
+                continue;
+            };
+            drop(work);
+            let key = device_key(&transfer);
+            let completion = perform(&transfer);
+            // The device's reference goes before its completion is seen, so that who sees it can close the device.
+            drop(transfer);
+            let mut done = self.done.lock();
+            done.completions.push(completion);
+            drop(done);
+            self.done_came.notify_one();
+            work = self.work.lock();
+            work.give_back(key);
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn perform(transfer: &Transfer) -> Completion {
+    let Transfer { token, op, ref device, position, length, ref memory } = *transfer;
+    // SAFETY: `Backend::submit` made the memory ours until the completion is reaped, which is after this.
+    let result = unsafe { sys::transfer(device.raw_fd(), op, position, length, memory.as_slice()) };
+    Completion { token, result }
+}
+
+impl Backend for Threads {
+    fn name(&self) -> &'static str {
+        "threads"
+    }
+
+    #[allow(unsafe_code)]
+    unsafe fn submit(&mut self, transfer: Transfer) {
+        let mut work = self.shared.work.lock();
+        work.queue.push_back(transfer);
+        if work.idle < work.queue.len() && work.threads < MAX_THREADS {
+            let shared = Arc::clone(&self.shared);
+            let builder = std::thread::Builder::new().name("kcopyfs-io".into()).stack_size(STACK);
+            match builder.spawn(move || shared.serve()) {
+                Ok(_) => work.threads += 1,
+                Err(error) => assert!(work.threads > 0, "no thread for I/O: {error}"),
+            }
+        }
+        drop(work);
+        self.shared.work_came.notify_one();
+    }
+
+    fn reap(&mut self, wait: Wait, done: &mut Vec<Completion>) {
+        let deadline = match wait {
+            Wait::Until(time) => Some(self.start + time),
+            Wait::No | Wait::Forever => None,
+        };
+        let mut state = self.shared.done.lock();
+        while state.completions.is_empty() && !state.woken && wait != Wait::No {
+            match deadline {
+                None => self.shared.done_came.wait(&mut state),
+                Some(deadline) => {
+                    if self.shared.done_came.wait_until(&mut state, deadline).timed_out() {
+                        break;
+                    }
+                }
+            }
+        }
+        state.woken = false;
+        done.append(&mut state.completions);
+    }
+
+    fn waker(&self) -> Waker {
+        let shared = Arc::clone(&self.shared);
+        Waker::new(move || {
+            shared.done.lock().woken = true;
+            shared.done_came.notify_one();
+        })
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        let mut work = self.shared.work.lock();
+        work.closing = true;
+        work.queue.clear();
+        drop(work);
+        self.shared.work_came.notify_all();
+    }
+}
