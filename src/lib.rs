@@ -2,9 +2,11 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod blkdev;
+pub mod dm_io;
 pub mod error;
 pub mod io;
 pub mod jobs;
+mod mailbox;
 pub mod sector;
 pub mod spec;
 

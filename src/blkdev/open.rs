@@ -143,7 +143,8 @@ fn explain(place: &Place, error: io::Error) -> Error {
     let shown = place.path.display();
     match error.raw_os_error() {
         Some(libc::EBUSY) => {
-            let what = format!("{shown} is in use: mounted, swap, held by md or dm, or opened exclusively by another program");
+            let what =
+                format!("{shown} is in use: mounted, swap, held by md or dm, or opened exclusively by another program");
             Error::new(ErrorKind::Busy, what)
         }
         Some(libc::EACCES | libc::EPERM | libc::EROFS) if place.is_block() && is_read_only_block(place) => {
@@ -178,7 +179,8 @@ fn measure(place: Place, file: File, aligned_to: u64) -> Result<Arc<Device>> {
         Target::File { .. } | Target::Memory { .. } => {
             let bytes = file.metadata().map_err(|error| fail("the size", error))?.len();
             let (memory, offset) = sys::direct_alignment(&file).unwrap_or((SAFE_ALIGN, SAFE_ALIGN));
-            let direct = flags && aligned_to.is_multiple_of(u64::from(offset)) && bytes.is_multiple_of(u64::from(offset));
+            let direct =
+                flags && aligned_to.is_multiple_of(u64::from(offset)) && bytes.is_multiple_of(u64::from(offset));
             if direct { (bytes, offset.max(512), memory, true) } else { (bytes, 512, 1, false) }
         }
     };

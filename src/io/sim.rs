@@ -96,7 +96,13 @@ impl Sim {
     }
 
     pub(super) fn backend(&self) -> SimBackend {
-        SimBackend { shared: Arc::clone(&self.0), clock: Duration::ZERO, due: BTreeMap::new(), hung: Vec::new(), turn: 0 }
+        SimBackend {
+            shared: Arc::clone(&self.0),
+            clock: Duration::ZERO,
+            due: BTreeMap::new(),
+            hung: Vec::new(),
+            turn: 0,
+        }
     }
 }
 

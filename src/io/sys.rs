@@ -76,15 +76,6 @@ impl Drop for Mapping {
     }
 }
 
-/// Fills a piece of memory with zeros.
-///
-/// # Safety
-/// The piece is valid for writing and nobody else touches it now.
-pub(super) unsafe fn zero_fill(piece: Segment) {
-    // SAFETY: the caller's promise.
-    unsafe { piece.start.write_bytes(0, piece.length) };
-}
-
 /// The kernel's description of pieces of memory.
 pub(super) fn io_vectors(pieces: &[Segment]) -> Vec<libc::iovec> {
     pieces.iter().map(|piece| libc::iovec { iov_base: piece.start.as_ptr().cast(), iov_len: piece.length }).collect()

@@ -118,8 +118,14 @@ fn a_flush_ends_and_a_zero_says_whether_it_could() {
     each_backend(|backend, _| {
         let device = disk(64);
         let (a, b) = (Arc::clone(&device), Arc::clone(&device));
-        submit(backend, Transfer { token: 1, op: Op::Flush, device: a, position: 0, length: 0, memory: Segments::None });
-        submit(backend, Transfer { token: 2, op: Op::Zero, device: b, position: 0, length: 4096, memory: Segments::None });
+        submit(
+            backend,
+            Transfer { token: 1, op: Op::Flush, device: a, position: 0, length: 0, memory: Segments::None },
+        );
+        submit(
+            backend,
+            Transfer { token: 2, op: Op::Zero, device: b, position: 0, length: 4096, memory: Segments::None },
+        );
         let done = reap(backend, 2);
         assert_eq!(done[0].result, Ok(0));
         assert!(matches!(done[1].result, Ok(4096) | Err(libc::EOPNOTSUPP)), "{done:?}");

@@ -61,7 +61,10 @@ impl Uring {
         // Before Linux 6.1 the kernel knows neither of the two hints.
         let ring = build(true).or_else(|_| build(false))?;
         if !ring.params().is_feature_ext_arg() {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's ring has no timed wait (before 5.11)"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the kernel's ring has no timed wait (before 5.11)",
+            ));
         }
         let vectors = sys::io_vectors(&pool.chunks());
         // SAFETY: the vectors describe the pool's mapping, and the ring's owner keeps the pool for longer than the ring.
@@ -111,9 +114,7 @@ impl Uring {
         let fd = Fd(transfer.device.raw_fd());
         let position = transfer.position;
         let entry = match (transfer.op, transfer.memory.as_slice()) {
-            (Op::Zero, _) => {
-                opcode::Fallocate::new(fd, transfer.length).offset(position).mode(sys::ZERO_MODE).build()
-            }
+            (Op::Zero, _) => opcode::Fallocate::new(fd, transfer.length).offset(position).mode(sys::ZERO_MODE).build(),
             (Op::Flush, _) => opcode::Fsync::new(fd).build(),
             (op, [piece]) => {
                 let start = piece.start.as_ptr();

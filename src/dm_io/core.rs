@@ -1,0 +1,248 @@
+//! The fan-out: one request becomes one transfer a region, and their ends become error bits.
+//!
+//! Has no thread and no callback of its own: the thread that owns it starts requests and reaps [`Finished`] values.
+//!
+//! # Invariants
+//! * A request's memory is owned by its slot in `requests` from [`Core::start`] until all its transfers have completed.
+//! * A transfer of a region is submitted again until it is finished, moves nothing, or fails; so each region ends once.
+//! * Positions and lengths submitted are multiples of the device's logical block.
+//! * A core that goes while transfers are in flight leaks its requests: a device may still reach for their memory.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::ErrorBits;
+use super::memory::{self, Bounce, Memory};
+use crate::blkdev::Device;
+use crate::io::{Backend, Completion, Op, PagePool, Segments, Transfer, Wait, Waker};
+use crate::sector::Sector;
+
+/// A request that has ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// As given to [`Core::start`].
+    pub(crate) token: u64,
+    /// Bit i: region i failed.
+    pub(crate) errors: ErrorBits,
+    /// Why, for each bit.
+    pub(crate) errnos: Vec<(usize, i32)>,
+    /// The memory, back again.
+    pub(crate) memory: Option<Memory>,
+}
+
+/// Requests in flight over one backend.
+pub(crate) struct Core {
+    backend: Box<dyn Backend>,
+    pool: Arc<PagePool>,
+    requests: Slab<Request>,
+    transfers: Slab<Region>,
+    done: Vec<Completion>,
+}
+
+struct Request {
+    token: u64,
+    op: Op,
+    /// Regions that have not ended.
+    left: usize,
+    errors: ErrorBits,
+    errnos: Vec<(usize, i32)>,
+    memory: Option<Memory>,
+    /// Where data goes from and to: `memory`, or `bounce` where the device cannot take that.
+    segments: Segments,
+    bounce: Option<Bounce>,
+}
+
+/// A region in flight.
+struct Region {
+    request: usize,
+    index: usize,
+    op: Op,
+    device: Arc<Device>,
+    position: u64,
+    length: u64,
+    moved: u64,
+}
+
+impl Core {
+    pub(crate) fn new(backend: Box<dyn Backend>, pool: &Arc<PagePool>) -> Self {
+        Self { backend, pool: Arc::clone(pool), requests: Slab::new(), transfers: Slab::new(), done: Vec::new() }
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.backend.now()
+    }
+
+    pub(crate) fn waker(&self) -> Waker {
+        self.backend.waker()
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// Whether nothing is in flight.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Starts a request. `regions` are those that take part: index, device, first sector, count. `most` is the largest
+    /// count, and `memory` has as many bytes; a zero and a flush take none.
+    pub(crate) fn start<'a>(
+        &mut self,
+        token: u64,
+        op: Op,
+        regions: impl IntoIterator<Item = (usize, &'a Arc<Device>, Sector, Sector)>,
+        most: Sector,
+        memory: Option<Memory>,
+    ) {
+        let request = Request {
+            token,
+            op,
+            left: 1,
+            errors: ErrorBits::NONE,
+            errnos: Vec::new(),
+            memory,
+            segments: Segments::None,
+            bounce: None,
+        };
+        let key = self.requests.insert(request);
+        self.requests[key].take_segments(most.bytes());
+        for (index, device, sector, count) in regions {
+            let (position, device) = (sector.bytes(), Arc::clone(device));
+            let length = if op == Op::Flush { 0 } else { count.bytes() };
+            self.requests[key].fit(&device);
+            self.requests[key].left += 1;
+            self.submit(Region { request: key, index, op, device, position, length, moved: 0 });
+        }
+        // The one that was counted for this function itself.
+        if self.requests[key].left == 1 {
+            self.done.push(Completion { token: NOTHING | key as u64, result: Ok(0) });
+        } else {
+            self.requests[key].left -= 1;
+        }
+    }
+
+    fn submit(&mut self, region: Region) {
+        let request = &self.requests[region.request];
+        let left = region.length - region.moved;
+        let memory = match region.op {
+            Op::Write if request.op == Op::Zero => self.pool.zeroes(left),
+            Op::Read | Op::Write => request.segments.slice(bytes(region.moved), bytes(left)),
+            Op::Zero | Op::Flush => Segments::None,
+        };
+        let position = region.position + region.moved;
+        let (op, device) = (region.op, Arc::clone(&region.device));
+        let token = self.transfers.insert(region) as u64;
+        // SAFETY: the memory belongs to the slot in `requests`, or to the pool that `self` keeps, and neither goes before
+        // the completion with this token was reaped; see the invariants.
+        unsafe { self.backend.submit(Transfer { token, op, device, position, length: left, memory }) };
+    }
+
+    /// Waits as told and hands out what has ended.
+    pub(crate) fn reap(&mut self, wait: Wait, finished: &mut Vec<Finished>) {
+        let wait = if self.done.is_empty() { wait } else { Wait::No };
+        let mut done = std::mem::take(&mut self.done);
+        self.backend.reap(wait, &mut done);
+        for completion in done.drain(..) {
+            if let Some(key) = completion.token.checked_sub(NOTHING) {
+                finished.push(self.requests.remove(bytes(key)).finish());
+            } else {
+                let region = self.transfers.remove(bytes(completion.token));
+                finished.extend(self.complete(region, completion.result));
+            }
+        }
+        // Kept for its room; a request without regions may have come in between.
+        done.append(&mut self.done);
+        self.done = done;
+    }
+
+    /// One transfer is back: go on with its region, or end it.
+    fn complete(&mut self, mut region: Region, result: Result<u64, i32>) -> Option<Finished> {
+        let left = region.length - region.moved;
+        let end = match result {
+            Err(libc::EINTR) => return self.again(region),
+            // The device cannot zero by itself, so zeros are written to it.
+            Err(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOTTY) if region.op == Op::Zero => {
+                region.op = Op::Write;
+                return self.again(region);
+            }
+            Err(errno) => Err(errno),
+            Ok(moved) if moved >= left => Ok(()),
+            Ok(moved) => {
+                // What is left must begin where the device can address it.
+                let whole = moved - moved % u64::from(region.device.logical_block());
+                region.moved += whole;
+                match (whole, region.op) {
+                    (0, Op::Write) => Err(libc::ENOSPC),
+                    (0, _) => Err(libc::EIO),
+                    _ => return self.again(region),
+                }
+            }
+        };
+        let request = &mut self.requests[region.request];
+        if let Err(errno) = end {
+            request.errors.set(region.index);
+            request.errnos.push((region.index, errno));
+            if region.op == Op::Read {
+                memory::zero_fill(&request.segments.slice(bytes(region.moved), bytes(region.length - region.moved)));
+            }
+        }
+        request.left -= 1;
+        let last = request.left == 0;
+        let key = region.request;
+        drop(region);
+        last.then(|| self.requests.remove(key).finish())
+    }
+
+    fn again(&mut self, region: Region) -> Option<Finished> {
+        self.submit(region);
+        None
+    }
+}
+
+/// Tokens from here on are requests that had nothing to do.
+const NOTHING: u64 = 1 << 63;
+
+fn bytes(number: u64) -> usize {
+    usize::try_from(number).expect("a length in memory")
+}
+
+impl Request {
+    fn take_segments(&mut self, length: u64) {
+        if let Some(memory) = &mut self.memory {
+            self.segments = memory.segments(bytes(length));
+        }
+    }
+
+    /// Goes through a bounce buffer if the device cannot take the memory as it lies.
+    fn fit(&mut self, device: &Device) {
+        if self.bounce.is_none() && !memory::is_aligned(&self.segments, device.memory_align()) {
+            let mut bounce = Bounce::new(self.segments.length());
+            if self.op == Op::Write {
+                bounce.fill_from(&self.segments);
+            }
+            // Transfers that are in flight already go on from the memory itself.
+            self.segments = bounce.segments();
+            self.bounce = Some(bounce);
+        }
+    }
+
+    fn finish(mut self) -> Finished {
+        if let (Op::Read, Some(mut bounce), Some(memory)) = (self.op, self.bounce.take(), &mut self.memory) {
+            bounce.drain_to(&memory.segments(self.segments.length()));
+        }
+        Finished { token: self.token, errors: self.errors, errnos: self.errnos, memory: self.memory }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if !self.transfers.is_empty() {
+            std::mem::forget(std::mem::take(&mut self.requests));
+            std::mem::forget(Arc::clone(&self.pool));
+        }
+    }
+}
