@@ -6,6 +6,7 @@ pub mod dm_io;
 pub mod error;
 pub mod io;
 pub mod jobs;
+pub mod kcopyd;
 mod mailbox;
 pub mod sector;
 pub mod spec;

@@ -13,10 +13,8 @@ use parking_lot::Mutex;
 use crate::io::Waker;
 
 /// The way to a thread.
-#[derive(Debug)]
 pub(crate) struct Mailbox<T>(Arc<Shared<T>>);
 
-#[derive(Debug)]
 struct Shared<T> {
     messages: Mutex<VecDeque<T>>,
     waker: Mutex<Option<Waker>>,
@@ -25,6 +23,12 @@ struct Shared<T> {
 impl<T> Clone for Mailbox<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> std::fmt::Debug for Mailbox<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mailbox")
     }
 }
 

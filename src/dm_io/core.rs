@@ -79,10 +79,6 @@ impl Core {
         self.backend.waker()
     }
 
-    pub(crate) fn backend(&self) -> &dyn Backend {
-        &*self.backend
-    }
-
     /// Whether nothing is in flight.
     pub(crate) fn is_idle(&self) -> bool {
         self.requests.is_empty()

@@ -66,6 +66,7 @@ struct State {
     rules: Vec<Rule>,
     woken: bool,
     log: Vec<(Op, Target, u64)>,
+    clock: Duration,
 }
 
 /// The longest that a healthy transfer takes, in virtual microseconds.
@@ -74,7 +75,7 @@ const LATENCY_USEC: u64 = 1000;
 impl Sim {
     /// A simulation without faults.
     pub fn new(seed: u64) -> Self {
-        let state = State { random: seed, rules: Vec::new(), woken: false, log: Vec::new() };
+        let state = State { random: seed, rules: Vec::new(), woken: false, log: Vec::new(), clock: Duration::ZERO };
         Self(Arc::new(Shared { state: Mutex::new(state), woken: Condvar::new() }))
     }
 
@@ -93,6 +94,11 @@ impl Sim {
     /// What was submitted so far: kind, device, first byte; in order.
     pub fn log(&self) -> Vec<(Op, Target, u64)> {
         self.0.state.lock().log.clone()
+    }
+
+    /// Virtual time: of the backend that is furthest.
+    pub fn clock(&self) -> Duration {
+        self.0.state.lock().clock
     }
 
     pub(super) fn backend(&self) -> SimBackend {
@@ -199,8 +205,9 @@ impl Backend for SimBackend {
             }
         };
         state.woken = false;
-        drop(state);
         self.clock = self.clock.max(wake);
+        state.clock = state.clock.max(self.clock);
+        drop(state);
         while let Some(entry) = self.due.first_entry()
             && entry.key().0 <= self.clock
         {

@@ -1,0 +1,390 @@
+//! A client: the way into its thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::job::{Activity, NewJob, Notify};
+use super::worker::{Gauges, Message, Worker};
+use super::{Flags, Observer, Outcome, ThrottleShare};
+use crate::blkdev::Device;
+use crate::dm_io::{Core, ErrorBits, IoRegion, MAX_REGIONS};
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{self, BackendKind, PAGE_SIZE, PagePool, Reservation, Waker};
+use crate::mailbox::Mailbox;
+use crate::sector::Sector;
+
+/// The size of a sub-job, in bytes, unless set otherwise.
+pub const SUBJOB_BYTES: u32 = 512 << 10;
+/// Bounds of it.
+const SUBJOB_RANGE: std::ops::RangeInclusive<u32> = 4 << 10..=1 << 20;
+/// Sub-jobs of one job in flight, unless set otherwise.
+pub const SUBJOBS: usize = 8;
+/// A piece of a zero job: no pages are held for it, so it may be larger; small enough that a cancel is soon felt.
+const ZERO_BYTES: u32 = 4 << 20;
+
+/// How a client works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes of a sub-job: a power of two from 4 KiB to 1 MiB.
+    pub subjob_bytes: u32,
+    /// Sub-jobs of one job in flight, 1 to 64.
+    pub subjobs: usize,
+    /// The share of time in which it does I/O.
+    pub throttle: ThrottleShare,
+    /// How it reaches devices.
+    pub backend: BackendKind,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            subjob_bytes: SUBJOB_BYTES,
+            subjobs: SUBJOBS,
+            throttle: ThrottleShare::default(),
+            backend: BackendKind::Auto,
+        }
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<()> {
+        let size = self.subjob_bytes;
+        if !size.is_power_of_two() || !SUBJOB_RANGE.contains(&size) {
+            let what = format!("a sub-job of {size} bytes: give a power of two from 4096 to 1048576");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        if !(1..=64).contains(&self.subjobs) {
+            let what = format!("{} sub-jobs in flight: give 1 to 64", self.subjobs);
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        Ok(())
+    }
+
+    /// Pages of one sub-job: the least that a client must have.
+    pub fn subjob_pages(&self) -> u32 {
+        self.subjob_bytes.div_ceil(u32::try_from(PAGE_SIZE).expect("a page is small"))
+    }
+}
+
+/// How a client stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Pages set aside for it.
+    pub pages: u32,
+    /// Pages that its sub-jobs hold.
+    pub pages_used: u32,
+    /// Sub-jobs that wait for pages.
+    pub pages_waiting: u64,
+    /// Sub-jobs under way.
+    pub subjobs_in_flight: u64,
+}
+
+/// What a job is to do, in full; [`Client::copy`] and [`Client::zero`] are shorter.
+pub struct Request {
+    /// The source; without one, zeros are written.
+    pub from: Option<IoRegion>,
+    /// 1 to [`MAX_REGIONS`] destinations, with the source's count of sectors.
+    pub dests: Vec<IoRegion>,
+    /// Destinations that are left alone: bit i is destination i.
+    pub without: ErrorBits,
+    /// How it deals with errors and order.
+    pub flags: Flags,
+    /// Starts paused.
+    pub paused: bool,
+    /// Is told of every piece.
+    pub observer: Option<Box<dyn Observer>>,
+}
+
+/// Whoever has pages set aside for copy jobs (`struct kcopyd_client`), and the thread that does them.
+///
+/// Dropping it is [`Client::destroy`].
+///
+/// # Examples
+/// ```
+/// use std::sync::mpsc;
+/// use kcopyfs::blkdev::Device;
+/// use kcopyfs::dm_io::IoRegion;
+/// use kcopyfs::io::PagePool;
+/// use kcopyfs::kcopyd::{Client, Flags, Settings};
+/// use kcopyfs::Sector;
+///
+/// let size = Sector::new(4096).unwrap();
+/// let (disk, copy) = (Device::in_memory(size, 512)?, Device::in_memory(size, 512)?);
+/// let client = Client::create(&PagePool::new(1024)?, 256, Settings::default())?;
+/// let (sender, ended) = mpsc::channel();
+/// let (from, to) = (IoRegion::new(&disk, Sector::ZERO, size), [IoRegion::new(&copy, Sector::ZERO, size)]);
+/// client.copy(&from, &to, Flags::NONE, sender, |outcome, sender| sender.send(outcome).unwrap())?;
+/// let outcome = ended.recv().unwrap();
+/// assert!(!outcome.read_err && outcome.write_err.is_empty());
+/// client.destroy();
+/// # Ok::<(), kcopyfs::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Client {
+    pages: Arc<Reservation>,
+    mailbox: Mailbox<Message>,
+    settings: Settings,
+    gauges: Arc<Gauges>,
+    backend: Chosen,
+    serials: AtomicU64,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The backend that a client's thread opened.
+#[derive(Clone, Debug)]
+struct Chosen {
+    name: &'static str,
+    fallback: Option<String>,
+    fixed_buffers: bool,
+}
+
+impl Client {
+    /// A client with `pages` pages set aside, one sub-job's at least (`kcopyd_client_create`).
+    ///
+    /// # Errors
+    /// Pages that are not to be had, settings out of their bounds, a backend that the kernel refuses.
+    pub fn create(pool: &Arc<PagePool>, pages: u32, settings: Settings) -> Result<Self> {
+        settings.check()?;
+        let mailbox: Mailbox<Message> = Mailbox::new();
+        let for_waker = mailbox.clone();
+        let waker = Waker::new(move || for_waker.wake());
+        let pages = Arc::new(pool.reserve(pages.max(settings.subjob_pages()), Some(waker))?);
+        let gauges = Arc::new(Gauges::default());
+        let (answer, ready) = std::sync::mpsc::sync_channel(1);
+        let run = {
+            let (pool, pages) = (Arc::clone(pool), Arc::clone(&pages));
+            let (mailbox, settings, gauges) = (mailbox.clone(), settings.clone(), Arc::clone(&gauges));
+            move || match io::open(&settings.backend, &pool) {
+                Ok(io::Opened { backend, fallback }) => {
+                    let (name, fixed_buffers) = (backend.name(), backend.has_fixed_buffers());
+                    let core = Core::new(backend, &pool);
+                    mailbox.attach(core.waker());
+                    // Nobody listens only if the creator is gone, and then there is no work.
+                    let _ = answer.send(Ok(Chosen { name, fallback, fixed_buffers }));
+                    Worker::new(core, pages, mailbox, settings, gauges).run();
+                }
+                Err(error) => _ = answer.send(Err(error)),
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("kcopyd".into())
+            .spawn(run)
+            .map_err(|error| Error::os("a thread for kcopyd", error))?;
+        let ended = |_| Error::new(ErrorKind::Os(libc::EIO), "the kcopyd thread ended at its start");
+        let backend = ready.recv().map_err(ended)??;
+        let serials = AtomicU64::new(1);
+        Ok(Self { pages, mailbox, settings, gauges, backend, serials, thread: Some(thread) })
+    }
+
+    /// Waits for every job, then gives the pages back (`kcopyd_client_destroy`).
+    ///
+    /// # Panics
+    /// If a page is missing then, or a callback panicked.
+    pub fn destroy(mut self) {
+        if let Some(thread) = self.stop() {
+            thread.join().expect("the client's thread and its callbacks do not panic");
+        }
+    }
+
+    fn stop(&mut self) -> Option<JoinHandle<()>> {
+        self.mailbox.send(Message::Destroy);
+        self.thread.take()
+    }
+
+    /// Sets another number of pages aside, one sub-job's at least.
+    pub fn resize(&self, pages: u32) -> Result<()> {
+        self.pages.resize(pages.max(self.settings.subjob_pages()))?;
+        self.mailbox.wake();
+        Ok(())
+    }
+
+    /// How it stands now.
+    pub fn figures(&self) -> Figures {
+        Figures {
+            pages: self.pages.reserved(),
+            pages_used: self.pages.used(),
+            pages_waiting: self.gauges.pages_waiting.load(Ordering::Relaxed),
+            subjobs_in_flight: self.gauges.subjobs_in_flight.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The name of its backend.
+    pub fn backend(&self) -> &'static str {
+        self.backend.name
+    }
+
+    /// Why its backend is not the ring, where `Auto` fell back.
+    pub fn fallback(&self) -> Option<&str> {
+        self.backend.fallback.as_deref()
+    }
+
+    /// Whether its ring has the page pool as fixed buffers.
+    pub fn has_fixed_buffers(&self) -> bool {
+        self.backend.fixed_buffers
+    }
+
+    /// Copies `from` to every one of `dests`; `notify` is called with the end and `context` (`kcopyd_copy`).
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub fn copy<C: Send + 'static>(
+        &self,
+        from: &IoRegion,
+        dests: &[IoRegion],
+        flags: Flags,
+        context: C,
+        notify: impl FnOnce(Outcome, C) + Send + 'static,
+    ) -> Result<JobHandle> {
+        self.submit(request(Some(from.clone()), dests, flags), context, notify)
+    }
+
+    /// Writes zeros to every one of `dests` (`dm_kcopyd_zero`): by write-zeroes where a device can, else zeros.
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub fn zero<C: Send + 'static>(
+        &self,
+        dests: &[IoRegion],
+        flags: Flags,
+        context: C,
+        notify: impl FnOnce(Outcome, C) + Send + 'static,
+    ) -> Result<JobHandle> {
+        self.submit(request(None, dests, flags), context, notify)
+    }
+
+    /// Starts a job.
+    ///
+    /// # Errors
+    /// `Invalid`: no destination, more than [`MAX_REGIONS`], or counts that differ. `Overlap`: a destination shares
+    /// sectors with the source or another destination. `Unaligned`, `BeyondEnd`: a region that its device cannot take.
+    /// `notify` is then not called.
+    pub fn submit<C: Send + 'static>(
+        &self,
+        request: Request,
+        context: C,
+        notify: impl FnOnce(Outcome, C) + Send + 'static,
+    ) -> Result<JobHandle> {
+        check(&request)?;
+        let Request { from, dests, without, mut flags, paused, observer } = request;
+        if dests.iter().any(|dest| dest.device.is_sequential()) {
+            flags = flags | Flags::WRITE_SEQ;
+        }
+        let bytes = if from.is_some() { self.settings.subjob_bytes } else { ZERO_BYTES };
+        let blocks = dests.iter().chain(&from).map(|region| region.device.logical_block());
+        let piece = Sector::whole_in(u64::from(blocks.fold(bytes, u32::max)));
+        let serial = self.serials.fetch_add(1, Ordering::Relaxed);
+        let activity = Arc::new(Activity::new());
+        let handle = JobHandle { serial, mailbox: self.mailbox.clone(), activity: Arc::clone(&activity) };
+        let live = ErrorBits::first(dests.len()).without(without);
+        let notify: Notify = Box::new(move |outcome| notify(outcome, context));
+        let new = NewJob { serial, from, dests, live, flags, piece, paused, observer, notify, activity };
+        self.mailbox.send(Message::Start(Box::new(new)));
+        Ok(handle)
+    }
+
+    /// Makes all completed writes to the devices durable; `notify` gets the bits of those whose flush failed, and why.
+    /// Writes still in flight are not covered: count completions first, flush after.
+    pub fn flush(
+        &self,
+        devices: Vec<(usize, Arc<Device>)>,
+        notify: impl FnOnce(ErrorBits, &[(usize, i32)]) + Send + 'static,
+    ) {
+        self.mailbox.send(Message::Flush(devices, Box::new(notify)));
+    }
+
+    /// A job slot that only has a callback, for work that must be told in order with the copies
+    /// (`dm_kcopyd_prepare_callback`).
+    pub fn prepare_callback<C: Send + 'static>(
+        &self,
+        context: C,
+        notify: impl FnOnce(Outcome, C) + Send + 'static,
+    ) -> Prepared {
+        Prepared { mailbox: self.mailbox.clone(), notify: Box::new(move |outcome| notify(outcome, context)) }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(thread) = self.stop() {
+            // A callback that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn request(from: Option<IoRegion>, dests: &[IoRegion], flags: Flags) -> Request {
+    Request { from, dests: dests.to_vec(), without: ErrorBits::NONE, flags, paused: false, observer: None }
+}
+
+fn check(request: &Request) -> Result<()> {
+    let Request { from, dests, .. } = request;
+    let Some(first) = dests.first().filter(|_| dests.len() <= MAX_REGIONS) else {
+        let what = format!("a job takes 1 to {MAX_REGIONS} destinations, not {}", dests.len());
+        return Err(Error::new(ErrorKind::Invalid, what));
+    };
+    let count = from.as_ref().unwrap_or(first).count;
+    for (index, dest) in dests.iter().enumerate() {
+        if dest.count != count {
+            let what = format!("destination {index} has {} sectors, the job {count}", dest.count);
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        dest.device.check_region(dest.sector, dest.count, true)?;
+        if dests[..index].iter().chain(from).any(|other| overlap(other, dest)) {
+            let shown = dest.device.path().display();
+            let what = format!("{shown}: destination {index} overlaps the source or another destination");
+            return Err(Error::new(ErrorKind::Overlap, what));
+        }
+    }
+    from.as_ref().map_or(Ok(()), |from| from.device.check_region(from.sector, from.count, false))
+}
+
+fn overlap(a: &IoRegion, b: &IoRegion) -> bool {
+    let end = |region: &IoRegion| region.sector.get() + region.count.get();
+    a.device.target() == b.device.target() && a.sector.get() < end(b) && b.sector.get() < end(a)
+}
+
+/// A job that was started.
+#[derive(Clone, Debug)]
+pub struct JobHandle {
+    serial: u64,
+    mailbox: Mailbox<Message>,
+    activity: Arc<Activity>,
+}
+
+impl JobHandle {
+    /// Starts no more pieces until [`JobHandle::resume`]; those in flight finish, and then the observer is told.
+    pub fn pause(&self) {
+        self.mailbox.send(Message::Pause(self.serial));
+    }
+
+    /// Goes on.
+    pub fn resume(&self) {
+        self.mailbox.send(Message::Resume(self.serial));
+    }
+
+    /// Starts no I/O any more; the job ends when what is in flight has.
+    pub fn cancel(&self) {
+        self.mailbox.send(Message::Cancel(self.serial));
+    }
+
+    /// Since the last completed I/O, while some is in flight.
+    pub fn stalled(&self) -> Duration {
+        self.activity.stalled()
+    }
+}
+
+/// A callback that waits to be queued.
+pub struct Prepared {
+    mailbox: Mailbox<Message>,
+    notify: Notify,
+}
+
+impl Prepared {
+    /// Queues it behind the ends that the client's thread has to tell (`dm_kcopyd_do_callback`).
+    pub fn do_callback(self, read_err: bool, write_err: ErrorBits) {
+        let outcome = Outcome { read_err, write_err, cancelled: false };
+        self.mailbox.send(Message::Callback(self.notify, outcome));
+    }
+}

@@ -1,0 +1,116 @@
+//! Copies of a region to one or many others, with an asynchronous end: the kernel's kcopyd in user space.
+//!
+//! | kcopyd.txt | here | what differs, and why |
+//! |---|---|---|
+//! | `kcopyd_client_create(num_pages, &result)` | [`Client::create`] | the pages come from a pool that clients share; what is set aside is guaranteed, the rest goes round |
+//! | `struct io_region` | [`IoRegion`](crate::dm_io::IoRegion) | |
+//! | `kcopyd_copy(kc, from, num_dests, dests, flags, fn, context)` | [`Client::copy`] | gives a [`JobHandle`], by which the job can be paused and cancelled |
+//! | `kcopyd_notify_fn(read_err, write_err, context)` | a closure of [`Outcome`] and the context | the outcome also says whether the job was cancelled |
+//! | `kcopyd_client_destroy(kc)` | [`Client::destroy`], or the drop | waits for every job, then asserts that every page is back |
+//!
+//! The kernel has more than its document says, and so has this: [`Client::zero`] (`dm_kcopyd_zero`), the flags
+//! ([`Flags`]), [`Client::prepare_callback`] and [`Prepared::do_callback`], and the [throttle](ThrottleShare).
+//! Beyond the kernel: pause, resume, cancel, a call per finished piece ([`Observer`]), [`Flags::DROP_FAILED`], and
+//! [`Client::flush`].
+//!
+//! # What it promises
+//! * A job is cut into sub-jobs of at most [`Settings::subjob_bytes`], of which [`Settings::subjobs`] are in flight; when
+//!   one ends it takes the next piece. A job of one piece is not cut; a job of 0 sectors only has its callback run.
+//! * A sub-job is one read, then a write to every destination from the same pages, all in flight together.
+//! * After an error, by flag:
+//!   | | read error | write error |
+//!   |---|---|---|
+//!   | none | the piece is written nowhere, no piece is started | no piece is started |
+//!   | [`Flags::IGNORE_ERROR`] | the piece is written as zeros, the job goes on | the job goes on, to every destination |
+//!   | [`Flags::WRITE_SEQ`] | as none | nothing more is written |
+//!   | [`Flags::DROP_FAILED`] | as none | the destination is given up, the job goes on to the others |
+//!
+//!   Pieces in flight finish. `WRITE_SEQ` cancels `IGNORE_ERROR`. (In the kernel a read error in a cut `WRITE_SEQ` job
+//!   hangs for ever; here it ends the job.)
+//! * All callbacks of a client come from its one thread, one after the other.
+//! * However small the pool and however many the jobs, each client goes on.
+
+mod client;
+mod job;
+mod split;
+mod throttle;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, Figures, JobHandle, Prepared, Request, SUBJOB_BYTES, SUBJOBS, Settings};
+pub use throttle::ThrottleShare;
+
+use crate::dm_io::ErrorBits;
+use crate::sector::Sector;
+
+/// How a job deals with errors and order (`flags` of `kcopyd_copy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// Stop at the first error.
+    pub const NONE: Self = Self(0);
+    /// Go on after errors, to every destination (`DM_KCOPYD_IGNORE_ERROR`).
+    pub const IGNORE_ERROR: Self = Self(1);
+    /// Write each destination in ascending order (`DM_KCOPYD_WRITE_SEQ`). A zoned destination sets it.
+    pub const WRITE_SEQ: Self = Self(2);
+    /// Give a destination up at its first write error and go on to the others, while there are any. Not in the kernel:
+    /// there, one dead disk ends the copy to all, or is written to for hours to come.
+    pub const DROP_FAILED: Self = Self(4);
+
+    /// Whether all of `other` is set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl std::ops::BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        self.union(other)
+    }
+}
+
+/// How a job ended (the arguments of `kcopyd_notify_fn`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether a read failed.
+    pub read_err: bool,
+    /// Bit i: a write to destination i failed.
+    pub write_err: ErrorBits,
+    /// Whether it was cancelled before its end.
+    pub cancelled: bool,
+}
+
+/// A piece of a job that has ended: a sub-job's work.
+#[derive(Debug)]
+pub struct Piece<'a> {
+    /// First sector, counted from the beginning of the job's regions.
+    pub offset: Sector,
+    /// How many.
+    pub count: Sector,
+    /// Why it could not be read.
+    pub read_error: Option<i32>,
+    /// The destinations that have it now, or, where reading failed under `IGNORE_ERROR`, zeros in its place.
+    pub written: ErrorBits,
+    /// Which destinations failed, and why.
+    pub write_errors: &'a [(usize, i32)],
+}
+
+/// Told what becomes of a job, on the client's thread. It should be quick: the client's I/O waits meanwhile.
+pub trait Observer: Send {
+    /// A piece has ended.
+    fn piece(&mut self, piece: &Piece<'_>);
+
+    /// The job is paused and nothing of it is in flight any more.
+    fn quiesced(&mut self) {}
+}

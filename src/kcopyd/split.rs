@@ -1,0 +1,62 @@
+//! How a job is cut into pieces. Pure.
+
+use crate::sector::Sector;
+
+/// A part of a job: first sector, counted from the job's beginning, and count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) offset: Sector,
+    pub(super) count: Sector,
+}
+
+/// What of a job has not been cut yet.
+///
+/// # Invariants
+/// The spans it gives are ascending, without gaps, none empty, none larger than the size of a piece.
+#[derive(Clone, Debug)]
+pub(super) struct Splitter {
+    next: Sector,
+    end: Sector,
+    piece: Sector,
+}
+
+impl Splitter {
+    pub(super) fn new(total: Sector, piece: Sector) -> Self {
+        assert!(!piece.is_zero(), "a piece has at least one sector");
+        Self { next: Sector::ZERO, end: total, piece }
+    }
+}
+
+impl Iterator for Splitter {
+    type Item = Span;
+
+    fn next(&mut self) -> Option<Span> {
+        let left = self.end.checked_sub(self.next)?;
+        let count = left.min(self.piece);
+        let span = Span { offset: self.next, count };
+        self.next = self.next.checked_add(count)?;
+        (!count.is_zero()).then_some(span)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn spans_cover_a_job_once(total in 0_u64..10_000, piece in 1_u64..3000) {
+            let sectors = |number| Sector::new(number).unwrap();
+            let mut at = 0;
+            for span in Splitter::new(sectors(total), sectors(piece)) {
+                prop_assert_eq!(span.offset.get(), at);
+                prop_assert!((1..=piece).contains(&span.count.get()));
+                at += span.count.get();
+                prop_assert!(span.count.get() == piece || at == total);
+            }
+            prop_assert_eq!(at, total);
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The work loop of a client: owns its jobs, its lists and its backend, without locks.
+//!
+//! Each time it wakes it does, in this order:
+//! 1. messages, so that a cancelled job takes nothing below;
+//! 2. I/O that has ended: a sub-job that was written gives its pages back and takes its job's next piece;
+//! 3. sub-jobs that wait for pages, in order, as far as pages and throttle allow: they are read;
+//! 4. sub-jobs that were read and wait to be written;
+//! 5. callbacks of jobs that have ended, when their pages are back and their devices let go.
+//!
+//! Pages go back before pages are taken, and what is read is written in the same turn: so a client holds no page longer
+//! than its I/O takes, and memory stays what was set aside.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::client::Settings;
+use super::job::{Job, NewJob, Notify, Phase, SubJob};
+use super::throttle::{Start, Throttle};
+use super::{Outcome, Piece};
+use crate::blkdev::Device;
+use crate::dm_io::{Core, ErrorBits, Finished, Memory};
+use crate::io::{Op, PAGE_SIZE, Reservation, Wait};
+use crate::mailbox::Mailbox;
+use crate::sector::Sector;
+
+/// Called with the bits of the devices whose flush failed, and why.
+pub(super) type FlushNotify = Box<dyn FnOnce(ErrorBits, &[(usize, i32)]) + Send>;
+
+/// What a client's thread is asked for.
+pub(super) enum Message {
+    Start(Box<NewJob>),
+    Pause(u64),
+    Resume(u64),
+    Cancel(u64),
+    Callback(Notify, Outcome),
+    Flush(Vec<(usize, Arc<Device>)>, FlushNotify),
+    Destroy,
+}
+
+/// Figures that others may read at any time.
+#[derive(Debug, Default)]
+pub(super) struct Gauges {
+    pub(super) pages_waiting: AtomicU64,
+    pub(super) subjobs_in_flight: AtomicU64,
+}
+
+/// What an I/O in flight belongs to; packed into its token.
+enum Owner {
+    SubJob(usize),
+    Flush(usize),
+}
+
+const FLUSH: u64 = 1 << 62;
+
+impl Owner {
+    fn token(&self) -> u64 {
+        match self {
+            Self::SubJob(key) => *key as u64,
+            Self::Flush(key) => FLUSH | *key as u64,
+        }
+    }
+
+    fn of(token: u64) -> Self {
+        let key = |number| usize::try_from(number).expect("a slot's number");
+        if token & FLUSH == 0 { Self::SubJob(key(token)) } else { Self::Flush(key(token & !FLUSH)) }
+    }
+}
+
+pub(super) struct Worker {
+    core: Core,
+    pages: Arc<Reservation>,
+    mailbox: Mailbox<Message>,
+    settings: Settings,
+    gauges: Arc<Gauges>,
+    throttle: Throttle,
+    jobs: Slab<Job>,
+    by_serial: HashMap<u64, usize>,
+    subs: Slab<SubJob>,
+    flushes: Slab<FlushNotify>,
+    /// Sub-jobs that wait for pages.
+    for_pages: VecDeque<usize>,
+    /// Sub-jobs that were read and wait to be written.
+    for_io: VecDeque<usize>,
+    /// Jobs that have ended and whose callers do not know.
+    ended: VecDeque<(Notify, Outcome)>,
+    finished: Vec<Finished>,
+    in_line: bool,
+    destroying: bool,
+}
+
+impl Worker {
+    pub(super) fn new(
+        core: Core,
+        pages: Arc<Reservation>,
+        mailbox: Mailbox<Message>,
+        settings: Settings,
+        gauges: Arc<Gauges>,
+    ) -> Self {
+        Self {
+            core,
+            pages,
+            mailbox,
+            settings,
+            gauges,
+            throttle: Throttle::default(),
+            jobs: Slab::new(),
+            by_serial: HashMap::new(),
+            subs: Slab::new(),
+            flushes: Slab::new(),
+            for_pages: VecDeque::new(),
+            for_io: VecDeque::new(),
+            ended: VecDeque::new(),
+            finished: Vec::new(),
+            in_line: false,
+            destroying: false,
+        }
+    }
+
+    /// The life of a client's thread.
+    pub(super) fn run(mut self) {
+        let mut wait = Wait::No;
+        while !(self.destroying && self.is_idle()) {
+            wait = self.turn(wait);
+        }
+        assert!(self.subs.is_empty() && self.for_pages.is_empty() && self.for_io.is_empty(), "lists are empty");
+        assert_eq!(self.pages.used(), 0, "every page is back");
+    }
+
+    fn is_idle(&self) -> bool {
+        self.jobs.is_empty() && self.ended.is_empty() && self.core.is_idle()
+    }
+
+    /// Waits as told, then does all there is to do. Returns how long to wait next.
+    pub(super) fn turn(&mut self, wait: Wait) -> Wait {
+        let mut finished = std::mem::take(&mut self.finished);
+        self.core.reap(wait, &mut finished);
+        while let Some(message) = self.mailbox.take() {
+            self.receive(message);
+        }
+        for end in finished.drain(..) {
+            self.io_ended(end);
+        }
+        self.finished = finished;
+        let next = self.take_pages();
+        self.write_out();
+        self.publish();
+        self.call_back();
+        match next {
+            // Callbacks may have asked for more, and what was queued above must reach the devices: both happen there.
+            Some(time) => Wait::Until(time),
+            None if self.destroying && self.is_idle() => Wait::No,
+            None => Wait::Forever,
+        }
+    }
+
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Start(new) => self.start(*new),
+            Message::Pause(serial) => self.with_job(serial, |this, key| {
+                this.jobs[key].paused = true;
+                this.settle(key);
+            }),
+            Message::Resume(serial) => self.with_job(serial, |this, key| {
+                let job = &mut this.jobs[key];
+                job.paused = false;
+                this.for_pages.extend(job.parked.drain(..));
+                this.feed(key);
+                this.settle(key);
+            }),
+            Message::Cancel(serial) => self.with_job(serial, |this, key| {
+                this.jobs[key].cancel();
+                this.settle(key);
+            }),
+            Message::Callback(notify, outcome) => self.ended.push_back((notify, outcome)),
+            Message::Flush(devices, notify) => {
+                let owner = Owner::Flush(self.flushes.insert(notify));
+                let regions = devices.iter().map(|(index, device)| (*index, device, Sector::ZERO, Sector::ZERO));
+                self.core.start(owner.token(), Op::Flush, regions, Sector::ZERO, None);
+            }
+            Message::Destroy => self.destroying = true,
+        }
+    }
+
+    fn with_job(&mut self, serial: u64, act: impl FnOnce(&mut Self, usize)) {
+        // A job that has ended meanwhile needs nothing.
+        if let Some(key) = self.by_serial.get(&serial) {
+            act(self, *key);
+        }
+    }
+
+    fn start(&mut self, new: NewJob) {
+        let serial = new.serial;
+        let key = self.jobs.insert(Job::new(new));
+        self.by_serial.insert(serial, key);
+        self.feed(key);
+        self.settle(key);
+    }
+
+    /// Cuts pieces until enough sub-jobs of the job are on their way.
+    fn feed(&mut self, key: usize) {
+        let job = &mut self.jobs[key];
+        while job.subs < self.settings.subjobs && !job.stopping && !job.paused {
+            let Some(span) = job.splitter.next() else { break };
+            job.subs += 1;
+            let sub = SubJob { job: key, span, phase: Phase::Waiting, read_error: None, to: ErrorBits::NONE };
+            self.for_pages.push_back(self.subs.insert(sub));
+        }
+    }
+
+    /// After anything that may have stopped, paused or ended a job: drops what will not run, tells who waits for it.
+    fn settle(&mut self, key: usize) {
+        let job = &mut self.jobs[key];
+        if job.stopping {
+            let parked = std::mem::take(&mut job.parked);
+            job.subs -= parked.len();
+            for sub in parked {
+                self.subs.remove(sub);
+            }
+            let (subs, jobs) = (&mut self.subs, &mut self.jobs);
+            self.for_pages.retain(|sub| {
+                let dropped = subs[*sub].job == key;
+                if dropped {
+                    subs.remove(*sub);
+                    jobs[key].subs -= 1;
+                }
+                !dropped
+            });
+        }
+        let job = &mut self.jobs[key];
+        if job.busy == 0 && job.paused && !job.stopping {
+            let waiting = self.for_pages.iter().copied().filter(|sub| self.subs[*sub].job == key);
+            job.parked.extend(waiting);
+            self.for_pages.retain(|sub| self.subs[*sub].job != key);
+            if let Some(observer) = &mut job.new.observer {
+                observer.quiesced();
+            }
+        }
+        let nothing_left = job.stopping || job.splitter.clone().next().is_none();
+        if job.subs == 0 && nothing_left {
+            let Job { new, outcome, .. } = self.jobs.remove(key);
+            self.by_serial.remove(&new.serial);
+            // The regions go here: who is told of the end finds the devices closed.
+            self.ended.push_back((new.notify, outcome));
+        }
+    }
+
+    /// Step 2.
+    fn io_ended(&mut self, end: Finished) {
+        match Owner::of(end.token) {
+            Owner::Flush(key) => self.flushes.remove(key)(end.errors, &end.errnos),
+            Owner::SubJob(key) => {
+                let now = self.core.now();
+                let (sub, job) = self.sub_and_job(key);
+                job.new.activity.end();
+                match end.memory {
+                    Some(Memory::Pages { list, .. }) if sub.to.is_empty() => {
+                        sub.read_error = end.errnos.first().map(|(_, errno)| *errno);
+                        if sub.read_error.is_none() || job.read_failed() {
+                            sub.phase = Phase::Read(list);
+                            self.for_io.push_back(key);
+                            return;
+                        }
+                        drop(list);
+                        self.throttle.end(now);
+                        self.sub_ended(key, ErrorBits::NONE, &[]);
+                    }
+                    memory => {
+                        let written = sub.to.without(end.errors);
+                        drop(memory);
+                        self.throttle.end(now);
+                        self.sub_ended(key, written, &end.errnos);
+                    }
+                }
+            }
+        }
+    }
+
+    fn sub_and_job(&mut self, key: usize) -> (&mut SubJob, &mut Job) {
+        let sub = &mut self.subs[key];
+        let job = &mut self.jobs[sub.job];
+        (sub, job)
+    }
+
+    /// A sub-job has gone its way; its pages are back.
+    fn sub_ended(&mut self, key: usize, written: ErrorBits, write_errors: &[(usize, i32)]) {
+        let SubJob { job: owner, span, read_error, .. } = self.subs.remove(key);
+        let job = &mut self.jobs[owner];
+        job.subs -= 1;
+        job.busy -= 1;
+        if !write_errors.is_empty() {
+            let mut failed = ErrorBits::NONE;
+            write_errors.iter().for_each(|(index, _)| failed.set(*index));
+            job.write_failed(failed);
+        }
+        if job.is_sequential() && !job.stopping {
+            job.written_to = span.offset.checked_add(span.count).expect("inside the job");
+        }
+        let tried = read_error.is_some() || !written.is_empty() || !write_errors.is_empty();
+        if let Some(observer) = job.new.observer.as_mut().filter(|_| tried) {
+            observer.piece(&Piece { offset: span.offset, count: span.count, read_error, written, write_errors });
+        }
+        self.feed(owner);
+        self.settle(owner);
+    }
+
+    /// Step 3. Returns when to come back for the throttle.
+    fn take_pages(&mut self) -> Option<Duration> {
+        while let Some(key) = self.for_pages.front().copied() {
+            let now = self.core.now();
+            match self.throttle.ask(now, self.settings.throttle.get()) {
+                Start::Now => {}
+                Start::At(time) => return Some(time),
+                Start::AfterIo => return None,
+            }
+            let (sub, job) = self.sub_and_job(key);
+            if job.paused {
+                job.parked.push(key);
+                self.for_pages.pop_front();
+                continue;
+            }
+            if job.new.from.is_none() {
+                self.for_pages.pop_front();
+                self.began(key, now);
+                self.write(key, None);
+                continue;
+            }
+            let pages = sub.span.count.bytes().div_ceil(PAGE_SIZE as u64);
+            let Some(list) = self.pages.get(u32::try_from(pages).expect("a sub-job's pages")) else {
+                self.in_line = true;
+                return None;
+            };
+            self.for_pages.pop_front();
+            self.began(key, now);
+            self.read(key, Memory::Pages { list, offset: 0 });
+        }
+        if std::mem::take(&mut self.in_line) {
+            self.pages.leave_line();
+        }
+        None
+    }
+
+    fn began(&mut self, key: usize, now: Duration) {
+        self.throttle.start(now);
+        let (_, job) = self.sub_and_job(key);
+        job.busy += 1;
+    }
+
+    fn read(&mut self, key: usize, memory: Memory) {
+        let Self { core, subs, jobs, .. } = self;
+        let sub = &mut subs[key];
+        let job = &jobs[sub.job];
+        let from = job.new.from.as_ref().expect("a source");
+        sub.phase = Phase::InFlight;
+        job.new.activity.start();
+        let region = [(0, &from.device, from.sector.checked_add(sub.span.offset).expect("checked"), sub.span.count)];
+        core.start(Owner::SubJob(key).token(), Op::Read, region, sub.span.count, Some(memory));
+    }
+
+    fn write(&mut self, key: usize, memory: Option<Memory>) {
+        let Self { core, subs, jobs, .. } = self;
+        let sub = &mut subs[key];
+        let job = &jobs[sub.job];
+        sub.phase = Phase::InFlight;
+        sub.to = job.new.live;
+        job.new.activity.start();
+        let span = sub.span;
+        let dests = job.new.dests.iter().enumerate().filter(|(index, _)| job.new.live.contains(*index));
+        let regions = dests.map(|(index, dest)| {
+            (index, &dest.device, dest.sector.checked_add(span.offset).expect("checked"), span.count)
+        });
+        let op = if memory.is_some() { Op::Write } else { Op::Zero };
+        core.start(Owner::SubJob(key).token(), op, regions, span.count, memory);
+    }
+
+    /// Step 4.
+    fn write_out(&mut self) {
+        for _ in 0..self.for_io.len() {
+            let Some(key) = self.for_io.pop_front() else { break };
+            let (sub, job) = self.sub_and_job(key);
+            if !job.may_write() {
+                sub.phase = Phase::Waiting;
+                let now = self.core.now();
+                self.throttle.end(now);
+                self.sub_ended(key, ErrorBits::NONE, &[]);
+            } else if !job.is_turn_of(sub.span) {
+                self.for_io.push_back(key);
+            } else if let Phase::Read(list) = std::mem::replace(&mut sub.phase, Phase::InFlight) {
+                self.write(key, Some(Memory::Pages { list, offset: 0 }));
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let busy: usize = self.subs.len() - self.for_pages.len();
+        self.gauges.pages_waiting.store(if self.in_line { self.for_pages.len() as u64 } else { 0 }, Ordering::Relaxed);
+        self.gauges.subjobs_in_flight.store(busy as u64, Ordering::Relaxed);
+    }
+
+    /// Step 5.
+    fn call_back(&mut self) {
+        while let Some((notify, outcome)) = self.ended.pop_front() {
+            notify(outcome);
+        }
+    }
+}
