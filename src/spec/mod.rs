@@ -5,10 +5,54 @@
 //!
 //! The words are those of kcopyd where it has them (`ignore_error` is `KCOPYD_IGNORE_ERROR`, `write_seq` is
 //! `KCOPYD_WRITE_SEQ`); numbers are sectors of 512 bytes, or bytes with a unit.
+//!
+//! The way of a line: `quote` cuts a line into words, `parse` makes a [`Spec`] of
+//! the words as the one table in `keys` says, and `print` goes back by the same table.
+//!
+//! # Examples
+//! ```
+//! use kcopyfs::spec;
+//!
+//! let line = b"to=/dev/sdb from='/srv/a disk.img',1M,64K";
+//! let parsed = spec::parse(line)?;
+//! assert_eq!(parsed.spec.to_line(), b"copy from='/srv/a disk.img',2048,128 to=/dev/sdb");
+//!
+//! let refused = spec::parse(b"from=/dev/sda too=/dev/sdb").unwrap_err();
+//! assert_eq!(refused.span, 14..17);
+//! # Ok::<(), spec::SpecError>(())
+//! ```
 
 use std::ffi::OsString;
+use std::fmt;
+use std::ops::Range;
 
+use crate::error::{Error, ErrorKind};
 use crate::sector::Sector;
+
+mod keys;
+pub mod number;
+mod parse;
+mod print;
+mod quote;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use keys::{Kind, Word, words};
+pub use parse::parse;
+
+/// Longest line, in bytes without its newline: room for 64 destinations of a kilobyte each.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// Longest label or client name: it becomes the name of a file in the tree, and a column for people.
+pub const MAX_LABEL: usize = 64;
+
+/// Whether a line says nothing: blank, or a comment. Such lines pass.
+pub fn is_blank(line: &[u8]) -> bool {
+    let first = line.iter().find(|byte| !quote::is_blank(**byte));
+    matches!(first, None | Some(b'#'))
+}
 
 /// Most destinations of one job: the bits of a write-error bitset.
 pub const MAX_DESTS: usize = 64;
@@ -88,7 +132,7 @@ pub struct Spec {
     pub on_write_error: OnWriteError,
     /// How many more times a failed block is tried.
     pub retries: u32,
-    /// The client whose pages it uses; `None` for `default`.
+    /// The client whose pages it uses; `None` for `default`, which is never written out here.
     pub client: Option<String>,
     /// A label for `names/`.
     pub name: Option<String>,
@@ -121,4 +165,84 @@ pub enum Place {
     From,
     /// Destination i.
     To(usize),
+}
+
+/// A line that was understood: the job, and where its parts stand.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// The job.
+    pub spec: Spec,
+    /// Where its parts stand in the line.
+    pub spans: Spans,
+}
+
+/// Where the parts of a job stand in its line, in byte columns from 0.
+#[derive(Clone, Debug, Default)]
+pub struct Spans {
+    line: Range<usize>,
+    from: Range<usize>,
+    to: Vec<Range<usize>>,
+}
+
+impl Spans {
+    /// The columns of a part; those of the whole line for a part that the line does not have.
+    pub fn of(&self, place: Place) -> Range<usize> {
+        let span = match place {
+            Place::Line => None,
+            Place::From => Some(&self.from).filter(|span| !span.is_empty()),
+            Place::To(index) => self.to.get(index),
+        };
+        span.unwrap_or(&self.line).clone()
+    }
+}
+
+/// Why a line was refused, and the columns that it is about.
+///
+/// # Invariants
+/// `span` lies within the line. It is empty where something is missing: the caret stands where it belongs.
+#[derive(Debug)]
+pub struct SpecError {
+    /// What is wrong, with the remedy.
+    pub error: Error,
+    /// Byte columns in the line, from 0.
+    pub span: Range<usize>,
+}
+
+impl SpecError {
+    fn new(kind: ErrorKind, span: Range<usize>, context: impl Into<String>) -> Self {
+        Self { error: Error::new(kind, context), span }
+    }
+
+    fn syntax(span: Range<usize>, context: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Syntax, span, context)
+    }
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for SpecError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Text as a message shows it: in backquotes, control bytes escaped, cut where it is long.
+fn shown(text: &[u8]) -> String {
+    /// Longest text shown in a message, in characters: one line of a terminal with the sentence around it.
+    const SHOWN_MAX: usize = 60;
+    let text = String::from_utf8_lossy(text);
+    let mut out = String::from("`");
+    for (index, letter) in text.chars().enumerate() {
+        if index == SHOWN_MAX {
+            out.push_str("...");
+            break;
+        }
+        if letter.is_control() { out.extend(letter.escape_default()) } else { out.push(letter) }
+    }
+    out.push('`');
+    out
 }

@@ -1,0 +1,264 @@
+//! From a line to a job.
+//!
+//! 1. The line falls into words (`quote`).
+//! 2. Each word is looked up in the table (`keys`) and read into its field. Columns are kept for the caret.
+//! 3. The job is checked as a whole: what its action needs, counts that agree, regions that end somewhere.
+//! 4. Words whose work this version does not do are refused, last: an error of writing is told first.
+
+use std::ffi::OsString;
+use std::ops::Range;
+use std::os::unix::ffi::OsStringExt;
+
+use super::keys::{self, Field, Kind, Word};
+use super::quote::{self, Byte, Token};
+use super::{Action, MAX_DESTS, MAX_LINE, Parsed, RegionSpec, Spans, Spec, SpecError, number, shown};
+use crate::error::ErrorKind;
+use crate::sector::Sector;
+
+/// Reads a line without its newline, which is neither blank nor a comment.
+///
+/// # Errors
+/// `Syntax` for a line that is not in the language, `Unsupported` for a word whose work this version does not do,
+/// `TooBig` for too long a line or too many destinations, `BeyondEnd` for a region that no device could have.
+pub fn parse(line: &[u8]) -> Result<Parsed, SpecError> {
+    let (parsed, given) = parse_any(line)?;
+    for Given { word, span } in given {
+        if word.supported {
+            continue;
+        }
+        if let Some(said) = word.said(&parsed.spec) {
+            // An action cannot be left out: what is meant to be compared would be copied.
+            let remedy = if word.kind() == Kind::Action { "" } else { "; leave it out" };
+            let text = format!("`{said}` is not supported by this version{remedy}");
+            return Err(SpecError::new(ErrorKind::Unsupported, span, text));
+        }
+    }
+    Ok(parsed)
+}
+
+/// A word that the line has, and its columns.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) word: &'static Word,
+    pub(super) span: Range<usize>,
+}
+
+/// As [`parse`], with the words that this version does not support.
+pub(super) fn parse_any(line: &[u8]) -> Result<(Parsed, Vec<Given>), SpecError> {
+    if line.len() > MAX_LINE {
+        let text = format!("the line has {} bytes; at most {MAX_LINE} are read", line.len());
+        return Err(SpecError::new(ErrorKind::TooBig, MAX_LINE..line.len(), text));
+    }
+    let mut reader = Reader::default();
+    reader.spans.line = 0..line.len();
+    for (index, token) in quote::split(line)?.iter().enumerate() {
+        reader.word(token, index == 0)?;
+    }
+    check(&reader.spec, &reader.spans)?;
+    let Reader { spec, spans, given } = reader;
+    Ok((Parsed { spec, spans }, given))
+}
+
+/// The job as far as the line is read.
+#[derive(Default)]
+struct Reader {
+    spec: Spec,
+    spans: Spans,
+    given: Vec<Given>,
+}
+
+impl Reader {
+    fn word(&mut self, token: &Token, first: bool) -> Result<(), SpecError> {
+        let equals = token.bytes.iter().position(|byte| byte.value == b'=');
+        let key = match equals {
+            Some(at) => Part { bytes: &token.bytes[..at], span: token.span.start..token.bytes[at].at },
+            None => Part { bytes: &token.bytes, span: token.span.clone() },
+        };
+        let value =
+            equals.map(|at| Part { bytes: &token.bytes[at + 1..], span: token.bytes[at].at + 1..token.span.end });
+        let word = known(&key, first)?;
+        self.once(word, &key)?;
+        match (&word.field, value) {
+            (Field::Action(_) | Field::Flag { .. }, Some(value)) => {
+                return Err(SpecError::syntax(value.span, format!("`{}` takes no value; write it alone", word.name)));
+            }
+            (Field::From | Field::To | Field::Value { .. }, None) => {
+                let text = format!("`{}` needs a value; write {}", word.name, word.usage());
+                return Err(SpecError::syntax(key.span, text));
+            }
+            (Field::Action(action), None) => self.spec.action = *action,
+            (Field::Flag { set, .. }, None) => set(&mut self.spec),
+            (Field::Value { set, .. }, Some(value)) => set(&mut self.spec, &text(value.bytes))
+                .map_err(|reason| SpecError::syntax(value.span, format!("{}: {reason}", word.name)))?,
+            (Field::From, Some(value)) => {
+                self.spec.from = Some(region(word, &value)?);
+                self.spans.from = value.span;
+            }
+            (Field::To, Some(value)) => self.dest(word, &value)?,
+        }
+        self.given.push(Given { word, span: token.span.clone() });
+        Ok(())
+    }
+
+    /// Only `to` may be said more than once: of two values one would silently not count.
+    fn once(&self, word: &'static Word, key: &Part) -> Result<(), SpecError> {
+        let again = self.given.iter().any(|given| std::ptr::eq(given.word, word));
+        if again && !matches!(word.field, Field::To) {
+            let text = format!("`{}` is there twice; drop one", word.name);
+            return Err(SpecError::syntax(key.span.clone(), text));
+        }
+        Ok(())
+    }
+
+    fn dest(&mut self, word: &Word, value: &Part) -> Result<(), SpecError> {
+        if self.spec.to.len() == MAX_DESTS {
+            let text = format!("more than {MAX_DESTS} destinations; make another job for the rest");
+            return Err(SpecError::new(ErrorKind::TooBig, value.span.clone(), text));
+        }
+        self.spec.to.push(region(word, value)?);
+        self.spans.to.push(value.span.clone());
+        Ok(())
+    }
+}
+
+/// A piece of a word: its bytes without quotes, its columns with them.
+struct Part<'a> {
+    bytes: &'a [Byte],
+    span: Range<usize>,
+}
+
+impl<'a> Part<'a> {
+    /// The pieces between the commas that nothing protects.
+    fn split(&self) -> Vec<Part<'a>> {
+        let bytes = self.bytes;
+        let commas = bytes.iter().enumerate().filter(|(_, byte)| byte.value == b',' && !byte.kept);
+        let (mut parts, mut start, mut column) = (Vec::new(), 0, self.span.start);
+        for (index, comma) in commas {
+            parts.push(Part { bytes: &bytes[start..index], span: column..comma.at });
+            (start, column) = (index + 1, comma.at + 1);
+        }
+        parts.push(Part { bytes: &bytes[start..], span: column..self.span.end });
+        parts
+    }
+}
+
+fn text(bytes: &[Byte]) -> Vec<u8> {
+    bytes.iter().map(|byte| byte.value).collect()
+}
+
+/// The word of the table that is meant.
+fn known(key: &Part, first: bool) -> Result<&'static Word, SpecError> {
+    let refuse = |text: String| Err(SpecError::syntax(key.span.clone(), text));
+    let name = text(key.bytes);
+    match keys::find(&name, first) {
+        Some(word) if word.kind() == Kind::Action && !first => {
+            refuse(format!("`{}` says what is done; write it first, and only one such word", word.name))
+        }
+        Some(word) => Ok(word),
+        None if name.first() == Some(&b'/') => {
+            refuse(format!("{} stands alone; write from= or to= before a path", shown(&name)))
+        }
+        None => refuse(format!("unknown word {}; {}", shown(&name), keys::suggest(&name))),
+    }
+}
+
+/// `PATH[,SECTOR[,COUNT]]`.
+fn region(word: &Word, value: &Part) -> Result<RegionSpec, SpecError> {
+    let parts = value.split();
+    if let Some(part) = parts.get(3) {
+        let text = format!("{}: more than PATH,SECTOR,COUNT; quote the path if it has a comma", word.name);
+        return Err(SpecError::syntax(part.span.clone(), text));
+    }
+    let path = text(parts[0].bytes);
+    if path.first() != Some(&b'/') {
+        let wrong = if path.is_empty() { "a path is missing".into() } else { format!("{} is relative", shown(&path)) };
+        let text = format!("{}: {wrong}; write an absolute path, from /", word.name);
+        return Err(SpecError::syntax(parts[0].span.clone(), text));
+    }
+    let sector = parts.get(1).map(|part| sectors(word, "SECTOR", part)).transpose()?;
+    let count = parts.get(2).map(|part| sectors(word, "COUNT", part)).transpose()?;
+    Ok(RegionSpec { path: OsString::from_vec(path), sector: sector.unwrap_or_default(), count })
+}
+
+/// One number of a region. `what` is its name for people.
+fn sectors(word: &Word, what: &str, part: &Part) -> Result<Sector, SpecError> {
+    let digits = text(part.bytes);
+    number::sectors(&digits).map_err(|error| {
+        let text = format!(
+            "{}: {} as {what}: {error}; write sectors of 512 bytes, or bytes as 64K, and quote the path if it has a comma",
+            word.name,
+            shown(&digits)
+        );
+        SpecError::syntax(part.span.clone(), text)
+    })
+}
+
+/// What only the whole job can show.
+fn check(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
+    check_source(spec, spans)?;
+    if spec.to.is_empty() {
+        let end = spans.line.end;
+        return Err(SpecError::syntax(end..end, "no destination; add to=PATH"));
+    }
+    check_counts(spec, spans)?;
+    check_ends(spec, spans)?;
+    // Else the job could not be written again from jobs/ID/spec.
+    if spec.to_line().len() > MAX_LINE {
+        let text = format!("in canonical form the line has more than {MAX_LINE} bytes; make two jobs of it");
+        return Err(SpecError::new(ErrorKind::TooBig, spans.line.clone(), text));
+    }
+    Ok(())
+}
+
+fn check_source(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
+    match (spec.action, &spec.from) {
+        (Action::Zero, Some(_)) => {
+            Err(SpecError::syntax(spans.from.clone(), "`zero` reads nothing; drop from=, or the word zero to copy"))
+        }
+        (Action::Zero, None) if spec.digest.is_some() => {
+            Err(SpecError::syntax(spans.line.clone(), "`zero` reads nothing, so there is no digest; drop digest="))
+        }
+        (Action::Copy | Action::Verify, None) => {
+            let end = spans.line.end;
+            Err(SpecError::syntax(end..end, "no source; add from=PATH, or begin the line with zero to write zeros"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All regions of a job are of one length, which the source says, or the first destination that says one.
+fn check_counts(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
+    let length = length(spec);
+    for (dest, span) in spec.to.iter().zip(&spans.to) {
+        let refuse = |text: String| Err(SpecError::syntax(span.clone(), text));
+        match (spec.action, dest.count) {
+            (Action::Zero, None) => {
+                return refuse("to: `zero` needs SECTOR and COUNT; write to=PATH,SECTOR,COUNT".into());
+            }
+            (Action::Verify, Some(_)) => return refuse("to: `verify` takes no COUNT here; give it with from=".into()),
+            (_, Some(count)) if Some(count) != length => {
+                let other = length.unwrap_or_default();
+                return refuse(format!("to: COUNT is {count} here and {other} before; one job has one length"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A region whose end is beyond every file offset is beyond the end of every device.
+fn check_ends(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
+    let Some(length) = length(spec) else { return Ok(()) };
+    let from = spec.from.iter().zip(std::iter::once(&spans.from));
+    for (region, span) in from.chain(spec.to.iter().zip(&spans.to)) {
+        if region.sector.checked_add(length).is_none() {
+            let text = format!("sector {} and {length} more are beyond the end of any device", region.sector);
+            return Err(SpecError::new(ErrorKind::BeyondEnd, span.clone(), text));
+        }
+    }
+    Ok(())
+}
+
+fn length(spec: &Spec) -> Option<Sector> {
+    spec.from.iter().chain(&spec.to).find_map(|region| region.count)
+}
