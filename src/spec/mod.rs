@@ -6,7 +6,7 @@
 //! The words are those of kcopyd where it has them (`ignore_error` is `KCOPYD_IGNORE_ERROR`, `write_seq` is
 //! `KCOPYD_WRITE_SEQ`); numbers are sectors of 512 bytes, or bytes with a unit.
 //!
-//! The way of a line: `quote` cuts a line into words, `parse` makes a [`Spec`] of
+//! The way of a line: [`LineBuffer`] cuts writes into lines, `quote` cuts a line into words, `parse` makes a [`Spec`] of
 //! the words as the one table in `keys` says, and `print` goes back by the same table.
 //!
 //! # Examples
@@ -30,6 +30,7 @@ use crate::error::{Error, ErrorKind};
 use crate::sector::Sector;
 
 mod keys;
+mod lines;
 pub mod number;
 mod parse;
 mod print;
@@ -40,6 +41,7 @@ mod values;
 mod tests;
 
 pub use keys::{Kind, Word, words};
+pub use lines::LineBuffer;
 pub use parse::parse;
 
 /// Longest line, in bytes without its newline: room for 64 destinations of a kilobyte each.
