@@ -98,15 +98,19 @@ pub(super) fn find(name: &[u8], first: bool) -> Option<&'static Word> {
 
 /// What may have been meant by an unknown word: the nearest known one, or the list of all.
 pub(super) fn suggest(name: &[u8]) -> String {
-    /// Most letters that a slip of the fingers gets wrong.
-    const SLIP_MAX: usize = 2;
-    let far = |word: &&Word| distance(word.name.as_bytes(), name);
-    let nearest = WORDS.iter().min_by_key(far).filter(|word| far(word) <= SLIP_MAX && far(word) < name.len());
-    if let Some(word) = nearest {
+    if let Some(word) = nearest(name, &WORDS, |word| word.name) {
         return format!("did you mean `{}`?", word.usage());
     }
     let all: Vec<&str> = WORDS.iter().map(|word| word.name).collect();
     format!("the words are: {}", all.join(" "))
+}
+
+/// The row of a table whose name is a slip of the fingers away from `name`.
+pub(crate) fn nearest<'a, T>(name: &[u8], table: &'a [T], name_of: fn(&T) -> &'static str) -> Option<&'a T> {
+    /// Most letters that a slip of the fingers gets wrong.
+    const SLIP_MAX: usize = 2;
+    let far = |row: &&T| distance(name_of(row).as_bytes(), name);
+    table.iter().min_by_key(far).filter(|row| far(row) <= SLIP_MAX && far(row) < name.len())
 }
 
 /// Levenshtein's distance. A `name` much longer than any word is as far as it is long, without the work.

@@ -3,8 +3,8 @@
 //! A shell, dd or stdio may split a long line over two writes, and what a cut line says may be another disk's path. So:
 //!
 //! 1. A newline ends a line.
-//! 2. An end without newline is a line too (`printf` without `\n` is common), but for a write whose length is a multiple
-//!    of 512: that is how buffers are cut. Its end is kept for the next write of the same open file.
+//! 2. An end without newline is a line too (`printf` without `\n` is common), but for a write whose length is a
+//!    multiple of 512: that is how buffers are cut. Its end is kept for the next write of the same open file.
 //! 3. What is still kept at close is never run.
 //! 4. After a write that was refused and ended within a line, every later write is refused: the rest of that line would
 //!    come alone.
@@ -37,7 +37,8 @@ impl LineBuffer {
     /// Takes one write and gives the lines that it completes, without newlines, blank ones and comments among them.
     ///
     /// # Errors
-    /// `TooBig` for a line of more than [`MAX_LINE`] bytes; `Syntax` after [`LineBuffer::refuse`] in the middle of a line.
+    /// `TooBig` for a line of more than [`MAX_LINE`] bytes; `Syntax` after [`LineBuffer::refuse`] in the middle of a
+    /// line.
     pub fn feed(&mut self, data: &[u8]) -> Result<Vec<Vec<u8>>> {
         if self.broken {
             let text = "an earlier write was refused in the middle of a line; close the file and open it again";

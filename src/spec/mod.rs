@@ -1,13 +1,13 @@
 //! The text language of jobs: one line is one job.
 //!
-//! Parses a line into a [`Spec`] and prints it back in canonical form: `parse(print(x)) == x`. Touches nothing but text:
-//! no path is looked at here.
+//! Parses a line into a [`Spec`] and prints it back in canonical form: `parse(print(x)) == x`. Touches nothing but
+//! text: no path is looked at here.
 //!
 //! The words are those of kcopyd where it has them (`ignore_error` is `KCOPYD_IGNORE_ERROR`, `write_seq` is
 //! `KCOPYD_WRITE_SEQ`); numbers are sectors of 512 bytes, or bytes with a unit.
 //!
-//! The way of a line: [`LineBuffer`] cuts writes into lines, `quote` cuts a line into words, `parse` makes a [`Spec`] of
-//! the words as the one table in `keys` says, and `print` goes back by the same table.
+//! The way of a line: [`LineBuffer`] cuts writes into lines, `quote` cuts a line into words, `parse` makes a [`Spec`]
+//! of the words as the one table in `keys` says, and `print` goes back by the same table.
 //!
 //! # Examples
 //! ```
@@ -40,6 +40,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use keys::nearest;
 pub use keys::{Kind, Word, words};
 pub use lines::LineBuffer;
 pub use parse::parse;
@@ -233,7 +234,7 @@ impl std::error::Error for SpecError {
 }
 
 /// Text as a message shows it: in backquotes, control bytes escaped, cut where it is long.
-fn shown(text: &[u8]) -> String {
+pub(crate) fn shown(text: &[u8]) -> String {
     /// Longest text shown in a message, in characters: one line of a terminal with the sentence around it.
     const SHOWN_MAX: usize = 60;
     let text = String::from_utf8_lossy(text);

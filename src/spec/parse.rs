@@ -185,7 +185,7 @@ fn sectors(word: &Word, what: &str, part: &Part) -> Result<Sector, SpecError> {
     let digits = text(part.bytes);
     number::sectors(&digits).map_err(|error| {
         let text = format!(
-            "{}: {} as {what}: {error}; write sectors of 512 bytes, or bytes as 64K, and quote the path if it has a comma",
+            "{}: {} as {what}: {error}; write sectors, or bytes as 64K, and quote the path if it has a comma",
             word.name,
             shown(&digits)
         );

@@ -1,8 +1,8 @@
 //! Quotes: how a line falls into words, and how a path is written so that it stays one.
 //!
 //! The rules are the shell's. Single quotes keep everything. Double quotes keep everything but a backslash before
-//! backslash, double quote, `$` or a backquote. Elsewhere a backslash keeps the byte after it. A quote may begin and end
-//! in the middle of a word. Nothing is expanded: `$HOME` and `*` are themselves.
+//! backslash, double quote, `$` or a backquote. Elsewhere a backslash keeps the byte after it. A quote may begin and
+//! end in the middle of a word. Nothing is expanded: `$HOME` and `*` are themselves.
 //!
 //! Beyond the shell, a kept comma does not separate, so that paths may hold commas.
 
