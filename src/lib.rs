@@ -3,6 +3,7 @@
 
 pub mod blkdev;
 pub mod dm_io;
+pub mod cli;
 pub mod error;
 pub mod io;
 pub mod jobs;

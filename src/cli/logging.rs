@@ -1,0 +1,79 @@
+//! Where messages go: to standard error in the foreground, to syslog in the background.
+//!
+//! `RUST_LOG` says how much, as `env_logger` reads it. In the background a message is one datagram to `/dev/log`, in
+//! the form of RFC 3164 that syslogd and journald both read. Where nobody listens there, or does not keep up, it is
+//! dropped: a log must not hold up a copy.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
+
+use env_logger::{Builder, Env, Target};
+use log::Level;
+
+use super::NAME;
+
+/// How much is said where `RUST_LOG` says nothing: the life of jobs and all that goes wrong.
+const DEFAULT_FILTER: &str = "warn,kcopyfs=info";
+
+/// The socket of the system's log.
+const SOCKET: &str = "/dev/log";
+
+/// The facility `daemon` of syslog(3).
+const FACILITY: u8 = 3 << 3;
+
+/// Messages go to standard error from here on. The first call counts.
+pub fn to_stderr() {
+    let _ = builder().try_init();
+}
+
+/// Messages go to syslog from here on. The first call counts.
+pub fn to_syslog() {
+    // Without a socket there is nobody to tell, not even that.
+    let Ok(sink) = Syslog::new() else { return };
+    let pid = std::process::id();
+    let _ = builder()
+        .format(move |out, record| {
+            write!(out, "<{}>{NAME}[{pid}]: {}", FACILITY | severity(record.level()), record.args())
+        })
+        .target(Target::Pipe(Box::new(sink)))
+        .try_init();
+}
+
+fn builder() -> Builder {
+    Builder::from_env(Env::default().default_filter_or(DEFAULT_FILTER))
+}
+
+/// The severity of syslog(3).
+const fn severity(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// A writer of datagrams: one write is one message.
+struct Syslog {
+    socket: UnixDatagram,
+}
+
+impl Syslog {
+    fn new() -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket })
+    }
+}
+
+impl Write for Syslog {
+    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        // By name each time: syslogd may have been started again. A message that cannot be sent is dropped, see above.
+        let _ = self.socket.send_to(message, SOCKET);
+        Ok(message.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

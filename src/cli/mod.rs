@@ -1,0 +1,228 @@
+//! The command line: what was asked for, and how the process stands in the system while it does it.
+//!
+//! [`parse`] makes a [`Command`] of the arguments, or an [`Exit`]. [`Background`] detaches from the shell once the tree
+//! answers, [`Signals`] waits for the end, [`logging`] says where messages go. Nothing here mounts or copies.
+//!
+//! Exit codes are those of mount(8), because mount(8) runs this program for `mount -t fuse.kcopyfs`.
+//!
+//! # The life of the process, in the order that loses nothing
+//! 1. Arguments are read: paths become absolute while the directory is still the caller's.
+//! 2. [`Background::start`] forks: there is one thread yet.
+//! 3. [`Signals::block`]: every later thread inherits the mask, so that a signal finds the one who waits for it.
+//! 4. The tree is mounted and answers. [`Background::ready`] lets the caller go.
+//! 5. [`Signals::wait`], until a signal or the end of the mount.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind as ClapKind;
+use clap::{CommandFactory, FromArgMatches, Parser};
+
+use crate::error::Error;
+
+mod background;
+mod group;
+pub mod logging;
+mod notify;
+mod options;
+mod signals;
+
+pub use background::{Background, Role};
+pub use options::{Io, Opt, Options, StateDir, options};
+pub use signals::{Signals, Stop, Waker};
+
+/// The name in messages, in the log and in /proc/mounts.
+pub const NAME: &str = "kcopyfs";
+
+/// The exit code of mount(8) for arguments that are wrong.
+pub const EXIT_USAGE: u8 = 1;
+
+/// The exit code of mount(8) for a mount that failed.
+pub const EXIT_MOUNT: u8 = 32;
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Mount the control tree and serve it.
+    Mount(Mount),
+    /// Show what it does on scratch images.
+    Demo,
+}
+
+/// A control tree to be mounted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Stay in the foreground.
+    pub foreground: bool,
+    /// What `-o` says.
+    pub options: Options,
+    /// The first column of /proc/mounts; means nothing else.
+    pub source: String,
+    /// Where, as an absolute path. It is not looked at here: a dead mount there could not be.
+    pub mountpoint: PathBuf,
+}
+
+/// How the process ends: a code for mount(8), and a text for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// 0, [`EXIT_USAGE`] or [`EXIT_MOUNT`].
+    pub code: u8,
+    /// To be said: on standard output with code 0, else on standard error.
+    pub text: String,
+}
+
+impl Exit {
+    /// The end of a mount that failed.
+    pub fn mount(error: &Error) -> Self {
+        Self { code: EXIT_MOUNT, text: error.to_string() }
+    }
+
+    /// The end for arguments that are wrong.
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self { code: EXIT_USAGE, text: text.into() }
+    }
+
+    /// Says the text where it belongs. A caller without that stream misses it; there is nobody else to tell.
+    pub fn say(&self) {
+        use std::io::Write as _;
+        let text = self.text.trim_end();
+        let _ = match (self.code, text) {
+            (_, "") => Ok(()),
+            (0, _) => writeln!(std::io::stdout(), "{text}"),
+            _ => writeln!(std::io::stderr(), "{NAME}: {text}"),
+        };
+    }
+}
+
+/// Block-copy jobs as files: mounts a control tree where writing a line starts a copy
+#[derive(Debug, Parser)]
+#[command(
+    name = NAME,
+    version,
+    allow_missing_positional = true,
+    override_usage = "kcopyfs [-f] [-o OPT[,OPT...]] [SOURCE] MOUNTPOINT\n       kcopyfs demo"
+)]
+struct Args {
+    /// Stay in the foreground, log to standard error (`RUST_LOG` sets how much)
+    #[arg(short = 'f')]
+    foreground: bool,
+
+    /// Options, see below; may be given several times
+    #[arg(short = 'o', value_name = "OPT[,OPT...]")]
+    options: Vec<OsString>,
+
+    /// A name for the first column of /proc/mounts
+    source: Option<OsString>,
+
+    /// The directory to mount at; `demo` as the only argument shows it all on scratch images
+    mountpoint: OsString,
+}
+
+/// The definition of the command line, with the options' table: for --help, man page and completion.
+pub fn command() -> clap::Command {
+    Args::command().after_help(options::help())
+}
+
+/// Reads the arguments, the program's name first.
+///
+/// # Errors
+/// The [`Exit`] that is due: code 0 with the text that `--help` or `--version` asks for, else [`EXIT_USAGE`].
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if args.len() == 2 && args[1] == "demo" {
+        return Ok(Command::Demo);
+    }
+    let matches = command().try_get_matches_from(args).map_err(|error| clap_exit(&error))?;
+    let args = Args::from_arg_matches(&matches).map_err(|error| clap_exit(&error))?;
+    let options = Options::parse(&args.options).map_err(|error| Exit::usage(error.to_string()))?;
+    let source = args.source.map_or_else(|| NAME.to_owned(), |source| source.to_string_lossy().into_owned());
+    let mountpoint = std::path::absolute(Path::new(&args.mountpoint)).map_err(|error| {
+        Exit::usage(format!("mount point {}: {error}; name a directory", args.mountpoint.display()))
+    })?;
+    Ok(Command::Mount(Mount { foreground: args.foreground, options, source, mountpoint }))
+}
+
+/// clap's own ends, with the exit codes of mount(8) and our name before the message.
+fn clap_exit(error: &clap::Error) -> Exit {
+    let text = error.render().to_string();
+    match error.kind() {
+        ClapKind::DisplayHelp | ClapKind::DisplayVersion => Exit { code: 0, text },
+        _ => Exit::usage(text.strip_prefix("error: ").unwrap_or(&text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(args: &[&str]) -> Result<Command, Exit> {
+        parse(std::iter::once("kcopyfs").chain(args.iter().copied()).map(OsString::from))
+    }
+
+    fn mount(args: &[&str]) -> Mount {
+        match run(args) {
+            Ok(Command::Mount(mount)) => mount,
+            other => panic!("{args:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn a_mountpoint_is_enough() {
+        let mount = mount(&["/run/k"]);
+        assert_eq!((mount.foreground, mount.source.as_str()), (false, "kcopyfs"));
+        assert_eq!((mount.mountpoint, mount.options), (PathBuf::from("/run/k"), Options::default()));
+    }
+
+    #[test]
+    fn mount_8_calls_it_like_this() {
+        let mount = mount(&["none", "/run/k", "-o", "rw,pages=256,noauto,x-systemd.automount,dev,suid"]);
+        assert_eq!((mount.source.as_str(), mount.options.pages), ("none", 256));
+    }
+
+    #[test]
+    fn options_come_anywhere_and_often() {
+        let mount = mount(&["-f", "-opages=512", "/run/k", "-o", "pages=1024,subjobs=2"]);
+        assert!(mount.foreground);
+        assert_eq!((mount.options.pages, mount.options.subjobs), (1024, 2));
+    }
+
+    #[test]
+    fn relative_paths_are_of_the_callers_directory() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(mount(&["./demo"]).mountpoint, here.join("demo"));
+        assert_eq!(mount(&["-f", "demo"]).mountpoint, here.join("demo"));
+        assert_eq!(mount(&["-ostate=s", "m"]).options.state, StateDir::Dir(here.join("s")));
+    }
+
+    #[test]
+    fn demo_alone_is_the_demo() {
+        assert_eq!(run(&["demo"]), Ok(Command::Demo));
+    }
+
+    #[test]
+    fn wrong_arguments_end_with_1() {
+        for args in [&[][..], &["-x", "/m"], &["a", "b", "c"], &["-o"], &["--nonsense"], &["-o", "page=1", "/m"], &[""]]
+        {
+            let exit = run(args).unwrap_err();
+            assert_eq!(exit.code, EXIT_USAGE, "{args:?}");
+            assert!(!exit.text.is_empty() && !exit.text.starts_with("error"), "{args:?}: {}", exit.text);
+        }
+    }
+
+    #[test]
+    fn help_and_version_end_with_0() {
+        let help = run(&["--help"]).unwrap_err();
+        assert_eq!(help.code, 0);
+        assert!(help.text.contains("[SOURCE] MOUNTPOINT") && help.text.contains("kcopyfs demo"), "{}", help.text);
+        for option in options() {
+            assert!(help.text.contains(&option.usage()), "{}", option.name);
+        }
+        let version = run(&["--version"]).unwrap_err();
+        assert_eq!((version.code, version.text.trim()), (0, concat!("kcopyfs ", env!("CARGO_PKG_VERSION"))));
+    }
+}
