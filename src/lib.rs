@@ -1,9 +1,10 @@
 //! Block-copy jobs as files: the kernel's kcopyd and dm-io in user space, and a mounted control tree that drives them.
-#![cfg_attr(docsrs, feature(doc_cfg))]
+// Tests number their disks and bytes with whatever integer is at hand.
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::similar_names))]
 
 pub mod blkdev;
-pub mod dm_io;
 pub mod cli;
+pub mod dm_io;
 pub mod error;
 pub mod io;
 pub mod jobs;

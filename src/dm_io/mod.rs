@@ -53,6 +53,14 @@ impl IoRegion {
     pub fn new(device: &Arc<Device>, sector: Sector, count: Sector) -> Self {
         Self { device: Arc::clone(device), sector, count }
     }
+
+    /// Whether both are of one device, by [`Device::target`], and share sectors.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let end = |region: &Self| region.sector.get() + region.count.get();
+        self.device.target() == other.device.target()
+            && self.sector.get() < end(other)
+            && other.sector.get() < end(self)
+    }
 }
 
 /// Success or failure of each region (`error_bits` of dm-io.txt): bit i is set if region i failed.

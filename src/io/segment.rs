@@ -67,6 +67,7 @@ impl Segments {
     }
 
     /// The part of `length` bytes that begins `skip` bytes in.
+    #[must_use]
     pub fn slice(&self, skip: usize, length: usize) -> Self {
         let mut skip = skip;
         let mut left = length;
@@ -105,7 +106,7 @@ pub(super) fn copy_out(pieces: &Segments, bytes: &mut [u8]) {
     for piece in pieces.as_slice() {
         let (now, later) = rest.split_at_mut(piece.length);
         // SAFETY: the pieces are pages of a list that the caller holds; `now` is as long as the piece.
-        unsafe { piece.start.copy_to_nonoverlapping(NonNull::from(now.as_mut()).cast(), piece.length) };
+        unsafe { piece.start.copy_to_nonoverlapping(NonNull::from(now).cast(), piece.length) };
         rest = later;
     }
 }

@@ -1,5 +1,30 @@
-//! The life of an administrator's jobs.
+//! The life of an administrator's jobs: made from specs, run by the engine, watched through views.
+//!
+//! ```text
+//! submit ─> open (devices, checks) ─> registry ─> launch ─> kcopyd ─> pieces ─> Progress ─> View
+//!                                        │                    │
+//!                                     queued               outcome ─> flush ─> verdict ─> ended
+//! ```
+//!
+//! # Invariants
+//! * A job's figures change only under its own lock; the registry's lock is never held together with a job's.
+//! * `copied` counts completed writes only, `durable` only what was complete before a flush that succeeded began.
+//! * A job lets go of its devices before anyone is told that it has ended.
+//! * Changes of state are told in the order in which they happened, and outside all locks.
 
+mod config;
+mod control;
+mod job;
+mod keeper;
+mod life;
+mod meter;
+mod news;
+mod open;
+mod progress;
+mod registry;
+mod run;
 mod view;
 
-pub use view::{BadRange, DestState, DestView, EngineView, JobId, State, Verb, View};
+pub use config::Config;
+pub use run::Jobs;
+pub use view::{BadRange, Brief, Change, DestState, DestView, EngineView, JobId, Refusal, State, Verb, View};

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
+use crate::error::Error;
 use crate::sector::Sector;
+use crate::spec::Place;
 
 /// A job's number: counts up from 1 and is never used again.
 pub type JobId = u64;
@@ -234,4 +236,45 @@ pub struct EngineView {
     pub jobs_live: u64,
     /// Jobs ended and not yet dismissed.
     pub jobs_ended: u64,
+}
+
+/// The little of a job that a listing shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Brief {
+    /// Where it is in its life.
+    pub state: State,
+    /// Bytes that every live destination has taken.
+    pub copied: u64,
+    /// The last progress, or the job's making where there was none.
+    pub progressed: SystemTime,
+    /// How many destinations it has.
+    pub dests: usize,
+    /// Whether it has a source.
+    pub has_source: bool,
+}
+
+/// A change of state.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// When.
+    pub time: SystemTime,
+    /// Whose.
+    pub id: JobId,
+    /// From; `None` for a job that was made just now.
+    pub old: Option<State>,
+    /// To.
+    pub new: State,
+    /// Why, where there is more to say.
+    pub reason: Option<String>,
+}
+
+/// Why none of the specs of one write became a job.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Which spec, from 0.
+    pub index: usize,
+    /// Which part of it.
+    pub place: Place,
+    /// What is wrong with it.
+    pub error: Error,
 }

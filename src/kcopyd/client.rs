@@ -24,6 +24,10 @@ pub const SUBJOBS: usize = 8;
 /// A piece of a zero job: no pages are held for it, so it may be larger; small enough that a cancel is soon felt.
 const ZERO_BYTES: u32 = 4 << 20;
 
+/// [`PAGE_SIZE`] in the type of a sub-job's size.
+#[allow(clippy::cast_possible_truncation)]
+const PAGE_BYTES: u32 = PAGE_SIZE as u32;
+
 /// How a client works.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -63,8 +67,8 @@ impl Settings {
     }
 
     /// Pages of one sub-job: the least that a client must have.
-    pub fn subjob_pages(&self) -> u32 {
-        self.subjob_bytes.div_ceil(u32::try_from(PAGE_SIZE).expect("a page is small"))
+    pub const fn subjob_pages(&self) -> u32 {
+        self.subjob_bytes.div_ceil(PAGE_BYTES)
     }
 }
 
@@ -307,7 +311,9 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if let Some(thread) = self.stop() {
+        let Some(thread) = self.stop() else { return };
+        // A callback that lets go of the last reference runs on the thread itself, which then ends behind it.
+        if thread.thread().id() != std::thread::current().id() {
             // A callback that panicked has said so already.
             let _ = thread.join();
         }
@@ -331,18 +337,13 @@ fn check(request: &Request) -> Result<()> {
             return Err(Error::new(ErrorKind::Invalid, what));
         }
         dest.device.check_region(dest.sector, dest.count, true)?;
-        if dests[..index].iter().chain(from).any(|other| overlap(other, dest)) {
+        if dests[..index].iter().chain(from).any(|other| other.overlaps(dest)) {
             let shown = dest.device.path().display();
             let what = format!("{shown}: destination {index} overlaps the source or another destination");
             return Err(Error::new(ErrorKind::Overlap, what));
         }
     }
     from.as_ref().map_or(Ok(()), |from| from.device.check_region(from.sector, from.count, false))
-}
-
-fn overlap(a: &IoRegion, b: &IoRegion) -> bool {
-    let end = |region: &IoRegion| region.sector.get() + region.count.get();
-    a.device.target() == b.device.target() && a.sector.get() < end(b) && b.sector.get() < end(a)
 }
 
 /// A job that was started.
@@ -367,6 +368,11 @@ impl JobHandle {
     /// Starts no I/O any more; the job ends when what is in flight has.
     pub fn cancel(&self) {
         self.mailbox.send(Message::Cancel(self.serial));
+    }
+
+    /// Gives destinations up: they take no part in pieces that are yet to be written. With none left the job ends.
+    pub fn give_up(&self, dests: ErrorBits) {
+        self.mailbox.send(Message::GiveUp(self.serial, dests));
     }
 
     /// Since the last completed I/O, while some is in flight.

@@ -106,11 +106,16 @@ impl Job {
             return;
         }
         if self.new.flags.contains(Flags::DROP_FAILED) {
-            self.new.live = self.new.live.without(failed);
-            self.stopping |= self.new.live.is_empty();
+            self.give_up(failed);
         } else {
             self.stopping = true;
         }
+    }
+
+    /// Those destinations take no part any more.
+    pub(super) fn give_up(&mut self, dests: ErrorBits) {
+        self.new.live = self.new.live.without(dests);
+        self.stopping |= self.new.live.is_empty();
     }
 
     pub(super) fn cancel(&mut self) {

@@ -36,6 +36,7 @@ pub(super) enum Message {
     Pause(u64),
     Resume(u64),
     Cancel(u64),
+    GiveUp(u64, ErrorBits),
     Callback(Notify, Outcome),
     Flush(Vec<(usize, Arc<Device>)>, FlushNotify),
     Destroy,
@@ -175,6 +176,10 @@ impl Worker {
                 this.jobs[key].cancel();
                 this.settle(key);
             }),
+            Message::GiveUp(serial, dests) => self.with_job(serial, |this, key| {
+                this.jobs[key].give_up(dests);
+                this.settle(key);
+            }),
             Message::Callback(notify, outcome) => self.ended.push_back((notify, outcome)),
             Message::Flush(devices, notify) => {
                 let owner = Owner::Flush(self.flushes.insert(notify));
@@ -293,7 +298,9 @@ impl Worker {
         job.busy -= 1;
         if !write_errors.is_empty() {
             let mut failed = ErrorBits::NONE;
-            write_errors.iter().for_each(|(index, _)| failed.set(*index));
+            for (index, _) in write_errors {
+                failed.set(*index);
+            }
             job.write_failed(failed);
         }
         if job.is_sequential() && !job.stopping {

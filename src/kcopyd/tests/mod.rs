@@ -76,12 +76,17 @@ impl Bench {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)]
 fn tell(outcome: Outcome, sender: Sender<Outcome>) {
     sender.send(outcome).unwrap();
 }
 
+/// A piece: first sector, count, read error, destinations that have it.
+type Entry = (u64, u64, Option<i32>, u64);
+
+/// Pieces, and how often the job fell quiet.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<(u64, u64, Option<i32>, u64)>>>, Arc<Mutex<u32>>);
+struct Log(Arc<Mutex<Vec<Entry>>>, Arc<Mutex<u32>>);
 
 impl Observer for Log {
     fn piece(&mut self, piece: &Piece<'_>) {

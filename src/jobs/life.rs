@@ -1,0 +1,106 @@
+//! The rules of a job's life: what a verb does in which state, and how a job has ended. Pure.
+
+use super::view::{State, Verb};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a verb makes happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Nothing: it is so already.
+    Nothing,
+    /// It stops taking pieces.
+    Pause,
+    /// It goes back into the queue.
+    Resume,
+    /// It ends.
+    Cancel,
+}
+
+/// The table of states and verbs.
+pub(super) fn act(state: State, verb: Verb) -> Result<Action> {
+    let word = verb.as_str();
+    let refuse = |kind, why: &str| Err(Error::new(kind, format!("{word}: the job {why}")));
+    match (verb, state) {
+        (Verb::Retry | Verb::Verify, _) => {
+            Err(Error::new(ErrorKind::Unsupported, format!("`{word}` is not supported by this version")))
+        }
+        (_, state) if state.is_ended() => {
+            refuse(ErrorKind::Invalid, &format!("has ended ({}); its spec can be run again", state.as_str()))
+        }
+        (Verb::Pause, State::Flushing | State::Verifying) => {
+            refuse(ErrorKind::Busy, &format!("is {}, which cannot be paused", state.as_str()))
+        }
+        (Verb::Pause, State::Held) => refuse(ErrorKind::Invalid, "is held and does not run; resume or cancel it"),
+        (Verb::Pause, State::Paused) => Ok(Action::Nothing),
+        (Verb::Pause, _) => Ok(Action::Pause),
+        (Verb::Resume, State::Paused | State::Held) => Ok(Action::Resume),
+        (Verb::Resume, _) => Ok(Action::Nothing),
+        (Verb::Cancel, _) => Ok(Action::Cancel),
+    }
+}
+
+/// What is known when a job's last I/O has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// Whether it was cancelled before its end.
+    pub(super) cancelled: bool,
+    /// Whether every piece was tried.
+    pub(super) complete: bool,
+    /// Whether bytes are missing because they could not be read.
+    pub(super) read_err: bool,
+    /// Destinations, and those of them that failed.
+    pub(super) dests: usize,
+    /// How many of them failed.
+    pub(super) failed: usize,
+}
+
+/// How it has ended. `Done`: nothing is missing anywhere. `Degraded`: it went to the end, and at least one destination
+/// has all but the unreadable bytes. `Failed`: anything else.
+pub(super) fn verdict(end: End) -> State {
+    match end {
+        End { cancelled: true, .. } => State::Cancelled,
+        End { complete: false, .. } => State::Failed,
+        End { dests, failed, .. } if failed == dests => State::Failed,
+        End { read_err: false, failed: 0, .. } => State::Done,
+        End { .. } => State::Degraded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_has_an_answer_in_every_state() {
+        use State::{Cancelled, Degraded, Done, Failed, Flushing, Held, Paused, Queued, Running, Verifying};
+        let rows: [(State, [std::result::Result<Action, i32>; 3]); 10] = [
+            (Queued, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel)]),
+            (Running, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel)]),
+            (Paused, [Ok(Action::Nothing), Ok(Action::Resume), Ok(Action::Cancel)]),
+            (Flushing, [Err(libc::EBUSY), Ok(Action::Nothing), Ok(Action::Cancel)]),
+            (Verifying, [Err(libc::EBUSY), Ok(Action::Nothing), Ok(Action::Cancel)]),
+            (Done, [Err(libc::EINVAL); 3]),
+            (Degraded, [Err(libc::EINVAL); 3]),
+            (Failed, [Err(libc::EINVAL); 3]),
+            (Cancelled, [Err(libc::EINVAL); 3]),
+            (Held, [Err(libc::EINVAL), Ok(Action::Resume), Ok(Action::Cancel)]),
+        ];
+        for (state, want) in rows {
+            let got =
+                [Verb::Pause, Verb::Resume, Verb::Cancel].map(|verb| act(state, verb).map_err(|error| error.errno()));
+            assert_eq!(got, want, "{state:?}");
+            assert_eq!(act(state, Verb::Retry).unwrap_err().errno(), libc::EOPNOTSUPP);
+        }
+    }
+
+    #[test]
+    fn an_end_is_judged_by_what_is_missing() {
+        let good = End { cancelled: false, complete: true, read_err: false, dests: 3, failed: 0 };
+        assert_eq!(verdict(good), State::Done);
+        assert_eq!(verdict(End { failed: 1, ..good }), State::Degraded);
+        assert_eq!(verdict(End { failed: 3, ..good }), State::Failed);
+        assert_eq!(verdict(End { read_err: true, ..good }), State::Degraded);
+        assert_eq!(verdict(End { complete: false, ..good }), State::Failed);
+        assert_eq!(verdict(End { cancelled: true, ..good }), State::Cancelled);
+    }
+}

@@ -1,0 +1,104 @@
+//! Speed and running time. Pure; time is an argument.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Speed is that of the last five seconds.
+const WINDOW: Duration = Duration::from_secs(5);
+/// Samples closer than this are one.
+const STEP: Duration = Duration::from_millis(250);
+
+/// How fast a figure grows.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    samples: VecDeque<(Instant, u64)>,
+}
+
+impl Meter {
+    /// Begins anew, from `copied`.
+    pub(super) fn start(&mut self, now: Instant, copied: u64) {
+        self.samples.clear();
+        self.samples.push_back((now, copied));
+    }
+
+    /// The figure is `copied` now.
+    pub(super) fn sample(&mut self, now: Instant, copied: u64) {
+        if self.samples.back().is_none_or(|(last, _)| now.duration_since(*last) >= STEP) {
+            self.samples.push_back((now, copied));
+            // One sample beyond the window stays: the speed is measured from there.
+            while self.samples.get(1).is_some_and(|(time, _)| now.duration_since(*time) >= WINDOW) {
+                self.samples.pop_front();
+            }
+        }
+    }
+
+    /// Bytes per second over the window, or since the start where that is later.
+    pub(super) fn speed(&self, now: Instant, copied: u64) -> u64 {
+        let inside = self.samples.iter().find(|(time, _)| now.duration_since(*time) <= WINDOW);
+        let Some((time, then)) = inside.or(self.samples.back()) else { return 0 };
+        let passed = now.duration_since(*time).as_micros();
+        let bytes = u128::from(copied.saturating_sub(*then));
+        u64::try_from(bytes * 1_000_000 / passed.max(1)).unwrap_or(u64::MAX)
+    }
+}
+
+/// Running time, pauses not counted.
+#[derive(Debug, Default)]
+pub(super) struct Stopwatch {
+    before: Duration,
+    since: Option<Instant>,
+}
+
+impl Stopwatch {
+    /// Runs from now on, if it does not already.
+    pub(super) fn start(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
+    }
+
+    /// Stands still from now on.
+    pub(super) fn stop(&mut self, now: Instant) {
+        self.before = self.elapsed(now);
+        self.since = None;
+    }
+
+    /// How long it has run.
+    pub(super) fn elapsed(&self, now: Instant) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| now.duration_since(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speed_is_that_of_the_last_five_seconds() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut meter = Meter::default();
+        meter.start(start, 0);
+        assert_eq!(meter.speed(at(100), 1000), 10_000);
+        for step in 1..=100 {
+            meter.sample(at(step * 100), step * 100);
+        }
+        assert_eq!(meter.speed(at(10_000), 10_000), 1000);
+        assert!(meter.samples.len() < 24);
+        for step in 1..=60 {
+            meter.sample(at(10_000 + step * 100), 10_000);
+        }
+        assert_eq!(meter.speed(at(16_000), 10_000), 0, "it stands still");
+    }
+
+    #[test]
+    fn pauses_do_not_count() {
+        let start = Instant::now();
+        let at = |secs| start + Duration::from_secs(secs);
+        let mut watch = Stopwatch::default();
+        watch.start(at(0));
+        watch.start(at(1));
+        watch.stop(at(2));
+        assert_eq!(watch.elapsed(at(9)), Duration::from_secs(2));
+        watch.start(at(9));
+        assert_eq!(watch.elapsed(at(10)), Duration::from_secs(3));
+    }
+}
