@@ -1,25 +1,74 @@
-//! The daemon: rooms put together, served until the end. Not assembled yet.
+//! The daemon: rooms put together, served until the end.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use kcopyfs::cli::{Background, Options, Signals};
+use kcopyfs::cli::{Background, Io, Options, Signals, Stop, limits};
+use kcopyfs::fs::{Mount, Tree, TreeConfig};
+use kcopyfs::io::BackendKind;
+use kcopyfs::jobs::{Config, Jobs};
 use kcopyfs::{Error, ErrorKind, Result};
+
+/// Of the 5 s that a stop may take, what devices get to end their I/O and to flush.
+const STOP_IO: Duration = Duration::from_millis(3500);
 
 /// Mounts the tree at `mountpoint` and serves it until `signals` say stop or the mount ends.
 ///
-/// Calls [`Background::ready`] once the tree answers, [`Background::stopping`] when the end begins.
+/// The end, in the order that loses nothing: no new I/O, a flush of what was written, the mount, the process. What a
+/// device still holds then is left to it, not waited for.
 pub(crate) fn run(
-    _options: &Options,
+    options: &Options,
     mountpoint: &Path,
-    _source: &str,
-    _signals: &Signals,
-    _background: &mut Background,
+    source: &str,
+    signals: &Signals,
+    background: &mut Background,
 ) -> Result<()> {
-    let text = format!("mount point {}: this version does not mount yet; use the library", mountpoint.display());
-    Err(Error::new(ErrorKind::Unsupported, text))
+    limits::raise_open_files();
+    let mount = Mount::new(mountpoint, source, options.allow_other)?;
+    let jobs = Arc::new(Jobs::new(config(options)?)?);
+    let serving = Tree::serve(mount, Arc::clone(&jobs), tree_config(options)?)?;
+    let waker = signals.waker();
+    serving.on_end(Box::new(move || waker.wake()));
+    background.ready()?;
+    match signals.wait()? {
+        Stop::Signal(signal) => log::info!("stopping: signal {signal}"),
+        Stop::Woken => log::info!("stopping: unmounted"),
+    }
+    background.stopping();
+    jobs.stop(STOP_IO);
+    serving.stop();
+    // Its drop would wait for devices that may never answer; the system takes everything back when the process ends.
+    std::mem::forget(jobs);
+    Ok(())
 }
 
-/// Makes scratch images, mounts, copies, shows the files, cleans up.
-pub(crate) fn demo() -> Result<()> {
-    Err(Error::new(ErrorKind::Unsupported, "demo: this version has none yet; mount a tree instead"))
+fn tree_config(options: &Options) -> Result<TreeConfig> {
+    let uid = std::os::unix::fs::MetadataExt::uid(
+        &std::fs::metadata("/proc/self").map_err(|error| Error::os("/proc/self", error))?,
+    );
+    let mode = u16::try_from(options.mode).map_err(|_| Error::new(ErrorKind::Invalid, "mode= is too large"))?;
+    Ok(TreeConfig { uid, gid: options.gid, mode, allow_other: options.allow_other })
+}
+
+fn config(options: &Options) -> Result<Config> {
+    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let small = |name: &str, number: u64| {
+        u32::try_from(number).map_err(|_| Error::new(ErrorKind::Invalid, format!("{name}={number} is too large")))
+    };
+    Ok(Config {
+        pages: small("pages", options.pages)?,
+        client_pages: small("client_pages", options.client_pages)?,
+        subjob_bytes: small("subjob_kb", options.subjob_kb * 1024)?,
+        subjobs: count(options.subjobs),
+        throttle: small("throttle", options.throttle)?,
+        backend: match options.io {
+            Io::Auto => BackendKind::Auto,
+            Io::Uring => BackendKind::Uring,
+            Io::Threads => BackendKind::Threads,
+        },
+        active: count(options.active),
+        keep: count(options.keep),
+        max_jobs: count(options.max_jobs),
+    })
 }

@@ -6,11 +6,12 @@ use kcopyfs::Result;
 use kcopyfs::cli::{self, Background, Command, Exit, Mount, Role, Signals, logging};
 
 mod daemon;
+mod demo;
 
 fn main() -> ExitCode {
     let exit = match cli::parse(std::env::args_os()) {
         Ok(Command::Mount(mount)) => return ExitCode::from(serve(&mount)),
-        Ok(Command::Demo) => match daemon::demo() {
+        Ok(Command::Demo) => match demo::run() {
             Ok(()) => Exit { code: 0, text: String::new() },
             Err(error) => Exit::mount(&error),
         },

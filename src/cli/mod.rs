@@ -22,6 +22,7 @@ use crate::error::Error;
 
 mod background;
 mod group;
+pub mod limits;
 pub mod logging;
 mod notify;
 mod options;
