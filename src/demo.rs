@@ -160,7 +160,9 @@ impl Show {
         let daemon = Daemon::start(&self.folder)?;
         self.sh("ls ctl ctl/jobs", true);
 
-        self.say("A line written to jobs/new is a job: one source, up to 64 destinations. The shell gets its number back.");
+        self.say(
+            "A line written to jobs/new is a job: one source, up to 64 destinations. The shell gets its number back.",
+        );
         self.sh(
             "exec 3<>ctl/jobs/new; echo \"copy from=$PWD/disk.img to=$PWD/one.img to=$PWD/two.img create name=demo\" >&3; \
              read id <&3; echo job $id",
@@ -173,10 +175,7 @@ impl Show {
         self.sh("cmp disk.img one.img && cmp disk.img two.img && echo both are equal", true);
 
         self.say("Now the second destination breaks half way. It is given up, the other one gets everything.");
-        self.sh(
-            "echo \"copy from=$PWD/disk.img to=$PWD/one.img to=$PWD/broken.img\" > ctl/jobs/new",
-            true,
-        );
+        self.sh("echo \"copy from=$PWD/disk.img to=$PWD/one.img to=$PWD/broken.img\" > ctl/jobs/new", true);
         self.bar(2)?;
         self.sh("cat ctl/wait/2 > /dev/null && echo all is well || echo something is not: see status", true);
         self.sh("grep -E '^(state|read_err|write_err|percent|error) ' ctl/jobs/2/status", true);
@@ -227,7 +226,8 @@ impl Show {
             let mut last = -1.0_f64;
             loop {
                 let text = std::fs::read_to_string(&status).unwrap_or_default();
-                let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("").trim().to_owned();
+                let value =
+                    |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("").trim().to_owned();
                 let percent: f64 = value("percent ").parse().unwrap_or(0.0);
                 let state = value("state ");
                 let over = !matches!(&*state, "running" | "queued" | "flushing");

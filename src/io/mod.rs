@@ -21,8 +21,8 @@ mod uring;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 pub use open::{BackendKind, Opened, open};
 pub use pages::{MIN_PAGES, PAGE_SIZE, PageList, PagePool, PoolFigures, Reservation};
@@ -101,6 +101,12 @@ impl std::fmt::Debug for Waker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Waker")
     }
+}
+
+/// The clock of the backends in real time: since its first look. One for all, so that clients can share limits of speed.
+fn uptime() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
 }
 
 /// The way to devices.

@@ -25,7 +25,6 @@ const STACK: usize = 64 << 10;
 
 pub(super) struct Threads {
     shared: Arc<Shared>,
-    start: Instant,
 }
 
 struct Shared {
@@ -83,7 +82,7 @@ impl Threads {
             done: Mutex::default(),
             done_came: Condvar::new(),
         };
-        Self { shared: Arc::new(shared), start: Instant::now() }
+        Self { shared: Arc::new(shared) }
     }
 }
 
@@ -147,7 +146,7 @@ impl Backend for Threads {
 
     fn reap(&mut self, wait: Wait, done: &mut Vec<Completion>) {
         let deadline = match wait {
-            Wait::Until(time) => Some(self.start + time),
+            Wait::Until(time) => Some(Instant::now() + time.saturating_sub(super::uptime())),
             Wait::No | Wait::Forever => None,
         };
         let mut state = self.shared.done.lock();
@@ -174,7 +173,7 @@ impl Backend for Threads {
     }
 
     fn now(&self) -> Duration {
-        self.start.elapsed()
+        super::uptime()
     }
 }
 

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
@@ -39,7 +39,6 @@ pub(super) struct Uring {
     flying: Slab<Flying>,
     /// Requests that found the ring full.
     waiting: std::collections::VecDeque<squeue::Entry>,
-    start: Instant,
 }
 
 struct Flying {
@@ -78,7 +77,6 @@ impl Uring {
             fixed,
             flying: Slab::new(),
             waiting: std::collections::VecDeque::new(),
-            start: Instant::now(),
         };
         this.arm_wake();
         Ok(this)
@@ -214,7 +212,7 @@ impl Backend for Uring {
     }
 
     fn now(&self) -> Duration {
-        self.start.elapsed()
+        super::uptime()
     }
 
     fn has_fixed_buffers(&self) -> bool {

@@ -24,7 +24,7 @@ use crate::blkdev::{Device, Devices};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::Result;
 use crate::io::{PAGE_SIZE, PagePool};
-use crate::kcopyd::{Client, Flags, Observer, Outcome, Piece, Request, Settings, ThrottleShare};
+use crate::kcopyd::{Client, Flags, Observer, Outcome, Piece, Request, Settings, SpeedLimit, ThrottleShare};
 use crate::spec::{Place, Spec};
 
 /// All jobs of a daemon, and the engine that runs them.
@@ -58,6 +58,7 @@ impl Jobs {
             subjob_bytes: config.subjob_bytes,
             subjobs: config.subjobs,
             throttle,
+            speed_max: SpeedLimit::default(),
             backend: config.backend.clone(),
         };
         let client = Client::create(&pool, config.client_pages, settings)?;
@@ -291,6 +292,7 @@ impl Shared {
             dests: opened.dests.clone(),
             without: ErrorBits::NONE,
             flags: flags(&job.spec),
+            speed_max: SpeedLimit::default(),
             paused: false,
             observer: Some(Box::new(observer)),
         }

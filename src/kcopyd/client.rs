@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::job::{Activity, NewJob, Notify};
 use super::worker::{Gauges, Message, Worker};
-use super::{Flags, Observer, Outcome, ThrottleShare};
+use super::{Flags, Observer, Outcome, SpeedLimit, ThrottleShare};
 use crate::blkdev::Device;
 use crate::dm_io::{Core, ErrorBits, IoRegion, MAX_REGIONS};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,6 +21,8 @@ pub const SUBJOB_BYTES: u32 = 512 << 10;
 const SUBJOB_RANGE: std::ops::RangeInclusive<u32> = 4 << 10..=1 << 20;
 /// Sub-jobs of one job in flight, unless set otherwise.
 pub const SUBJOBS: usize = 8;
+/// The smallest piece, where a limit of speed asks for small ones.
+const MIN_BLOCK: u32 = 4 << 10;
 /// A piece of a zero job: no pages are held for it, so it may be larger; small enough that a cancel is soon felt.
 const ZERO_BYTES: u32 = 4 << 20;
 
@@ -37,6 +39,8 @@ pub struct Settings {
     pub subjobs: usize,
     /// The share of time in which it does I/O.
     pub throttle: ThrottleShare,
+    /// Bytes per second that all clients with this limit read, together.
+    pub speed_max: SpeedLimit,
     /// How it reaches devices.
     pub backend: BackendKind,
 }
@@ -47,6 +51,7 @@ impl Default for Settings {
             subjob_bytes: SUBJOB_BYTES,
             subjobs: SUBJOBS,
             throttle: ThrottleShare::default(),
+            speed_max: SpeedLimit::default(),
             backend: BackendKind::Auto,
         }
     }
@@ -95,6 +100,8 @@ pub struct Request {
     pub without: ErrorBits,
     /// How it deals with errors and order.
     pub flags: Flags,
+    /// Bytes per second that it reads.
+    pub speed_max: SpeedLimit,
     /// Starts paused.
     pub paused: bool,
     /// Is told of every piece.
@@ -204,6 +211,11 @@ impl Client {
         Ok(())
     }
 
+    /// Has it look again at its [`ThrottleShare`] and [`SpeedLimit`]s, which were changed.
+    pub fn wake(&self) {
+        self.mailbox.wake();
+    }
+
     /// How it stands now.
     pub fn figures(&self) -> Figures {
         Figures {
@@ -271,19 +283,20 @@ impl Client {
         notify: impl FnOnce(Outcome, C) + Send + 'static,
     ) -> Result<JobHandle> {
         check(&request)?;
-        let Request { from, dests, without, mut flags, paused, observer } = request;
+        let Request { from, dests, without, mut flags, speed_max: speed, paused, observer } = request;
         if dests.iter().any(|dest| dest.device.is_sequential()) {
             flags = flags | Flags::WRITE_SEQ;
         }
         let bytes = if from.is_some() { self.settings.subjob_bytes } else { ZERO_BYTES };
         let blocks = dests.iter().chain(&from).map(|region| region.device.logical_block());
-        let piece = Sector::whole_in(u64::from(blocks.fold(bytes, u32::max)));
+        let block = blocks.fold(MIN_BLOCK, u32::max);
+        let (piece, block) = (Sector::whole_in(u64::from(bytes.max(block))), Sector::whole_in(u64::from(block)));
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         let activity = Arc::new(Activity::new());
         let handle = JobHandle { serial, mailbox: self.mailbox.clone(), activity: Arc::clone(&activity) };
         let live = ErrorBits::first(dests.len()).without(without);
         let notify: Notify = Box::new(move |outcome| notify(outcome, context));
-        let new = NewJob { serial, from, dests, live, flags, piece, paused, observer, notify, activity };
+        let new = NewJob { serial, from, dests, live, flags, piece, block, speed, paused, observer, notify, activity };
         self.mailbox.send(Message::Start(Box::new(new)));
         Ok(handle)
     }
@@ -321,7 +334,15 @@ impl Drop for Client {
 }
 
 fn request(from: Option<IoRegion>, dests: &[IoRegion], flags: Flags) -> Request {
-    Request { from, dests: dests.to_vec(), without: ErrorBits::NONE, flags, paused: false, observer: None }
+    Request {
+        from,
+        dests: dests.to_vec(),
+        without: ErrorBits::NONE,
+        flags,
+        speed_max: SpeedLimit::default(),
+        paused: false,
+        observer: None,
+    }
 }
 
 fn check(request: &Request) -> Result<()> {
@@ -368,6 +389,11 @@ impl JobHandle {
     /// Starts no I/O any more; the job ends when what is in flight has.
     pub fn cancel(&self) {
         self.mailbox.send(Message::Cancel(self.serial));
+    }
+
+    /// Has the client look again at the job's [`SpeedLimit`], which was changed.
+    pub fn wake(&self) {
+        self.mailbox.wake();
     }
 
     /// Gives destinations up: they take no part in pieces that are yet to be written. With none left the job ends.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::speed::SpeedLimit;
 use super::split::{Span, Splitter};
 use super::{Flags, Observer, Outcome};
 use crate::dm_io::{ErrorBits, IoRegion};
@@ -22,6 +23,9 @@ pub(super) struct NewJob {
     pub(super) live: ErrorBits,
     pub(super) flags: Flags,
     pub(super) piece: Sector,
+    /// The smallest piece that all its devices take.
+    pub(super) block: Sector,
+    pub(super) speed: SpeedLimit,
     pub(super) paused: bool,
     pub(super) observer: Option<Box<dyn Observer>>,
     pub(super) notify: Notify,
@@ -31,8 +35,8 @@ pub(super) struct NewJob {
 /// A job under way.
 ///
 /// # Invariants
-/// `subs` counts its sub-jobs; `busy` those of them that hold pages or have I/O in flight; `parked` are the others of
-/// them while it is paused. It has ended when `subs` is 0 and nothing more will be cut.
+/// `subs` counts its sub-jobs; `busy` those of them that hold pages or have I/O in flight; `parked` are those that a pause or a
+/// limit of speed holds back, in order. It has ended when `subs` is 0 and nothing more will be cut.
 pub(super) struct Job {
     pub(super) new: NewJob,
     pub(super) splitter: Splitter,

@@ -10,7 +10,7 @@
 //!
 //! The kernel has more than its document says, and so has this: [`Client::zero`] (`dm_kcopyd_zero`), the flags
 //! ([`Flags`]), [`Client::prepare_callback`] and [`Prepared::do_callback`], and the [throttle](ThrottleShare).
-//! Beyond the kernel: pause, resume, cancel, a call per finished piece ([`Observer`]), [`Flags::DROP_FAILED`], and
+//! Beyond the kernel: [limits of speed](SpeedLimit), pause, resume, cancel, a call per finished piece ([`Observer`]), [`Flags::DROP_FAILED`], and
 //! [`Client::flush`].
 //!
 //! # What it promises
@@ -32,6 +32,7 @@
 
 mod client;
 mod job;
+mod speed;
 mod split;
 mod throttle;
 mod worker;
@@ -40,6 +41,7 @@ mod worker;
 mod tests;
 
 pub use client::{Client, Figures, JobHandle, Prepared, Request, SUBJOB_BYTES, SUBJOBS, Settings};
+pub use speed::SpeedLimit;
 pub use throttle::ThrottleShare;
 
 use crate::dm_io::ErrorBits;

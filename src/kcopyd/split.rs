@@ -18,12 +18,24 @@ pub(super) struct Splitter {
     next: Sector,
     end: Sector,
     piece: Sector,
+    limit: Sector,
 }
 
 impl Splitter {
     pub(super) fn new(total: Sector, piece: Sector) -> Self {
         assert!(!piece.is_zero(), "a piece has at least one sector");
-        Self { next: Sector::ZERO, end: total, piece }
+        Self { next: Sector::ZERO, end: total, piece, limit: piece }
+    }
+
+    /// Cuts pieces of at most `limit` from now on, where that is less than the size of a piece.
+    pub(super) fn limit(&mut self, limit: Sector) {
+        assert!(!limit.is_zero(), "a piece has at least one sector");
+        self.limit = limit.min(self.piece);
+    }
+
+    /// Whether nothing is left to cut.
+    pub(super) fn is_empty(&self) -> bool {
+        self.next == self.end
     }
 }
 
@@ -32,7 +44,7 @@ impl Iterator for Splitter {
 
     fn next(&mut self) -> Option<Span> {
         let left = self.end.checked_sub(self.next)?;
-        let count = left.min(self.piece);
+        let count = left.min(self.limit);
         let span = Span { offset: self.next, count };
         self.next = self.next.checked_add(count)?;
         (!count.is_zero()).then_some(span)

@@ -10,7 +10,7 @@
 //! Pages go back before pages are taken, and what is read is written in the same turn: so a client holds no page longer
 //! than its I/O takes, and memory stays what was set aside.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -84,6 +84,8 @@ pub(super) struct Worker {
     flushes: Slab<FlushNotify>,
     /// Sub-jobs that wait for pages.
     for_pages: VecDeque<usize>,
+    /// Jobs that may not go faster, by when they may go on; their sub-jobs are parked.
+    delayed: BTreeSet<(Duration, usize)>,
     /// Sub-jobs that were read and wait to be written.
     for_io: VecDeque<usize>,
     /// Jobs that have ended and whose callers do not know.
@@ -113,6 +115,7 @@ impl Worker {
             subs: Slab::new(),
             flushes: Slab::new(),
             for_pages: VecDeque::new(),
+            delayed: BTreeSet::new(),
             for_io: VecDeque::new(),
             ended: VecDeque::new(),
             finished: Vec::new(),
@@ -166,9 +169,9 @@ impl Worker {
                 this.settle(key);
             }),
             Message::Resume(serial) => self.with_job(serial, |this, key| {
-                let job = &mut this.jobs[key];
-                job.paused = false;
-                this.for_pages.extend(job.parked.drain(..));
+                this.jobs[key].paused = false;
+                this.delayed.retain(|(_, job)| *job != key);
+                this.unpark(key);
                 this.feed(key);
                 this.settle(key);
             }),
@@ -208,6 +211,8 @@ impl Worker {
     /// Cuts pieces until enough sub-jobs of the job are on their way.
     fn feed(&mut self, key: usize) {
         let job = &mut self.jobs[key];
+        let even = job.new.speed.piece_max().min(self.settings.speed_max.piece_max());
+        job.splitter.limit(Sector::whole_in(even).max(job.new.block));
         while job.subs < self.settings.subjobs && !job.stopping && !job.paused {
             let Some(span) = job.splitter.next() else { break };
             job.subs += 1;
@@ -244,9 +249,10 @@ impl Worker {
                 observer.quiesced();
             }
         }
-        let nothing_left = job.stopping || job.splitter.clone().next().is_none();
+        let nothing_left = job.stopping || job.splitter.is_empty();
         if job.subs == 0 && nothing_left {
             let Job { new, outcome, .. } = self.jobs.remove(key);
+            self.delayed.retain(|(_, job)| *job != key);
             self.by_serial.remove(&new.serial);
             // The regions go here: who is told of the end finds the devices closed.
             self.ended.push_back((new.notify, outcome));
@@ -314,46 +320,89 @@ impl Worker {
         self.settle(owner);
     }
 
-    /// Step 3. Returns when to come back for the throttle.
+    /// Step 3. Returns when to come back for the throttle or a limit of speed.
     fn take_pages(&mut self) -> Option<Duration> {
+        self.undelay();
         while let Some(key) = self.for_pages.front().copied() {
             let now = self.core.now();
             match self.throttle.ask(now, self.settings.throttle.get()) {
                 Start::Now => {}
-                Start::At(time) => return Some(time),
-                Start::AfterIo => return None,
+                Start::At(time) => return Some(self.sooner(time)),
+                Start::AfterIo => return self.next_delayed(),
             }
-            let (sub, job) = self.sub_and_job(key);
-            if job.paused {
+            let owner = self.subs[key].job;
+            let job = &mut self.jobs[owner];
+            let delay = job.new.speed.ask(now);
+            // Behind those that are parked, so that a job's pieces start in order.
+            if job.paused || delay.is_some() || !job.parked.is_empty() {
+                if let (Some(time), true) = (delay, job.parked.is_empty()) {
+                    self.delayed.insert((time, owner));
+                }
                 job.parked.push(key);
                 self.for_pages.pop_front();
-                continue;
+            } else if let Some(time) = self.settings.speed_max.ask(now) {
+                return Some(self.sooner(time));
+            } else if !self.begin(key, now) {
+                return self.next_delayed();
             }
-            if job.new.from.is_none() {
-                self.for_pages.pop_front();
-                self.began(key, now);
-                self.write(key, None);
-                continue;
-            }
-            let pages = sub.span.count.bytes().div_ceil(PAGE_SIZE as u64);
-            let Some(list) = self.pages.get(u32::try_from(pages).expect("a sub-job's pages")) else {
-                self.in_line = true;
-                return None;
-            };
-            self.for_pages.pop_front();
-            self.began(key, now);
-            self.read(key, Memory::Pages { list, offset: 0 });
         }
         if std::mem::take(&mut self.in_line) {
             self.pages.leave_line();
         }
-        None
+        self.next_delayed()
     }
 
-    fn began(&mut self, key: usize, now: Duration) {
+    /// Lets those go on whose time has come, or whose limit was lifted; asks anew for the others.
+    fn undelay(&mut self) {
+        let now = self.core.now();
+        for (_, job) in std::mem::take(&mut self.delayed) {
+            match self.jobs[job].new.speed.ask(now) {
+                Some(time) => _ = self.delayed.insert((time, job)),
+                None => self.unpark(job),
+            }
+        }
+    }
+
+    fn unpark(&mut self, key: usize) {
+        let job = &mut self.jobs[key];
+        if !job.paused {
+            self.for_pages.extend(job.parked.drain(..));
+        }
+    }
+
+    fn next_delayed(&self) -> Option<Duration> {
+        self.delayed.first().map(|(time, _)| *time)
+    }
+
+    fn sooner(&self, time: Duration) -> Duration {
+        self.next_delayed().map_or(time, |delayed| delayed.min(time))
+    }
+
+    /// Starts the first sub-job in the list; `false` if it has to wait for pages.
+    fn begin(&mut self, key: usize, now: Duration) -> bool {
+        let (sub, job) = self.sub_and_job(key);
+        let bytes = sub.span.count.bytes();
+        let memory = if job.new.from.is_none() {
+            None
+        } else {
+            let pages = u32::try_from(bytes.div_ceil(PAGE_SIZE as u64)).expect("a sub-job's pages");
+            let Some(list) = self.pages.get(pages) else {
+                self.in_line = true;
+                return false;
+            };
+            Some(Memory::Pages { list, offset: 0 })
+        };
+        self.for_pages.pop_front();
         self.throttle.start(now);
+        self.settings.speed_max.charge(now, bytes);
         let (_, job) = self.sub_and_job(key);
         job.busy += 1;
+        job.new.speed.charge(now, bytes);
+        match memory {
+            Some(memory) => self.read(key, memory),
+            None => self.write(key, None),
+        }
+        true
     }
 
     fn read(&mut self, key: usize, memory: Memory) {

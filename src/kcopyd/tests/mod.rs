@@ -322,6 +322,7 @@ fn a_paused_job_does_no_io_and_goes_on_where_it_was() {
         dests: vec![whole(&dest)],
         without: ErrorBits::NONE,
         flags: Flags::NONE,
+        speed_max: SpeedLimit::default(),
         paused: true,
         observer: Some(Box::new(log.clone())),
     };
@@ -362,6 +363,7 @@ fn pausing_in_the_middle_quiesces_and_loses_no_piece() {
         dests: vec![whole(&dest)],
         without: ErrorBits::NONE,
         flags: Flags::WRITE_SEQ,
+        speed_max: SpeedLimit::default(),
         paused: true,
         observer: Some(Box::new(observer)),
     });
@@ -386,6 +388,7 @@ fn a_cancelled_job_ends_and_says_so() {
         dests: vec![whole(&dest)],
         without: ErrorBits::NONE,
         flags: Flags::NONE,
+        speed_max: SpeedLimit::default(),
         paused: true,
         observer: None,
     });
@@ -406,6 +409,7 @@ fn destinations_left_out_are_left_alone() {
         dests: dests.iter().map(whole).collect(),
         without: ErrorBits::from_bits(1),
         flags: Flags::NONE,
+        speed_max: SpeedLimit::default(),
         paused: false,
         observer: None,
     });
@@ -438,6 +442,7 @@ fn devices_are_let_go_before_the_end_is_told() {
             dests: vec![whole(&dest)],
             without: ErrorBits::NONE,
             flags: Flags::NONE,
+            speed_max: SpeedLimit::default(),
             paused: true,
             observer: None,
         };
@@ -464,6 +469,40 @@ fn the_throttle_keeps_its_share_in_virtual_time() {
     let ratio = took[1].as_secs_f64() / took[0].as_secs_f64();
     assert!((3.6..4.4).contains(&ratio), "a quarter of the time means four times as long, not {ratio}");
     assert!(took[0] > Duration::from_millis(500));
+}
+
+#[test]
+fn limits_of_speed_hold_in_virtual_time() {
+    let took = |job: Option<u64>, all: Option<u64>| {
+        let sim = Sim::new(19);
+        let mut settings = small(&sim);
+        settings.speed_max = SpeedLimit::new(all);
+        let bench = Bench::new(settings);
+        let disks: Vec<_> = (0..3).map(|_| (disk(1, 16_000), disk(9, 16_000))).collect();
+        for (from, dest) in &disks {
+            bench.request(Request {
+                from: Some(whole(from)),
+                dests: vec![whole(dest)],
+                without: ErrorBits::NONE,
+                flags: Flags::WRITE_SEQ,
+                speed_max: SpeedLimit::new(job),
+                paused: false,
+                observer: None,
+            });
+        }
+        assert!(bench.ends.iter().take(3).all(|outcome| outcome == Outcome::default()));
+        assert!(disks.iter().all(|(_, dest)| bytes_at(dest, 0, 16_000) == stamp(1, 0, 16_000)));
+        sim.clock().as_secs_f64()
+    };
+    let bytes = 16_000.0 * 512.0;
+    for (job, all, want) in [
+        (Some(2_000_000), None, bytes / 2e6),
+        (None, Some(3_000_000), bytes * 3.0 / 3e6),
+        (Some(1_000_000), Some(9_000_000), bytes / 1e6),
+    ] {
+        let ratio = took(job, all) / want;
+        assert!((0.97..1.03).contains(&ratio), "{job:?} {all:?}: {ratio}");
+    }
 }
 
 #[test]

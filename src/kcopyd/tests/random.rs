@@ -82,6 +82,7 @@ fn start(case: &JobCase, sim: &Sim, client: &Client) -> Running {
         dests: dests.iter().zip(&case.dests).map(|(dest, at)| IoRegion::new(dest, sectors(*at), count)).collect(),
         without: ErrorBits::NONE,
         flags: case.flags,
+        speed_max: SpeedLimit::default(),
         paused: false,
         observer: Some(Box::new(log.clone())),
     };
