@@ -1,0 +1,83 @@
+//! The tree's own README, made from the table of nodes and the words of the language.
+
+use std::fmt::Write as _;
+
+use super::access;
+use super::inode::Key;
+use super::table::{Kind, nodes};
+use super::tree::{Tree, TreeConfig};
+use crate::spec;
+
+const HEAD: &str = "\
+kcopyfs: block-copy jobs as files
+
+    echo 'from=/dev/sda to=/dev/sdb' > jobs/new          copy a device; what is on the destination is lost
+    exec 3<>jobs/new; echo \"$spec\" >&3; read id <&3      the same, and the number of the job
+    cat jobs/$id/status                                  how it is
+    cat wait/$id && echo done                            until it ends; fails unless it is done
+    echo cancel > jobs/$id/control                       end it
+    rmdir jobs/$id                                       forget an ended job
+    tail error_log                                       why a write was refused
+
+Sectors are 512 bytes. Reading never blocks, wait/ aside. A write does all or nothing; its errno says why not.
+";
+
+const WORDS: &str = "
+A spec is a line. Blank lines and lines that begin with # pass; quotes or a backslash protect blanks and commas.
+
+";
+
+/// The README of a tree.
+#[allow(clippy::unnecessary_wraps)] // the signature of every row
+pub(super) fn text(tree: &Tree, _: Key) -> Option<Vec<u8>> {
+    Some(render(&tree.config).into_bytes())
+}
+
+fn render(config: &TreeConfig) -> String {
+    let mut text = String::from(HEAD);
+    text.push_str("\nThe files. ID is a job's number, K a destination's, counted from 0.\n\n");
+    for node in nodes().iter().skip(1) {
+        let (tail, mode) = match node.kind() {
+            Kind::Dir => ("/", access::mode(node, config)),
+            Kind::File => ("", access::mode(node, config)),
+            Kind::Link => (" ->", 0o777),
+        };
+        _ = writeln!(text, "    {:<18} {mode:04o}  {}", format!("{}{tail}", node.path), node.doc);
+    }
+    text.push_str(WORDS);
+    for word in spec::words() {
+        let later = if word.supported { "" } else { " (not in this version)" };
+        _ = writeln!(text, "    {:<34} {}{later}", word.usage(), word.doc);
+    }
+    if config.mode & 0o020 != 0 {
+        _ = write!(
+            text,
+            "\nTake care: mode={:o} lets group {} write to jobs/new. Who can do that can write every disk of this machine.\n",
+            config.mode, config.gid
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_and_word_is_in_it() {
+        let text = render(&TreeConfig { uid: 0, gid: 0, mode: 0o600, allow_other: false });
+        for node in nodes() {
+            assert!(text.contains(node.path) && (node.path.is_empty() || text.contains(node.doc)), "{}", node.path);
+        }
+        for word in spec::words() {
+            assert!(text.contains(&word.usage()), "{}", word.name);
+        }
+        assert!(!text.contains("Take care"));
+    }
+
+    #[test]
+    fn a_group_that_may_write_is_warned_of() {
+        let text = render(&TreeConfig { uid: 0, gid: 6, mode: 0o660, allow_other: true });
+        assert!(text.contains("Take care: mode=660 lets group 6") && text.contains("0660"));
+    }
+}
