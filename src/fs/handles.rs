@@ -1,0 +1,96 @@
+//! Open files: what each keeps between open(2) and the last close(2).
+//!
+//! # Invariants
+//! A handle's number is not used again before the kernel has released it. A file's text is made when it is read at offset
+//! 0 and kept for that open file, so that reads in parts agree with each other.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use slab::Slab;
+
+use super::access::Caller;
+use super::inode::Key;
+use super::specs::Specs;
+use super::{events, wait};
+
+/// An open file.
+pub(super) struct Open {
+    /// Which file.
+    pub(super) key: Key,
+    /// Who opened it.
+    pub(super) opener: Caller,
+    /// What it keeps.
+    pub(super) content: Content,
+}
+
+/// What an open file keeps.
+pub(super) enum Content {
+    /// The text of the last read at offset 0.
+    Text(Text),
+    /// Lines and replies.
+    Specs(Specs),
+    /// How far it has read.
+    Events(Mutex<events::Cursor>),
+    /// How far it is told.
+    Wait(Arc<Mutex<wait::Cursor>>),
+}
+
+/// A text, once it was made.
+#[derive(Default)]
+pub(super) struct Text(Mutex<Option<Vec<u8>>>);
+
+impl Text {
+    /// At most `size` bytes from `offset` on; at offset 0, and where there is no text yet, `make` makes it. `None` where
+    /// it cannot be made.
+    pub(super) fn read(&self, offset: u64, size: usize, make: impl FnOnce() -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let mut kept = self.0.lock();
+        if offset == 0 || kept.is_none() {
+            *kept = Some(make()?);
+        }
+        let text = kept.as_deref().unwrap_or_default();
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+        let to = from.saturating_add(size).min(text.len());
+        Some(text[from..to].to_vec())
+    }
+}
+
+/// All open files, by number.
+#[derive(Default)]
+pub(super) struct Handles {
+    table: Mutex<Slab<Arc<Open>>>,
+}
+
+impl Handles {
+    /// A number for an open file.
+    pub(super) fn insert(&self, open: Open) -> u64 {
+        self.table.lock().insert(Arc::new(open)) as u64
+    }
+
+    /// The open file of a number.
+    pub(super) fn get(&self, file: u64) -> Option<Arc<Open>> {
+        self.table.lock().get(usize::try_from(file).ok()?).map(Arc::clone)
+    }
+
+    /// Forgets an open file.
+    pub(super) fn remove(&self, file: u64) -> Option<Arc<Open>> {
+        self.table.lock().try_remove(usize::try_from(file).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_made_at_offset_0_and_kept() {
+        let text = Text::default();
+        assert_eq!(text.read(0, 3, || Some(b"first".to_vec())).unwrap(), b"fir");
+        assert_eq!(text.read(3, 9, || panic!("kept")).unwrap(), b"st");
+        assert_eq!(text.read(99, 9, || panic!("kept")).unwrap(), b"");
+        assert_eq!(text.read(0, 9, || Some(b"second".to_vec())).unwrap(), b"second");
+        assert!(text.read(0, 9, || None).is_none());
+        assert_eq!(text.read(2, 9, || panic!("kept")).unwrap(), b"cond");
+        assert_eq!(Text::default().read(2, 9, || Some(b"pread".to_vec())).unwrap(), b"ead");
+    }
+}
