@@ -1,0 +1,238 @@
+//! Mounting and unmounting the tree: mount(2) on our own, or fusermount3 for an ordinary user.
+//!
+//! fuser's own mounting is not used: it unmounts whatever is at the mount point when it ends, shows the type `fuse`, and
+//! cannot mount over a dead mount. It is handed the open /dev/fuse instead.
+//!
+//! The one file of the room with system calls that std does not have.
+//!
+//! # Invariants
+//! Only our own mount is unmounted, known by its device number wherever it was moved to. A dropped [`Mount`] is detached.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::ptr;
+
+use super::fusermount;
+use super::mountpoint::{self, FS_TYPE, Found};
+use crate::error::{Error, ErrorKind, Result};
+
+const DEVICE: &str = "/dev/fuse";
+
+/// Dead mounts stacked on one mount point that are cleared; more is not an accident of ours.
+const DEAD_MAX: usize = 16;
+
+/// Our mount. Detached when dropped.
+#[derive(Debug)]
+pub struct Mount {
+    point: PathBuf,
+    /// The device number the kernel gave it, `major:minor`.
+    id: Option<String>,
+    device: Option<OwnedFd>,
+}
+
+impl Mount {
+    /// Mounts at `mountpoint`, shown with `source` in /proc/self/mounts. Nothing answers there before
+    /// [`Tree::serve`](super::Tree::serve) does. The mount of a killed daemon is cleared first.
+    ///
+    /// # Errors
+    /// Busy where a kcopyfs is there already; what the system says, with the remedy, where it refuses.
+    pub fn new(mountpoint: &Path, source: &str, allow_other: bool) -> Result<Self> {
+        let point = mountpoint::resolve(mountpoint)?;
+        clear_dead(&point)?;
+        let device = match mount_directly(&point, source, allow_other)? {
+            Some(device) => device,
+            None => fusermount::mount(&point, source, allow_other)?,
+        };
+        let mut mount = Self { point, id: None, device: Some(device) };
+        let entries = mountpoint::entries()?;
+        let top = mountpoint::top_at(&entries, &mount.point).filter(|entry| entry.fs_type == FS_TYPE);
+        mount.id = top.map(|entry| entry.device.clone());
+        Ok(mount)
+    }
+
+    /// Where it was mounted: an absolute path without symbolic links.
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// The open /dev/fuse, once.
+    pub(super) fn take_device(&mut self) -> Option<OwnedFd> {
+        self.device.take()
+    }
+
+    /// Takes the mount out of the name space, where it is still there. Files that are open stay open.
+    pub(super) fn detach(&mut self) {
+        let Some(id) = self.id.take() else { return };
+        let entries = mountpoint::entries().unwrap_or_default();
+        for entry in entries.iter().filter(|entry| entry.device == id && entry.fs_type == FS_TYPE) {
+            let point = entry.point.display();
+            if mountpoint::top_at(&entries, &entry.point) != Some(entry) {
+                log::warn!("{point}: covered by another mount, left for `umount {point}`");
+            } else if let Err(error) = detach_at(&entry.point) {
+                log::warn!("{error}");
+            }
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+/// Clears dead mounts of ours, and makes sure that what is beneath can be mounted on.
+fn clear_dead(point: &Path) -> Result<()> {
+    for _ in 0..DEAD_MAX {
+        match mountpoint::look(point)? {
+            Found::Free => return Ok(()),
+            Found::Dead => {
+                log::info!("{}: clearing the mount of a daemon that is gone", point.display());
+                detach_at(point)?;
+            }
+        }
+    }
+    Err(Error::new(ErrorKind::Busy, format!("{}: too many dead mounts (clear them: umount -l)", point.display())))
+}
+
+/// Mounts without help, or `None` where this user needs fusermount3.
+fn mount_directly(point: &Path, source: &str, allow_other: bool) -> Result<Option<OwnedFd>> {
+    let device = match File::options().read(true).write(true).open(DEVICE) {
+        Ok(device) => OwnedFd::from(device),
+        Err(error) if is_refusal(&error) && user() != 0 => return Ok(None),
+        Err(error) => {
+            let missing = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO));
+            let hint = if missing { " (load the module: modprobe fuse)" } else { "" };
+            return Err(Error::os(format!("open {DEVICE}{hint}"), error));
+        }
+    };
+    let mut data =
+        format!("fd={},rootmode=40000,user_id={},group_id={},default_permissions", device.as_raw_fd(), user(), group());
+    if allow_other {
+        data.push_str(",allow_other");
+    }
+    match mount(mountpoint::source_name(source), point, &data) {
+        Ok(()) => Ok(Some(device)),
+        Err(error) if is_refusal(&error) => Ok(None),
+        Err(error) => {
+            let hint = match error.raw_os_error() {
+                Some(libc::ENODEV) => " (load the module: modprobe fuse)",
+                _ => "",
+            };
+            Err(Error::os(format!("mount {FS_TYPE} at {}{hint}", point.display()), error))
+        }
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+}
+
+/// Detaches what is on top at `point`.
+fn detach_at(point: &Path) -> Result<()> {
+    match umount(point) {
+        Err(error) if is_refusal(&error) => fusermount::unmount(point),
+        result => result.map_err(|error| Error::os(format!("unmount {}", point.display()), error)),
+    }
+}
+
+/// mount(2) of our type.
+fn mount(source: &str, point: &Path, data: &str) -> io::Result<()> {
+    let (source, point) = (CString::new(source)?, c_path(point)?);
+    let (fs_type, data) = (CString::new(FS_TYPE)?, CString::new(data)?);
+    let flags = libc::MS_NODEV | libc::MS_NOSUID | libc::MS_NOEXEC;
+    // SAFETY: all four are NUL-terminated strings that live until the call returns; the kernel keeps copies.
+    let result = unsafe {
+        libc::mount(source.as_ptr(), point.as_ptr(), fs_type.as_ptr(), flags, data.as_ptr().cast::<libc::c_void>())
+    };
+    done(result)
+}
+
+/// umount2(2), lazily, not following a symbolic link.
+fn umount(point: &Path) -> io::Result<()> {
+    let point = c_path(point)?;
+    // SAFETY: `point` is a NUL-terminated string that lives until the call returns.
+    let result = unsafe { libc::umount2(point.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) };
+    done(result)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+fn done(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Who this process is, for the kernel's judgement.
+fn user() -> u32 {
+    // SAFETY: has no preconditions and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+fn group() -> u32 {
+    // SAFETY: has no preconditions and cannot fail.
+    unsafe { libc::getegid() }
+}
+
+/// Bytes in a page of the machine.
+pub(super) fn page_size() -> usize {
+    // SAFETY: has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+/// Most pages of one request that the administrator allows.
+pub(super) fn request_pages_max() -> usize {
+    let text = fs::read_to_string("/proc/sys/fs/fuse/max_pages_limit").unwrap_or_default();
+    text.trim().parse().unwrap_or(usize::MAX)
+}
+
+/// Receives the one descriptor that fusermount3 sends, or `None` where it sent nothing and ended.
+pub(super) fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
+    /// Room for a header and a descriptor, aligned as a header must be.
+    const CONTROL_WORDS: usize = 8;
+    let mut byte = 0u8;
+    let mut part = libc::iovec { iov_base: ptr::from_mut(&mut byte).cast(), iov_len: 1 };
+    let mut control = [0u64; CONTROL_WORDS];
+    // SAFETY: a msghdr is integers and pointers; zeros are a message without parts.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = mem::size_of_val(&control) as _;
+    let received = loop {
+        // SAFETY: `message` points at `part`, `byte` and `control` with their sizes; all live until the call returns.
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        if received >= 0 {
+            break received;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    };
+    if received == 0 {
+        return Ok(None);
+    }
+    // SAFETY: recvmsg filled `message`; its control part lies in `control`.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: null, or within `control`, which is aligned for a header.
+    let Some(header) = (unsafe { header.as_ref() }) else { return Ok(None) };
+    if header.cmsg_level != libc::SOL_SOCKET || header.cmsg_type != libc::SCM_RIGHTS {
+        return Ok(None);
+    }
+    // SAFETY: the header is a complete one within `control`.
+    let data = unsafe { libc::CMSG_DATA(header) };
+    // SAFETY: a message with rights carries at least one descriptor, which may be unaligned.
+    let descriptor = unsafe { data.cast::<RawFd>().read_unaligned() };
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(descriptor) }))
+}
