@@ -58,6 +58,7 @@ pub mod blkdev;
 pub mod cli;
 pub mod dm_io;
 pub mod error;
+pub mod fs;
 pub mod io;
 pub mod jobs;
 pub mod kcopyd;

@@ -1,0 +1,418 @@
+//! FUSE's requests, forwarded to the tree. Decides nothing but how a meaning is said in the protocol.
+//!
+//! - Every file is opened with direct I/O: what is read is made now, and no page cache keeps it.
+//! - Names that are not there are not remembered by the kernel, because jobs appear; what is there, for a second.
+//! - What this file system does not have (extended attributes, flush, seek to data) is answered ENOSYS, which the kernel
+//!   remembers: it does not ask again.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use super::access::Caller;
+use super::inode::Key;
+use super::mount;
+use super::table::{Each, Kind};
+use super::tree::{Attr, Tree};
+use super::walk;
+use crate::error::ErrorKind;
+
+/// How long the kernel believes names and attributes.
+const TTL: Duration = Duration::from_secs(1);
+/// Inode numbers are used once.
+const GENERATION: Generation = Generation(0);
+/// Longest name, as of other file systems.
+const NAME_MAX: u32 = 255;
+/// Cursors of a listing after `.` and after `..`: inode numbers of nothing that is listed.
+const AFTER_DOT: u64 = 1;
+const AFTER_DOTDOT: u64 = 1 << 8;
+/// Most pages of one request, where the kernel says nothing else; what it has without `FUSE_MAX_PAGES`.
+const REQUEST_PAGES: usize = 256;
+const REQUEST_PAGES_OLD: usize = 32;
+
+/// The tree as FUSE sees it.
+pub(super) struct Glue {
+    tree: Arc<Tree>,
+}
+
+impl Glue {
+    pub(super) fn new(tree: Arc<Tree>) -> Self {
+        Self { tree }
+    }
+
+    fn file_attr(&self, attr: &Attr) -> FileAttr {
+        FileAttr {
+            ino: INodeNo(attr.key.ino()),
+            size: attr.size,
+            blocks: 0,
+            atime: attr.time,
+            mtime: attr.time,
+            ctime: attr.time,
+            crtime: attr.time,
+            kind: file_type(attr.kind),
+            perm: attr.mode,
+            // One, for directories too: subdirectories come and go, and find(1) must not count on their number.
+            nlink: 1,
+            uid: self.tree.config.uid,
+            gid: self.tree.config.gid,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+
+    /// The attributes of an inode, or ENOENT where it is gone.
+    fn attr_of(&self, ino: INodeNo) -> Result<FileAttr, Errno> {
+        let attr = Key::from_ino(ino.0).and_then(|key| self.tree.attr(key)).ok_or(Errno::ENOENT)?;
+        Ok(self.file_attr(&attr))
+    }
+
+    /// Gives a directory's entries after `offset` to `emit`: cursor, name, node, attributes; until it says that it is full.
+    fn list(&self, dir: Key, offset: u64, emit: &mut dyn FnMut(u64, &OsStr, Key, FileAttr) -> bool) {
+        let own = |key: Key| self.tree.attr(key).map(|attr| self.file_attr(&attr));
+        let dots = [(AFTER_DOT, ".", dir), (AFTER_DOTDOT, "..", walk::parent(dir))];
+        let passed = match offset {
+            0 => 0,
+            AFTER_DOT => 1,
+            _ => 2,
+        };
+        for (cursor, name, key) in dots.into_iter().skip(passed) {
+            let Some(attr) = own(key) else { return };
+            if emit(cursor, name.as_ref(), key, attr) {
+                return;
+            }
+        }
+        let after = if offset == AFTER_DOT || offset == AFTER_DOTDOT { 0 } else { offset };
+        walk::list(&self.tree.jobs, dir, after, &mut |key| {
+            own(key).is_some_and(|attr| emit(key.ino(), walk::name(key).as_ref(), key, attr))
+        });
+    }
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::Dir => FileType::Directory,
+        Kind::File => FileType::RegularFile,
+        Kind::Link => FileType::Symlink,
+    }
+}
+
+/// How long the kernel believes a name: not at all where each lookup gets an inode of its own.
+fn name_ttl(key: Key) -> Duration {
+    if key.node().each == Each::Fresh { Duration::ZERO } else { TTL }
+}
+
+fn errno(kind: ErrorKind) -> Errno {
+    Errno::from_i32(kind.errno())
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), pid: request.pid() }
+}
+
+fn directory(ino: INodeNo) -> Option<Key> {
+    Key::from_ino(ino.0).filter(|key| key.node().kind() == Kind::Dir)
+}
+
+/// How long a write surely comes in one request: one page less than a request holds, because the writer's buffer may
+/// begin within a page.
+fn write_max(config: &KernelConfig) -> usize {
+    let has_max_pages = config.capabilities().contains(InitFlags::FUSE_MAX_PAGES);
+    let pages = if has_max_pages { mount::request_pages_max().min(REQUEST_PAGES) } else { REQUEST_PAGES_OLD };
+    pages.saturating_sub(1).max(1) * mount::page_size()
+}
+
+impl Filesystem for Glue {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_ATOMIC_O_TRUNC;
+        // What the kernel does not have it does without.
+        _ = config.add_capabilities(wanted & config.capabilities());
+        let request_bytes = u32::try_from(REQUEST_PAGES * mount::page_size()).unwrap_or(u32::MAX);
+        if let Err(most) = config.set_max_write(request_bytes) {
+            _ = config.set_max_write(most);
+        }
+        self.tree.set_write_max(write_max(config));
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match directory(parent).and_then(|dir| self.tree.lookup(dir, name)) {
+            Some(attr) => reply.entry_with_ttls(&TTL, &name_ttl(attr.key), &self.file_attr(&attr), GENERATION),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.attr_of(ino) {
+            Ok(attr) => reply.attr(&TTL, &attr),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        // Sizes and times are accepted and mean nothing: `>` and touch(1) set them.
+        if mode.is_some() || uid.is_some() || gid.is_some() {
+            return reply.error(Errno::EPERM);
+        }
+        match self.attr_of(ino) {
+            Ok(attr) => reply.attr(&TTL, &attr),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match Key::from_ino(ino.0).and_then(|key| self.tree.target(key)) {
+            Some(target) => reply.data(target.as_bytes()),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let mode = flags.acc_mode();
+        let (reads, writes) = (mode != OpenAccMode::O_WRONLY, mode != OpenAccMode::O_RDONLY);
+        let key = Key::from_ino(ino.0).ok_or(ErrorKind::NotFound);
+        match key.and_then(|key| self.tree.open(key, caller(req), reads, writes)) {
+            Ok(file) => reply.opened(FileHandle(file), FopenFlags::FOPEN_DIRECT_IO),
+            Err(kind) => reply.error(errno(kind)),
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let block = flags.0 & libc::O_NONBLOCK == 0;
+        self.tree.read(fh.0, offset, size as usize, block, move |result| match result {
+            Ok(data) => reply.data(&data),
+            Err(kind) => reply.error(errno(kind)),
+        });
+    }
+
+    fn write(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let written = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        self.tree.write(fh.0, caller(req), data.to_vec(), move |result| match result {
+            Ok(()) => reply.written(written),
+            Err(kind) => reply.error(errno(kind)),
+        });
+    }
+
+    fn poll(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        ph: PollNotifier,
+        events: PollEvents,
+        flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        let notify = move || {
+            if let Err(error) = ph.notify() {
+                log::debug!("poll: {error}");
+            }
+        };
+        let wanted = flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
+        let readable = self.tree.poll(fh.0, wanted.then(|| Box::new(notify) as _));
+        let mut ready = PollEvents::POLLOUT | PollEvents::POLLWRNORM;
+        ready.set(PollEvents::POLLIN | PollEvents::POLLRDNORM, readable);
+        reply.poll(ready & events);
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.tree.release(fh.0);
+        reply.ok();
+    }
+
+    fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let Some(dir) = directory(ino) else { return reply.error(Errno::ENOTDIR) };
+        self.list(dir, offset, &mut |cursor, name, _, attr| reply.add(attr.ino, cursor, attr.kind, name));
+        reply.ok();
+    }
+
+    fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let Some(dir) = directory(ino) else { return reply.error(Errno::ENOTDIR) };
+        self.list(dir, offset, &mut |cursor, name, key, attr| {
+            reply.add(attr.ino, cursor, name, &name_ttl(key), &attr, GENERATION)
+        });
+        reply.ok();
+    }
+
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let dir = directory(parent).ok_or(ErrorKind::NotFound);
+        match dir.and_then(|dir| self.tree.remove(dir, name, caller(req))) {
+            Ok(()) => reply.ok(),
+            Err(kind) => reply.error(errno(kind)),
+        }
+    }
+
+    fn create(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(Errno::EACCES);
+    }
+
+    fn mknod(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn mkdir(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn symlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, _target: &Path, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn link(&self, _req: &Request, _ino: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn unlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _newparent: INodeNo,
+        _newname: &OsStr,
+        _flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        reply.statfs(0, 0, 0, 0, 0, 4096, NAME_MAX, 4096);
+    }
+
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsync(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn lseek(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _offset: i64, _whence: i32, reply: ReplyLseek) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn getxattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn listxattr(&self, _req: &Request, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn removexattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+}

@@ -1,0 +1,290 @@
+//! The tree: what each request means. Knows nothing of FUSE.
+//!
+//! Owns what files are made of beside the jobs: the logs, the open files, the readers that wait.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use super::access::{self, Caller};
+use super::error_log::{ErrorLog, Refused};
+use super::events::Events;
+use super::handles::{Content, Handles, Open, Text};
+use super::inode::Key;
+use super::specs::Specs;
+use super::table::{Body, Each, Kind, Read, Write};
+use super::wait::{Notify, WaitRoom};
+use super::walk;
+use crate::error::{Error, ErrorKind};
+use crate::jobs::{Change, Jobs};
+
+/// Who owns the tree and what the writable files' modes are.
+#[derive(Clone, Copy, Debug)]
+pub struct TreeConfig {
+    /// Owner of every file: who mounts. Writes are the owner's.
+    pub uid: u32,
+    /// Group of every file (`gid=`).
+    pub gid: u32,
+    /// What the modes of writable files are widened by (`mode=`). Whom it lets write can write every disk.
+    pub mode: u16,
+    /// Whether other users may look (`allow_other`).
+    pub allow_other: bool,
+}
+
+/// What stat(2) tells of a node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attr {
+    pub(super) key: Key,
+    pub(super) kind: Kind,
+    pub(super) mode: u16,
+    pub(super) size: u64,
+    pub(super) time: SystemTime,
+}
+
+/// The control tree over some jobs.
+pub struct Tree {
+    pub(super) jobs: Arc<Jobs>,
+    pub(super) config: TreeConfig,
+    pub(super) errors: ErrorLog,
+    pub(super) events: Events,
+    pub(super) waiting: WaitRoom,
+    handles: Handles,
+    /// The last inode of the files that get one for each lookup.
+    fresh: AtomicU64,
+    started: SystemTime,
+    /// The end has begun: nothing is written any more.
+    closed: AtomicBool,
+    /// Bytes of a write that surely came whole; see [`Tree::set_write_max`].
+    write_max: AtomicUsize,
+}
+
+impl Tree {
+    pub(super) fn new(jobs: Arc<Jobs>, config: TreeConfig) -> Self {
+        let started = SystemTime::now();
+        Self {
+            jobs,
+            config,
+            errors: ErrorLog::default(),
+            events: Events::new(started),
+            waiting: WaitRoom::default(),
+            handles: Handles::default(),
+            fresh: AtomicU64::new(0),
+            started,
+            closed: AtomicBool::new(false),
+            write_max: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    /// Sets how long a write may be. The kernel cuts a longer write(2) into requests at places that depend on where the
+    /// writer's buffer begins: lines would be cut, and one write would not be all or nothing.
+    pub(super) fn set_write_max(&self, bytes: usize) {
+        self.write_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// A job changed its state. Quick: called from whatever thread changed it.
+    pub(super) fn changed(&self, change: &Change) {
+        self.events.append(change);
+        if change.new.is_ended() {
+            self.waiting.job_ended(change.id);
+        }
+    }
+
+    /// Refuses writes from now on and answers whoever waits.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.waiting.close();
+    }
+
+    /// What stat(2) tells, or `None` where the node is gone.
+    pub(super) fn attr(&self, key: Key) -> Option<Attr> {
+        let node = key.node();
+        let (mut size, mut time) = (0, self.started);
+        if node.is_of_job() {
+            let brief = self.jobs.brief(key.id)?;
+            time = brief.progressed;
+            match node.each {
+                Each::Job if node.kind() == Kind::Dir => size = brief.copied,
+                Each::Dest if usize::from(key.sub) >= brief.dests => return None,
+                Each::Source if !brief.has_source => return None,
+                _ => {}
+            }
+        }
+        match &node.body {
+            Body::Link(target) => size = target(self, key)?.len() as u64,
+            Body::File { read: Read::Events, .. } => (size, time) = self.events.size(),
+            _ => {}
+        }
+        Some(Attr { key, kind: node.kind(), mode: access::mode(node, &self.config), size, time })
+    }
+
+    /// The node of that name in a directory.
+    pub(super) fn lookup(&self, dir: Key, name: &OsStr) -> Option<Attr> {
+        let mut key = walk::lookup(&self.jobs, dir, name)?;
+        if key.node().each == Each::Fresh {
+            key.id = self.fresh.fetch_add(1, Ordering::Relaxed) % Key::ID_MAX + 1;
+        }
+        self.attr(key)
+    }
+
+    /// Where a link leads.
+    pub(super) fn target(&self, key: Key) -> Option<OsString> {
+        match key.node().body {
+            Body::Link(target) => target(self, key),
+            _ => None,
+        }
+    }
+
+    /// rmdir(2).
+    pub(super) fn remove(&self, dir: Key, name: &OsStr, caller: Caller) -> Result<(), ErrorKind> {
+        let key = walk::lookup(&self.jobs, dir, name).ok_or(ErrorKind::NotFound)?;
+        match key.node().body {
+            Body::Dir { remove: Some(remove) } if access::may_write(&self.config, caller.uid, caller.uid) => {
+                remove(self, key).map_err(|error| error.kind())
+            }
+            Body::Dir { .. } => Err(ErrorKind::Os(libc::EPERM)),
+            _ => Err(ErrorKind::Os(libc::ENOTDIR)),
+        }
+    }
+
+    /// open(2): a number for the open file. What the modes allow, the kernel has judged; root passes it, so a file that
+    /// cannot be read or written at all is refused here, as in sysfs.
+    pub(super) fn open(&self, key: Key, opener: Caller, reads: bool, writes: bool) -> Result<u64, ErrorKind> {
+        let Body::File { read, write } = &key.node().body else { return Err(ErrorKind::Os(libc::EISDIR)) };
+        if (reads && !key.node().is_readable()) || (writes && !key.node().is_writable()) {
+            return Err(ErrorKind::Access);
+        }
+        if !walk::exists(&self.jobs, key) {
+            return Err(ErrorKind::NotFound);
+        }
+        let content = match (read, write) {
+            (Read::Replies, _) | (_, Write::Specs) => Content::Specs(Specs::default()),
+            (Read::Events, _) => Content::Events(Mutex::new(self.events.begin())),
+            (Read::Wait, _) => Content::Wait(Arc::default()),
+            (Read::Never | Read::Text(_), _) => Content::Text(Text::default()),
+        };
+        Ok(self.handles.insert(Open { key, opener, content }))
+    }
+
+    /// read(2). `block`: whether it may wait.
+    pub(super) fn read(
+        &self,
+        file: u64,
+        offset: u64,
+        size: usize,
+        block: bool,
+        reply: impl FnOnce(Result<Vec<u8>, ErrorKind>) + Send + 'static,
+    ) {
+        let Some(open) = self.handles.get(file) else { return reply(Err(ErrorKind::Os(libc::EBADF))) };
+        match &open.content {
+            Content::Wait(cursor) => {
+                self.waiting.read(&self.jobs, (file, open.key.id), cursor, size, block, reply);
+            }
+            Content::Events(cursor) => reply(Ok(self.events.read(&mut cursor.lock(), offset, size))),
+            Content::Specs(specs) => reply(Ok(specs.read(size))),
+            Content::Text(text) => {
+                let text = text.read(offset, size, || match open.key.node().body {
+                    Body::File { read: Read::Text(make), .. } => make(self, open.key),
+                    _ => None,
+                });
+                reply(text.ok_or(ErrorKind::Os(libc::ENODEV)));
+            }
+        }
+    }
+
+    /// poll(2): whether a read would find something. Where not, `notify` is told when it would.
+    pub(super) fn poll(&self, file: u64, notify: Option<Notify>) -> bool {
+        let Some(open) = self.handles.get(file) else { return true };
+        match &open.content {
+            Content::Events(cursor) => {
+                let cursor = *cursor.lock();
+                self.events.poll(file, cursor, notify)
+            }
+            Content::Wait(cursor) => self.waiting.poll(&self.jobs, (file, open.key.id), cursor, notify),
+            Content::Text(_) | Content::Specs(_) => true,
+        }
+    }
+
+    /// write(2): carried out, and answered, on a thread of its own, because it may open devices.
+    pub(super) fn write(
+        self: &Arc<Self>,
+        file: u64,
+        writer: Caller,
+        data: Vec<u8>,
+        reply: impl FnOnce(Result<(), ErrorKind>) + Send + 'static,
+    ) {
+        let Some(open) = self.handles.get(file) else { return reply(Err(ErrorKind::Os(libc::EBADF))) };
+        let tree = Arc::clone(self);
+        let write = move || reply(tree.write_now(&open, writer, &data));
+        if let Err(error) = thread::Builder::new().name("write".to_owned()).spawn(write) {
+            // The reply went with the thread that was not made; dropped, it answers EIO.
+            log::error!("no thread for a write: {error}");
+        }
+    }
+
+    fn write_now(&self, open: &Open, writer: Caller, data: &[u8]) -> Result<(), ErrorKind> {
+        let logged = data[..data.len().min(LOGGED_MAX)].trim_ascii_end();
+        let whole = |error| Refused { error, line: logged.to_vec(), span: 0..logged.len() };
+        let result = self.judge(open, writer, data.len()).map_err(whole).and_then(|()| match &open.content {
+            Content::Specs(specs) => specs.write(&self.jobs, data),
+            _ => match open.key.node().body {
+                Body::File { write: Write::Text(write), .. } => write(self, open.key, data).map_err(whole),
+                _ => Err(whole(Error::new(ErrorKind::Access, "this file is not written"))),
+            },
+        });
+        result.map_err(|refused| {
+            if let Content::Specs(specs) = &open.content {
+                specs.refuse(&refused.error);
+            }
+            self.refused(open, writer, &refused);
+            refused.error.kind()
+        })
+    }
+
+    fn judge(&self, open: &Open, writer: Caller, len: usize) -> Result<(), Error> {
+        let max = self.write_max.load(Ordering::Relaxed);
+        let (opener, owner) = (open.opener.uid, self.config.uid);
+        if !access::may_write(&self.config, opener, writer.uid) {
+            let why = format!(
+                "only the owner of the mount, user {owner}, writes: opened by {opener}, written by {}",
+                writer.uid
+            );
+            return Err(Error::new(ErrorKind::Access, why));
+        }
+        if len > max {
+            let why = format!("{len} bytes in one write; the kernel keeps only {max} together: write less at a time");
+            return Err(Error::new(ErrorKind::TooBig, why));
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Os(libc::ENOTCONN), "the daemon is ending"));
+        }
+        Ok(())
+    }
+
+    fn refused(&self, open: &Open, writer: Caller, refused: &Refused) {
+        let file = walk::path(open.key);
+        log::info!("{file}: refused, pid {} uid {}: {}", writer.pid, writer.uid, refused.error);
+        self.errors.enter(SystemTime::now(), writer, &file, refused);
+    }
+
+    /// The last close(2) of an open file.
+    pub(super) fn release(&self, file: u64) {
+        let Some(open) = self.handles.remove(file) else { return };
+        match &open.content {
+            Content::Events(_) => self.events.forget(file),
+            Content::Wait(_) => self.waiting.forget(file),
+            Content::Specs(specs) => {
+                if let Some(refused) = specs.leftover() {
+                    self.refused(&open, open.opener, &refused);
+                }
+            }
+            Content::Text(_) => {}
+        }
+    }
+}
+
+/// Bytes of a write that are logged where no single line is to blame.
+const LOGGED_MAX: usize = 4096;
