@@ -155,12 +155,12 @@ impl Show {
         let disk = broken_disk(&self.folder)?;
         std::fs::create_dir(self.folder.join("ctl")).map_err(failed)?;
 
-        self.say("Mount the control tree (slowed down for this demo, so that there is something to see).");
+        Self::say("Mount the control tree (slowed down for this demo, so that there is something to see).");
         println!("# kcopyfs -o throttle={THROTTLE} ctl");
         let daemon = Daemon::start(&self.folder)?;
         self.sh("ls ctl ctl/jobs", true);
 
-        self.say(
+        Self::say(
             "A line written to jobs/new is a job: one source, up to 64 destinations. The shell gets its number back.",
         );
         self.sh(
@@ -170,11 +170,11 @@ impl Show {
         );
         self.bar(1)?;
         self.sh("cat ctl/jobs/1/status", true);
-        self.say("ls tells something too: a job's size is the bytes copied, its time the last progress.");
+        Self::say("ls tells something too: a job's size is the bytes copied, its time the last progress.");
         self.sh("ls -l ctl/jobs", true);
         self.sh("cmp disk.img one.img && cmp disk.img two.img && echo both are equal", true);
 
-        self.say("Now the second destination breaks half way. It is given up, the other one gets everything.");
+        Self::say("Now the second destination breaks half way. It is given up, the other one gets everything.");
         self.sh("echo \"copy from=$PWD/disk.img to=$PWD/one.img to=$PWD/broken.img\" > ctl/jobs/new", true);
         self.bar(2)?;
         self.sh("cat ctl/wait/2 > /dev/null && echo all is well || echo something is not: see status", true);
@@ -183,17 +183,17 @@ impl Show {
         self.sh("cmp disk.img one.img && echo the other destination is equal", true);
         self.sh("grep -qx 'write_err 0x2' ctl/jobs/2/status && echo bit 1 is set: destination 1 failed", true);
 
-        self.say("What cannot be right is refused before anything is touched, and says why.");
+        Self::say("What cannot be right is refused before anything is touched, and says why.");
         self.sh("echo \"copy from=$PWD/disk.img to=/dev/sdzz\" > ctl/jobs/new", false);
         self.sh("cat ctl/error_log", true);
 
-        self.say("Unmount.");
+        Self::say("Unmount.");
         println!("# umount ctl");
         drop((daemon, disk));
         Ok(())
     }
 
-    fn say(&self, text: &str) {
+    fn say(text: &str) {
         println!("\n== {text}");
     }
 

@@ -43,6 +43,14 @@ impl Specs {
             let line = data[..data.len().min(LOGGED_MAX)].to_vec();
             Refused { error, line, span: 0..0 }
         })?;
+        let made = self.make(jobs, lines);
+        if made.is_err() {
+            buffer.refuse();
+        }
+        made
+    }
+
+    fn make(&self, jobs: &Jobs, lines: Vec<Vec<u8>>) -> Result<(), Refused> {
         let mut lines: Vec<Vec<u8>> = lines.into_iter().filter(|line| !spec::is_blank(line)).collect();
         let mut specs = Vec::with_capacity(lines.len());
         let mut spans = Vec::with_capacity(lines.len());
@@ -88,13 +96,9 @@ impl Specs {
     pub(super) fn leftover(&self) -> Option<Refused> {
         // Nobody else is here: a file is closed after its last write was answered.
         let buffer = self.lines.lock();
-        let line = buffer.pending().to_vec();
+        let line = buffer.pending()?.to_vec();
         let why = "not run: closed within a line, at a multiple of 512 bytes, where it may have been cut; end it with a newline";
-        (!line.is_empty()).then(|| Refused {
-            error: Error::new(ErrorKind::Syntax, why),
-            span: line.len()..line.len(),
-            line,
-        })
+        Some(Refused { error: Error::new(ErrorKind::Syntax, why), span: line.len()..line.len(), line })
     }
 }
 

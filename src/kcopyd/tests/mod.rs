@@ -473,12 +473,12 @@ fn the_throttle_keeps_its_share_in_virtual_time() {
 
 #[test]
 fn limits_of_speed_hold_in_virtual_time() {
-    let took = |job: Option<u64>, all: Option<u64>| {
+    let took = |jobs: usize, job: Option<u64>, all: Option<u64>| {
         let sim = Sim::new(19);
         let mut settings = small(&sim);
         settings.speed_max = SpeedLimit::new(all);
         let bench = Bench::new(settings);
-        let disks: Vec<_> = (0..3).map(|_| (disk(1, 16_000), disk(9, 16_000))).collect();
+        let disks: Vec<_> = (0..jobs).map(|_| (disk(1, 16_000), disk(9, 16_000))).collect();
         for (from, dest) in &disks {
             bench.request(Request {
                 from: Some(whole(from)),
@@ -490,17 +490,17 @@ fn limits_of_speed_hold_in_virtual_time() {
                 observer: None,
             });
         }
-        assert!(bench.ends.iter().take(3).all(|outcome| outcome == Outcome::default()));
+        assert!(bench.ends.iter().take(jobs).all(|outcome| outcome == Outcome::default()));
         assert!(disks.iter().all(|(_, dest)| bytes_at(dest, 0, 16_000) == stamp(1, 0, 16_000)));
         sim.clock().as_secs_f64()
     };
     let bytes = 16_000.0 * 512.0;
-    for (job, all, want) in [
-        (Some(2_000_000), None, bytes / 2e6),
-        (None, Some(3_000_000), bytes * 3.0 / 3e6),
-        (Some(1_000_000), Some(9_000_000), bytes / 1e6),
+    for (jobs, job, all, want) in [
+        (1, Some(2_000_000), None, bytes / 2e6),
+        (3, None, Some(3_000_000), bytes * 3.0 / 3e6),
+        (1, Some(1_000_000), Some(9_000_000), bytes / 1e6),
     ] {
-        let ratio = took(job, all) / want;
+        let ratio = took(jobs, job, all) / want;
         assert!((0.97..1.03).contains(&ratio), "{job:?} {all:?}: {ratio}");
     }
 }
