@@ -4,12 +4,13 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::clients::DEFAULT;
 use super::meter::{Meter, Stopwatch};
 use super::news::News;
 use super::open::Opened;
 use super::progress::Progress;
 use super::view::{Brief, Change, DestView, JobId, State, View};
-use crate::kcopyd::JobHandle;
+use crate::kcopyd::{JobHandle, SpeedLimit};
 use crate::spec::Spec;
 
 /// A job.
@@ -18,6 +19,8 @@ pub(super) struct Job {
     pub(super) id: JobId,
     /// In canonical form: every count is said.
     pub(super) spec: Spec,
+    /// Its own limit of speed.
+    pub(super) speed_max: SpeedLimit,
     life: Mutex<Life>,
 }
 
@@ -71,7 +74,12 @@ impl Job {
             final_speed: 0,
             progressed: SystemTime::now(),
         };
-        Self { id, spec, life: Mutex::new(life) }
+        let speed_max = SpeedLimit::new(spec.speed_max);
+        Self { id, spec, speed_max, life: Mutex::new(life) }
+    }
+
+    pub(super) fn client_name(&self) -> &str {
+        self.spec.client.as_deref().unwrap_or(DEFAULT)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Life> {
@@ -136,7 +144,7 @@ impl Job {
             elapsed: life.watch.elapsed(now),
             stalled: life.handle.as_ref().map_or(std::time::Duration::ZERO, JobHandle::stalled),
             bad_bytes: progress.bad_bytes,
-            client: self.spec.client.clone().unwrap_or_else(|| "default".to_owned()),
+            client: self.client_name().to_owned(),
             name: self.spec.name.clone(),
             digest: None,
             error: life.why(),

@@ -12,8 +12,10 @@
 //! * A job lets go of its devices before anyone is told that it has ended.
 //! * Changes of state are told in the order in which they happened, and outside all locks.
 
+mod clients;
 mod config;
 mod control;
+mod counters;
 mod job;
 mod keeper;
 mod life;
@@ -27,4 +29,6 @@ mod view;
 
 pub use config::Config;
 pub use run::Jobs;
-pub use view::{BadRange, Brief, Change, DestState, DestView, EngineView, JobId, Refusal, State, Verb, View};
+pub use view::{
+    BadRange, Brief, Change, ClientView, DestState, DestView, EngineView, JobId, Refusal, State, Totals, Verb, View,
+};

@@ -1,16 +1,21 @@
 //! From a spec to open regions: every check that can be made before a byte is written.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::clients::{Clients, DEFAULT};
 use crate::blkdev::{Devices, OpenDest, open_source};
 use crate::dm_io::IoRegion;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kcopyd::Client;
 use crate::sector::{SECTOR_SIZE, Sector};
 use crate::spec::{Action, Place, RegionSpec, Spec};
 
 /// A job's regions, open. All have the same count.
 #[derive(Debug)]
 pub(super) struct Opened {
+    /// Whose pages it uses.
+    pub(super) client: Arc<Client>,
     pub(super) from: Option<IoRegion>,
     pub(super) dests: Vec<IoRegion>,
     /// Files that `create` made: they go again if the job is refused.
@@ -34,11 +39,8 @@ impl Opened {
 }
 
 /// Opens what a spec names.
-pub(super) fn open(spec: &Spec, devices: &Devices) -> std::result::Result<Opened, (Place, Error)> {
-    if let Some(client) = spec.client.as_deref().filter(|client| *client != "default") {
-        let what = format!("no client `{client}`: leave `client=` out");
-        return Err((Place::Line, Error::new(ErrorKind::NotFound, what)));
-    }
+pub(super) fn open(spec: &Spec, clients: &Clients, devices: &Devices) -> std::result::Result<Opened, (Place, Error)> {
+    let client = clients.get(spec.client.as_deref().unwrap_or(DEFAULT)).map_err(|error| (Place::Line, error))?;
     let from = spec.from.as_ref().map(source).transpose().map_err(|error| (Place::From, error))?;
     let count = match (&from, spec.to.first().and_then(|to| to.count)) {
         (Some(from), _) => from.count,
@@ -48,7 +50,7 @@ pub(super) fn open(spec: &Spec, devices: &Devices) -> std::result::Result<Opened
             return Err((Place::Line, Error::new(ErrorKind::Syntax, what)));
         }
     };
-    let mut opened = Opened { from, dests: Vec::with_capacity(spec.to.len()), made: Vec::new() };
+    let mut opened = Opened { client, from, dests: Vec::with_capacity(spec.to.len()), made: Vec::new() };
     for (index, to) in spec.to.iter().enumerate() {
         if let Err(error) = add_dest(&mut opened, to, count, spec.create, devices) {
             opened.undo();

@@ -18,6 +18,7 @@ pub(super) struct Registry {
     queued: BTreeSet<JobId>,
     running: BTreeSet<JobId>,
     ended: VecDeque<JobId>,
+    names: BTreeMap<String, BTreeSet<JobId>>,
     next: JobId,
     limits: Limits,
 }
@@ -37,6 +38,7 @@ impl Registry {
             queued: BTreeSet::new(),
             running: BTreeSet::new(),
             ended: VecDeque::new(),
+            names: BTreeMap::new(),
             next: 1,
             limits,
         }
@@ -52,6 +54,9 @@ impl Registry {
             let job = Arc::new(make(self.next));
             self.next += 1;
             self.jobs.insert(job.id, Arc::clone(&job));
+            if let Some(name) = &job.spec.name {
+                self.names.entry(name.clone()).or_default().insert(job.id);
+            }
             job
         });
         Ok(new.take(count).collect())
@@ -106,9 +111,42 @@ impl Registry {
         self.ended.push_back(id);
         while self.ended.len() > self.limits.keep {
             if let Some(oldest) = self.ended.pop_front() {
-                self.jobs.remove(&oldest);
+                self.forget(oldest);
             }
         }
+    }
+
+    fn forget(&mut self, id: JobId) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        if let Some(name) = &job.spec.name
+            && let Some(ids) = self.names.get_mut(name)
+        {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.names.remove(name);
+            }
+        }
+    }
+
+    /// The newest job of each name.
+    pub(super) fn names(&self) -> Vec<(String, JobId)> {
+        let newest = |(name, ids): (&String, &BTreeSet<JobId>)| Some((name.clone(), *ids.last()?));
+        self.names.iter().filter_map(newest).collect()
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<JobId> {
+        self.names.get(name)?.last().copied()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Job>> {
+        self.jobs.values().cloned().collect()
+    }
+
+    /// Jobs of a client that have not ended.
+    pub(super) fn live_of(&self, client: &str) -> usize {
+        let ended: BTreeSet<JobId> = self.ended.iter().copied().collect();
+        let live = self.jobs.values().filter(|job| !ended.contains(&job.id));
+        live.filter(|job| job.client_name() == client).count()
     }
 
     /// Forgets an ended job.
@@ -120,7 +158,7 @@ impl Registry {
             return Err(Error::new(ErrorKind::Busy, format!("job {id} has not ended: cancel it first")));
         };
         self.ended.remove(place);
-        self.jobs.remove(&id);
+        self.forget(id);
         Ok(())
     }
 }

@@ -12,19 +12,21 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::clients::{Clients, check_rate};
 use super::config::Config;
+use super::counters::Counters;
 use super::job::{Ending, Job, Life};
 use super::keeper;
 use super::life::{End, verdict};
 use super::news::{Listener, News};
 use super::open::{Opened, open};
 use super::registry::{Limits, Registry};
-use super::view::{BadRange, Brief, Change, EngineView, JobId, Refusal, State, View};
+use super::view::{BadRange, Brief, Change, EngineView, JobId, Refusal, State, Totals, View};
 use crate::blkdev::{Device, Devices};
 use crate::dm_io::{ErrorBits, IoRegion};
-use crate::error::Result;
-use crate::io::{PAGE_SIZE, PagePool};
-use crate::kcopyd::{Client, Flags, Observer, Outcome, Piece, Request, Settings, SpeedLimit, ThrottleShare};
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::PAGE_SIZE;
+use crate::kcopyd::{Flags, Observer, Outcome, Piece, Request};
 use crate::spec::{Place, Spec};
 
 /// All jobs of a daemon, and the engine that runs them.
@@ -34,8 +36,8 @@ pub struct Jobs {
 
 pub(super) struct Shared {
     pub(super) config: Config,
-    pool: Arc<PagePool>,
-    pub(super) client: Client,
+    pub(super) clients: Clients,
+    counters: Counters,
     devices: Devices,
     pub(super) registry: Mutex<Registry>,
     pub(super) news: News,
@@ -51,25 +53,12 @@ impl Jobs {
     /// # Errors
     /// Sizes out of their bounds, memory or a backend that is not to be had.
     pub fn new(config: Config) -> Result<Self> {
-        let pool = PagePool::new(config.pages)?;
-        let throttle = ThrottleShare::default();
-        throttle.set(config.throttle);
-        let settings = Settings {
-            subjob_bytes: config.subjob_bytes,
-            subjobs: config.subjobs,
-            throttle,
-            speed_max: SpeedLimit::default(),
-            backend: config.backend.clone(),
-        };
-        let client = Client::create(&pool, config.client_pages, settings)?;
-        if let Some(why) = client.fallback() {
-            log::warn!("no io_uring ({why}): using threads");
-        }
+        let clients = Clients::new(&config)?;
         let limits = Limits { active: config.active, keep: config.keep, max_jobs: config.max_jobs };
         let shared = Arc::new(Shared {
             config,
-            pool,
-            client,
+            clients,
+            counters: Counters::default(),
             devices: Devices::default(),
             registry: Mutex::new(Registry::new(limits)),
             news: News::default(),
@@ -91,7 +80,7 @@ impl Jobs {
         let mut ready: Vec<(Spec, Opened)> = Vec::with_capacity(specs.len());
         let undo = |ready: Vec<(Spec, Opened)>| ready.into_iter().for_each(|(_, opened)| opened.undo());
         for (index, mut spec) in specs.into_iter().enumerate() {
-            match open(&spec, &self.shared.devices) {
+            match open(&spec, &self.shared.clients, &self.shared.devices) {
                 Ok(opened) => {
                     canonical(&mut spec, &opened);
                     ready.push((spec, opened));
@@ -112,6 +101,7 @@ impl Jobs {
             undo(left.collect());
             Refusal { index: 0, place: Place::Line, error }
         })?;
+        self.shared.counters.made(jobs.len());
         Ok(jobs.iter().map(|job| self.shared.admit(job)).collect())
     }
 
@@ -164,23 +154,65 @@ impl Jobs {
         self.shared.news.listen(listener);
     }
 
+    /// The jobs in a state, ascending.
+    pub fn in_state(&self, state: State) -> Vec<JobId> {
+        let jobs = self.shared.registry.lock().all();
+        jobs.iter().filter(|job| job.lock().state == state).map(|job| job.id).collect()
+    }
+
+    /// The newest job of each name, by name.
+    pub fn names(&self) -> Vec<(String, JobId)> {
+        self.shared.registry.lock().names()
+    }
+
+    /// The newest job of that name.
+    pub fn named(&self, name: &str) -> Option<JobId> {
+        self.shared.registry.lock().named(name)
+    }
+
+    /// A job's limit in bytes per second; the inner `None`: no limit.
+    pub fn job_speed_max(&self, id: JobId) -> Option<Option<u64>> {
+        Some(self.job(id)?.speed_max.get())
+    }
+
+    /// Sets it; it holds within a second.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for 0.
+    pub fn set_job_speed_max(&self, id: JobId, rate: Option<u64>) -> Result<()> {
+        check_rate(rate)?;
+        let job = self.job(id).ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no job {id}")))?;
+        job.speed_max.set(rate);
+        if let Some(handle) = &job.lock().handle {
+            handle.wake();
+        }
+        Ok(())
+    }
+
+    /// What was done since the daemon began.
+    pub fn totals(&self) -> Totals {
+        self.shared.counters.totals()
+    }
+
     /// The engine's figures.
     pub fn engine(&self) -> EngineView {
         let shared = &self.shared;
-        let (pool, client) = (shared.pool.figures(), shared.client.figures());
+        let pool = shared.clients.pool.figures();
+        let clients: Vec<_> = shared.clients.all().iter().map(|client| client.figures()).collect();
+        let default = shared.clients.default();
         let (live, ended) = shared.registry.lock().counts();
         let (direct, buffered) = shared.open_devices();
         EngineView {
-            backend: shared.client.backend(),
-            fallback: shared.client.fallback().map(str::to_owned),
+            backend: default.backend(),
+            fallback: default.fallback().map(str::to_owned),
             page_size: PAGE_SIZE as u64,
             pages: u64::from(pool.pages),
             pages_free: u64::from(pool.free),
-            pages_waiting: client.pages_waiting,
-            subjobs_in_flight: client.subjobs_in_flight,
+            pages_waiting: clients.iter().map(|client| client.pages_waiting).sum(),
+            subjobs_in_flight: clients.iter().map(|client| client.subjobs_in_flight).sum(),
             subjob_bytes: u64::from(shared.config.subjob_bytes),
             subjobs_max: shared.config.subjobs as u64,
-            fixed_buffers: shared.client.has_fixed_buffers(),
+            fixed_buffers: default.has_fixed_buffers(),
             huge_pages: pool.huge,
             locked: pool.locked,
             direct,
@@ -260,7 +292,7 @@ impl Shared {
         } else if let Some(opened) = &life.opened {
             let request = self.request(job, opened);
             let (shared, theirs) = (Arc::downgrade(self), Arc::clone(job));
-            let submitted = self.client.submit(request, (), move |outcome, ()| {
+            let submitted = opened.client.submit(request, (), move |outcome, ()| {
                 if let Some(shared) = Weak::upgrade(&shared) {
                     shared.copied(&theirs, outcome);
                 }
@@ -292,7 +324,7 @@ impl Shared {
             dests: opened.dests.clone(),
             without: ErrorBits::NONE,
             flags: flags(&job.spec),
-            speed_max: SpeedLimit::default(),
+            speed_max: job.speed_max.clone(),
             paused: false,
             observer: Some(Box::new(observer)),
         }
@@ -324,10 +356,11 @@ impl Shared {
     ) {
         let (asked, mark) = (life.progress.live(), life.progress.mark());
         life.flushes += 1;
-        let devices = life.opened.as_ref().map_or(Vec::new(), |opened| flushable(&opened.dests, asked));
+        let opened = life.opened.as_ref().expect("open until it has ended");
+        let (client, devices) = (Arc::clone(&opened.client), flushable(&opened.dests, asked));
         drop(life);
         let (shared, theirs) = (Arc::downgrade(self), Arc::clone(job));
-        self.client.flush(devices, move |_, failed| {
+        client.flush(devices, move |_, failed| {
             let Some(shared) = Weak::upgrade(&shared) else { return };
             let mut life = theirs.lock();
             life.flushes -= 1;
@@ -367,6 +400,7 @@ impl Shared {
         let reason = life.progress.error.clone();
         job.change(&mut life, state, reason, &self.news);
         drop(life);
+        self.counters.ended(state);
         self.registry.lock().end(job.id);
     }
 
@@ -404,6 +438,9 @@ impl Observer for Watcher {
         let life = &mut *life;
         let copied = life.progress.copied;
         life.progress.piece(&self.job.spec, piece);
+        if let Some(shared) = Weak::upgrade(&self.shared) {
+            shared.counters.piece(piece, life.progress.copied - copied);
+        }
         if life.progress.copied > copied {
             life.meter.sample(Instant::now(), life.progress.copied);
             life.progressed = SystemTime::now();

@@ -278,3 +278,40 @@ pub struct Refusal {
     /// What is wrong with it.
     pub error: Error,
 }
+
+/// A client's figures at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientView {
+    /// Pages set aside for it.
+    pub pages: u64,
+    /// Pages that its sub-jobs hold.
+    pub pages_used: u64,
+    /// Its sub-jobs that wait for pages.
+    pub pages_waiting: u64,
+    /// Its sub-jobs under way.
+    pub subjobs_in_flight: u64,
+    /// Its jobs that have not ended.
+    pub jobs_live: u64,
+}
+
+/// What was done since the daemon began; these only grow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Jobs made.
+    pub jobs_made: u64,
+    /// Source bytes copied by pieces that every live destination took.
+    pub copied: u64,
+    /// Bytes written, summed over destinations.
+    pub written: u64,
+    /// Pieces that could not be read.
+    pub read_errors: u64,
+    /// Pieces that could not be written, summed over destinations.
+    pub write_errors: u64,
+    /// Jobs ended, as [`Totals::ENDS`] has them.
+    pub ended: [u64; 4],
+}
+
+impl Totals {
+    /// The states that a job ends in.
+    pub const ENDS: [State; 4] = [State::Done, State::Degraded, State::Failed, State::Cancelled];
+}

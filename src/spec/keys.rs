@@ -235,7 +235,7 @@ static WORDS: [Word; 21] = [
         name: "speed_max",
         value: Some("BYTES"),
         doc: "bytes per second at most, with K M G T (of 1024), or max (default)",
-        supported: false,
+        supported: true,
         field: Field::Value {
             set: |spec, text| values::speed(text).map(|speed| spec.speed_max = speed),
             get: |spec| spec.speed_max.map(|speed| speed.to_string()),
