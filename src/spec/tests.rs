@@ -188,7 +188,6 @@ fn words_of_later_versions_are_checked_then_refused() {
         ("from=/a to=/b on_read_error=zero", 14, "`on_read_error=zero` is"),
         ("from=/a to=/b on_write_error=stop", 14, "`on_write_error=stop` is"),
         ("from=/a to=/b retries=1", 14, "`retries=1` is"),
-        ("from=/a to=/b speed_max=1M", 14, "`speed_max=1048576` is"),
         ("from=/a to=/b after=1", 14, "`after=1` is"),
         ("from=/a to=/b paused queue", 21, "`queue` is"),
         ("from=/a to=/b verify", 14, "`verify` is"),
