@@ -23,6 +23,7 @@ mod meter;
 mod news;
 mod open;
 mod progress;
+mod ranges;
 mod registry;
 mod run;
 mod view;
