@@ -1,14 +1,25 @@
 //! Fixtures of the kcopyfs tests, used in the process of the test.
 //!
+//! - [`loopdev`]: a plain loop device over a scratch image
 //! - [`stamp`]: data that says where it belongs, and the seeded randomness behind every test
 //! - [`direct`]: `O_DIRECT` reads and writes of whole blocks
+//! - [`need`]: what a test needs from the machine, and loud skips
 //!
-//! Whatever a fixture makes goes away when it is dropped, also after a panic.
+//! Whatever a fixture makes goes away when it is dropped, also after a panic. What a killed test process left behind is
+//! swept when the next one starts: see [`sweep`](fn@sweep::sweep).
 //!
 //! Functions here panic where the system fails them: that fails the test, with the reason.
 #![allow(clippy::missing_panics_doc)]
 
 pub mod direct;
+pub mod loopdev;
+pub mod need;
 pub mod stamp;
+pub mod sweep;
 
+mod looping;
+mod mounts;
+
+pub use loopdev::LoopDevice;
 pub use stamp::Rng;
+pub use sweep::sweep;
