@@ -1,5 +1,6 @@
 //! Fixtures of the kcopyfs tests, used in the process of the test.
 //!
+//! - [`faultdisk`]: a block device whose faults are set while it is in use
 //! - [`loopdev`]: a plain loop device over a scratch image
 //! - [`stamp`]: data that says where it belongs, and the seeded randomness behind every test
 //! - [`direct`]: `O_DIRECT` reads and writes of whole blocks
@@ -12,6 +13,7 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod direct;
+pub mod faultdisk;
 pub mod loopdev;
 pub mod need;
 pub mod stamp;
@@ -20,6 +22,7 @@ pub mod sweep;
 mod looping;
 mod mounts;
 
+pub use faultdisk::{Fault, FaultDisk, Op, PowerCut};
 pub use loopdev::LoopDevice;
 pub use stamp::Rng;
 pub use sweep::sweep;

@@ -1,10 +1,13 @@
-//! Mounts: the kernel's list of them, and taking one away at once.
+//! Mounts: the kernel's list of them, making one over /dev/fuse, and taking one away at once.
 #![allow(unsafe_code)]
 
 use std::{
     ffi::{CString, OsString},
     fs, io,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::{
+        fd::{AsRawFd, BorrowedFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -44,6 +47,17 @@ fn unescape(word: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// Mounts the FUSE connection `fuse` at `point`.
+pub(crate) fn mount_fuse(fuse: BorrowedFd<'_>, point: &Path, kind: &str, source: &str) -> io::Result<()> {
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", fuse.as_raw_fd());
+    let (point, kind, source, options) =
+        (c_string(point.as_os_str().as_bytes()), c_string(kind), c_string(source), c_string(options));
+    let flags = libc::MS_NODEV | libc::MS_NOSUID | libc::MS_NOEXEC;
+    // SAFETY: all five are NUL-terminated strings that live until the end of this function; mount(2) only reads them.
+    let result = unsafe { libc::mount(source.as_ptr(), point.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Takes the mount at `point` away, whoever uses it: a FUSE connection is aborted, so that its stuck requests end.

@@ -4,7 +4,7 @@
 //! use kcopyfs_support::need;
 //!
 //! fn a_bad_sector_costs_one_block() {
-//!     if !need::loops() || !need::program("ddrescuelog", "gddrescue") {
+//!     if !need::fault_disk() || !need::program("ddrescuelog", "gddrescue") {
 //!         return;
 //!     }
 //! }
@@ -29,6 +29,11 @@ pub fn fuse() -> bool {
 /// Whether there are loop devices.
 pub fn loops() -> bool {
     root() && can_open("/dev/loop-control", "load the module loop")
+}
+
+/// Whether a [`crate::FaultDisk`] can be had.
+pub fn fault_disk() -> bool {
+    loops() && fuse()
 }
 
 /// Whether `program` is in the PATH; `package` is where Debian has it.

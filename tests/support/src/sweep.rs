@@ -20,6 +20,11 @@ pub(crate) const IMAGE_DIR: &str = "/dev/shm";
 /// What the name of a scratch image begins with; then come the process's number and a dash.
 const IMAGE_PREFIX: &str = "kcopyfs-test-";
 
+/// What this process's mounts have as their source.
+pub(crate) fn mount_source() -> String {
+    format!("faultdisk:{}", std::process::id())
+}
+
 /// What the names of this process's scratch images and directories begin with.
 pub(crate) fn scratch_prefix() -> String {
     format!("{IMAGE_PREFIX}{}-", std::process::id())
