@@ -4,6 +4,7 @@
 //! - [`loopdev`]: a plain loop device over a scratch image
 //! - [`stamp`]: data that says where it belongs, and the seeded randomness behind every test
 //! - [`direct`]: `O_DIRECT` reads and writes of whole blocks
+//! - [`daemon`]: the program under test, mounted on a fresh directory
 //! - [`need`]: what a test needs from the machine, and loud skips
 //!
 //! Whatever a fixture makes goes away when it is dropped, also after a panic. What a killed test process left behind is
@@ -12,6 +13,7 @@
 //! Functions here panic where the system fails them: that fails the test, with the reason.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod daemon;
 pub mod direct;
 pub mod faultdisk;
 pub mod loopdev;
@@ -21,7 +23,9 @@ pub mod sweep;
 
 mod looping;
 mod mounts;
+mod process;
 
+pub use daemon::Daemon;
 pub use faultdisk::{Fault, FaultDisk, Op, PowerCut};
 pub use loopdev::LoopDevice;
 pub use stamp::Rng;

@@ -24,6 +24,11 @@ pub(crate) fn list() -> Vec<Mount> {
     text.split(|byte| *byte == b'\n').filter_map(parse).collect()
 }
 
+/// Whether something is mounted at `point`.
+pub(crate) fn is_mounted(point: &Path) -> bool {
+    list().iter().any(|mount| mount.point == point)
+}
+
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut words = line.split(|byte| *byte == b' ');
     let point = PathBuf::from(OsString::from_vec(unescape(words.nth(4)?)));
