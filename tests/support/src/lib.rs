@@ -6,6 +6,7 @@
 //! - [`direct`]: `O_DIRECT` reads and writes of whole blocks
 //! - [`daemon`]: the program under test, mounted on a fresh directory
 //! - [`need`]: what a test needs from the machine, and loud skips
+//! - [`control`]: the text commands of the `faultdisk` program, for shell scripts
 //!
 //! Whatever a fixture makes goes away when it is dropped, also after a panic. What a killed test process left behind is
 //! swept when the next one starts: see [`sweep`](fn@sweep::sweep).
@@ -13,6 +14,7 @@
 //! Functions here panic where the system fails them: that fails the test, with the reason.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod control;
 pub mod daemon;
 pub mod direct;
 pub mod faultdisk;

@@ -72,6 +72,41 @@ pub(crate) fn kill_group(leader: u32) {
     unsafe { libc::kill(-pid_t(leader), libc::SIGKILL) };
 }
 
+/// Sends this process `signal`.
+pub(crate) fn signal_self(signal: libc::c_int) {
+    let pid = pid_t(std::process::id());
+    // SAFETY: takes two numbers and no memory.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// The signals that ask a program to end, blocked in this thread and all that it starts, to be waited for instead.
+pub(crate) struct Termination(libc::sigset_t);
+
+impl Termination {
+    /// Blocks SIGTERM and SIGINT. Call it before the first thread.
+    pub(crate) fn block() -> Self {
+        let mut set = std::mem::MaybeUninit::uninit();
+        // SAFETY: `set` has room for a set, which the call fills.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+        // SAFETY: sigemptyset has made it.
+        let mut set = unsafe { set.assume_init() };
+        for signal in [libc::SIGTERM, libc::SIGINT] {
+            // SAFETY: a set made above, and a signal that exists.
+            unsafe { libc::sigaddset(&raw mut set, signal) };
+        }
+        // SAFETY: a set made above; the old one is not asked for.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        Self(set)
+    }
+
+    /// Waits for one of them.
+    pub(crate) fn wait(&self) {
+        let mut signal = 0;
+        // SAFETY: the set was made by `block`; `signal` has room for a number.
+        unsafe { libc::sigwait(&raw const self.0, &raw mut signal) };
+    }
+}
+
 fn pid_t(pid: u32) -> libc::pid_t {
     libc::pid_t::try_from(pid).expect("a process id")
 }
