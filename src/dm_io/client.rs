@@ -168,6 +168,9 @@ fn check(regions: &[IoRegion], rw: Rw, memory: &Memory) -> Result<()> {
     if regions.is_empty() || regions.len() > MAX_REGIONS {
         return refuse(ErrorKind::Invalid, format!("an I/O takes 1 to {MAX_REGIONS} regions, not {}", regions.len()));
     }
+    if rw == Rw::Read && matches!(memory, Memory::Shared { .. }) {
+        return refuse(ErrorKind::Invalid, "shared pages can only be written from".to_owned());
+    }
     let length = memory.length() as u64;
     for region in regions {
         if region.count.bytes() > length {

@@ -125,9 +125,9 @@ impl Core {
         let request = &self.requests[region.request];
         let left = region.length - region.moved;
         let memory = match region.op {
-            Op::Write if request.op == Op::Zero => self.pool.zeroes(left),
+            Op::Write if matches!(request.op, Op::Zero | Op::Punch) => self.pool.zeroes(left),
             Op::Read | Op::Write => request.segments.slice(bytes(region.moved), bytes(left)),
-            Op::Zero | Op::Flush => Segments::None,
+            Op::Zero | Op::Punch | Op::Flush => Segments::None,
         };
         let position = region.position + region.moved;
         let (op, device) = (region.op, Arc::clone(&region.device));
@@ -160,9 +160,9 @@ impl Core {
         let left = region.length - region.moved;
         let end = match result {
             Err(libc::EINTR) => return self.again(region),
-            // The device cannot zero by itself, so zeros are written to it.
-            Err(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOTTY) if region.op == Op::Zero => {
-                region.op = Op::Write;
+            // The device cannot make a hole, so it is asked for zeros; it cannot do that, so zeros are written to it.
+            Err(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOTTY) if matches!(region.op, Op::Zero | Op::Punch) => {
+                region.op = if region.op == Op::Punch { Op::Zero } else { Op::Write };
                 return self.again(region);
             }
             Err(errno) => Err(errno),

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use crate::io::{PageList, Segment, Segments};
 
@@ -15,6 +16,13 @@ pub enum Memory {
     Pages {
         /// The pages.
         list: PageList,
+        /// Bytes of the first page that are passed over.
+        offset: usize,
+    },
+    /// Pages that several I/Os read from at once.
+    Shared {
+        /// The pages.
+        list: Arc<PageList>,
         /// Bytes of the first page that are passed over.
         offset: usize,
     },
@@ -48,6 +56,7 @@ impl Memory {
     pub fn length(&self) -> usize {
         match self {
             Self::Pages { list, offset } => list.length().saturating_sub(*offset),
+            Self::Shared { list, offset } => list.length().saturating_sub(*offset),
             Self::Bvec(vectors) => vectors.iter().map(|vector| vector.length).sum(),
             Self::Vm(bytes) => bytes.len(),
         }
@@ -61,6 +70,7 @@ impl Memory {
         assert!(length <= self.length(), "an I/O of {length} bytes needs as much memory");
         match self {
             Self::Pages { list, offset } => list.segments(*offset, length),
+            Self::Shared { list, offset } => list.segments(*offset, length),
             Self::Bvec(vectors) => {
                 let parts = vectors.iter_mut().map(|vector| &mut vector.buffer[vector.offset..][..vector.length]);
                 Segments::collect(parts.filter_map(plain)).slice(0, length)

@@ -40,6 +40,8 @@ pub enum Op {
     Write,
     /// Zeros to the device, without memory (write-zeroes). A device that cannot answers `EOPNOTSUPP`.
     Zero,
+    /// As [`Op::Zero`], and the device or file system may let go of the space.
+    Punch,
     /// All completed writes become durable.
     Flush,
 }

@@ -354,6 +354,15 @@ impl PageList {
         Segments::collect(runs.map(|run| self.pool.segment(run.start, run.end - run.start))).slice(offset, length)
     }
 
+    /// Shows its bytes in order: `length` of them from `offset`, run by run.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn show(&self, offset: usize, length: usize, mut see: impl FnMut(&[u8])) {
+        assert!(offset + length <= self.length(), "bytes beyond the end of a page list");
+        segment::show(&self.segments(offset, length), &mut see);
+    }
+
     /// Copies bytes in, from `offset`.
     ///
     /// # Panics

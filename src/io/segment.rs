@@ -89,6 +89,15 @@ pub(super) fn offset(start: NonNull<u8>, bytes: usize) -> NonNull<u8> {
     NonNull::new(start.as_ptr().wrapping_add(bytes)).unwrap_or(start)
 }
 
+/// Shows the bytes of pieces that nobody writes now.
+pub(super) fn show(pieces: &Segments, see: &mut dyn FnMut(&[u8])) {
+    for piece in pieces.as_slice() {
+        // SAFETY: the pieces are pages of a list that the caller holds, with no read into them in flight: a list in
+        // flight is owned by its request.
+        see(unsafe { std::slice::from_raw_parts(piece.start.as_ptr(), piece.length) });
+    }
+}
+
 /// Copies bytes into pieces of as many bytes, which the caller holds alone.
 pub(super) fn copy_in(pieces: &Segments, bytes: &[u8]) {
     let mut rest = bytes;

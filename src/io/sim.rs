@@ -157,7 +157,7 @@ impl SimBackend {
         let result = match op {
             Op::Flush => Ok(0),
             Op::Write if length == 0 => Err(libc::ENOSPC),
-            Op::Zero => Err(libc::EOPNOTSUPP),
+            Op::Zero | Op::Punch => Err(libc::EOPNOTSUPP),
             Op::Read | Op::Write => {
                 let pieces = memory.slice(0, usize::try_from(length).unwrap_or(usize::MAX));
                 // SAFETY: `Backend::submit` made the memory ours until the completion is reaped.

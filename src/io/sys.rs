@@ -94,10 +94,10 @@ pub(super) unsafe fn transfer(fd: RawFd, op: Op, position: u64, length: u64, pie
         Op::Read => unsafe { libc::preadv(fd, vectors.as_ptr(), count, position) },
         // SAFETY: the vectors describe the caller's pieces, which are valid.
         Op::Write => unsafe { libc::pwritev(fd, vectors.as_ptr(), count, position) },
-        Op::Zero => {
+        Op::Zero | Op::Punch => {
             let length = i64::try_from(length).map_err(|_| libc::EINVAL)?;
             // SAFETY: no memory of ours is touched.
-            (unsafe { libc::fallocate(fd, ZERO_MODE, position, length) }) as isize
+            (unsafe { libc::fallocate(fd, zero_mode(op), position, length) }) as isize
         }
         // SAFETY: no memory of ours is touched.
         Op::Flush => (unsafe { libc::fsync(fd) }) as isize,
@@ -105,11 +105,17 @@ pub(super) unsafe fn transfer(fd: RawFd, op: Op, position: u64, length: u64, pie
     if moved < 0 {
         return Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO));
     }
-    Ok(if op == Op::Zero { length } else { moved.unsigned_abs() as u64 })
+    Ok(if matches!(op, Op::Zero | Op::Punch) { length } else { moved.unsigned_abs() as u64 })
 }
 
-/// Zeros in place, on a device by write-zeroes.
-pub(super) const ZERO_MODE: libc::c_int = libc::FALLOC_FL_ZERO_RANGE;
+/// How fallocate(2) makes zeros: in place, on a device by write-zeroes; or by a hole, on a device by a discard that is
+/// sure to read as zeros.
+pub(super) const fn zero_mode(op: Op) -> libc::c_int {
+    match op {
+        Op::Punch => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
+        _ => libc::FALLOC_FL_ZERO_RANGE,
+    }
+}
 
 /// An event counter that a ring or a poll can wait for.
 pub(super) fn event_counter() -> io::Result<File> {

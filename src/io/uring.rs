@@ -112,7 +112,9 @@ impl Uring {
         let fd = Fd(transfer.device.raw_fd());
         let position = transfer.position;
         let entry = match (transfer.op, transfer.memory.as_slice()) {
-            (Op::Zero, _) => opcode::Fallocate::new(fd, transfer.length).offset(position).mode(sys::ZERO_MODE).build(),
+            (op @ (Op::Zero | Op::Punch), _) => {
+                opcode::Fallocate::new(fd, transfer.length).offset(position).mode(sys::zero_mode(op)).build()
+            }
             (Op::Flush, _) => opcode::Fsync::new(fd).build(),
             (op, [piece]) => {
                 let start = piece.start.as_ptr();
@@ -167,7 +169,7 @@ impl Uring {
             let key = usize::try_from(entry.user_data()).expect("a slot's number");
             let Flying { transfer, .. } = flying.remove(key);
             let result = match u64::try_from(entry.result()) {
-                Ok(_) if transfer.op == Op::Zero => Ok(transfer.length),
+                Ok(_) if matches!(transfer.op, Op::Zero | Op::Punch) => Ok(transfer.length),
                 Ok(moved) => Ok(moved),
                 Err(_) => Err(-entry.result()),
             };

@@ -133,7 +133,7 @@ impl Jobs {
     /// `NotFound`; `Invalid` for fewer than one sub-job takes; `NoMemory`.
     pub fn resize_client(&self, name: &str, pages: u64) -> Result<()> {
         let client = self.shared.clients.get(name)?;
-        let least = self.shared.clients.settings.subjob_pages();
+        let least = self.shared.clients.settings.least_pages();
         let pages = u32::try_from(pages).unwrap_or(u32::MAX);
         if pages < least {
             let what = format!("{pages} pages: a client needs at least {least}, those of one sub-job");

@@ -185,7 +185,14 @@ mod tests {
 
     fn piece(offset: u64, written: u64, write_errors: &[(usize, i32)]) -> Piece<'_> {
         let written = ErrorBits::from_bits(written);
-        Piece { offset: sectors(offset), count: sectors(8), read_error: None, written, write_errors }
+        Piece {
+            offset: sectors(offset),
+            count: sectors(8),
+            read_error: None,
+            written,
+            write_errors,
+            different: ErrorBits::NONE,
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::blkdev::{Device, Devices};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::PAGE_SIZE;
-use crate::kcopyd::{Flags, Observer, Outcome, Piece, Request};
+use crate::kcopyd::{Flags, Observer, Outcome, Piece, Request, Work};
 use crate::spec::{Place, Spec};
 
 /// All jobs of a daemon, and the engine that runs them.
@@ -320,12 +320,14 @@ impl Shared {
     fn request(self: &Arc<Self>, job: &Arc<Job>, opened: &Opened) -> Request {
         let observer = Watcher { shared: Arc::downgrade(self), job: Arc::clone(job) };
         Request {
-            from: opened.from.clone(),
+            work: opened.from.clone().map_or(Work::Zero, Work::Copy),
             dests: opened.dests.clone(),
             without: ErrorBits::NONE,
             flags: flags(&job.spec),
             speed_max: job.speed_max.clone(),
             paused: false,
+            sparse: false,
+            in_order: false,
             observer: Some(Box::new(observer)),
         }
     }

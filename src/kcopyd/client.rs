@@ -71,9 +71,9 @@ impl Settings {
         Ok(())
     }
 
-    /// Pages of one sub-job: the least that a client must have.
-    pub const fn subjob_pages(&self) -> u32 {
-        self.subjob_bytes.div_ceil(PAGE_BYTES)
+    /// The least pages that a client must have: those of one sub-job, or of two blocks that are compared.
+    pub fn least_pages(&self) -> u32 {
+        self.subjob_bytes.div_ceil(PAGE_BYTES).max(2)
     }
 }
 
@@ -90,10 +90,32 @@ pub struct Figures {
     pub subjobs_in_flight: u64,
 }
 
+/// What a job does.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Copies a region to every destination.
+    Copy(IoRegion),
+    /// Writes zeros to every destination.
+    Zero,
+    /// Reads a region and every destination, and compares. Destinations that are left out are not read; with none it
+    /// reads the region and shows it ([`Observer::data`]).
+    Compare(IoRegion),
+}
+
+impl Work {
+    /// The region that is read.
+    pub fn source(&self) -> Option<&IoRegion> {
+        match self {
+            Self::Copy(from) | Self::Compare(from) => Some(from),
+            Self::Zero => None,
+        }
+    }
+}
+
 /// What a job is to do, in full; [`Client::copy`] and [`Client::zero`] are shorter.
 pub struct Request {
-    /// The source; without one, zeros are written.
-    pub from: Option<IoRegion>,
+    /// What it does.
+    pub work: Work,
     /// 1 to [`MAX_REGIONS`] destinations, with the source's count of sectors.
     pub dests: Vec<IoRegion>,
     /// Destinations that are left alone: bit i is destination i.
@@ -104,6 +126,10 @@ pub struct Request {
     pub speed_max: SpeedLimit,
     /// Starts paused.
     pub paused: bool,
+    /// Blocks of zeros become holes, where a destination can have them.
+    pub sparse: bool,
+    /// The observer is shown the data, in order. A read error then ends the job.
+    pub in_order: bool,
     /// Is told of every piece.
     pub observer: Option<Box<dyn Observer>>,
 }
@@ -161,7 +187,7 @@ impl Client {
         let mailbox: Mailbox<Message> = Mailbox::new();
         let for_waker = mailbox.clone();
         let waker = Waker::new(move || for_waker.wake());
-        let pages = Arc::new(pool.reserve(pages.max(settings.subjob_pages()), Some(waker))?);
+        let pages = Arc::new(pool.reserve(pages.max(settings.least_pages()), Some(waker))?);
         let gauges = Arc::new(Gauges::default());
         let (answer, ready) = std::sync::mpsc::sync_channel(1);
         let run = {
@@ -206,7 +232,7 @@ impl Client {
 
     /// Sets another number of pages aside, one sub-job's at least.
     pub fn resize(&self, pages: u32) -> Result<()> {
-        self.pages.resize(pages.max(self.settings.subjob_pages()))?;
+        self.pages.resize(pages.max(self.settings.least_pages()))?;
         self.mailbox.wake();
         Ok(())
     }
@@ -253,7 +279,7 @@ impl Client {
         context: C,
         notify: impl FnOnce(Outcome, C) + Send + 'static,
     ) -> Result<JobHandle> {
-        self.submit(request(Some(from.clone()), dests, flags), context, notify)
+        self.submit(request(Work::Copy(from.clone()), dests, flags), context, notify)
     }
 
     /// Writes zeros to every one of `dests` (`dm_kcopyd_zero`): by write-zeroes where a device can, else zeros.
@@ -267,7 +293,7 @@ impl Client {
         context: C,
         notify: impl FnOnce(Outcome, C) + Send + 'static,
     ) -> Result<JobHandle> {
-        self.submit(request(None, dests, flags), context, notify)
+        self.submit(request(Work::Zero, dests, flags), context, notify)
     }
 
     /// Starts a job.
@@ -283,12 +309,17 @@ impl Client {
         notify: impl FnOnce(Outcome, C) + Send + 'static,
     ) -> Result<JobHandle> {
         check(&request)?;
-        let Request { from, dests, without, mut flags, speed_max: speed, paused, observer } = request;
+        let Request { work, dests, without, mut flags, speed_max: speed, paused, sparse, in_order, observer } = request;
         if dests.iter().any(|dest| dest.device.is_sequential()) {
             flags = flags | Flags::WRITE_SEQ;
         }
-        let bytes = if from.is_some() { self.settings.subjob_bytes } else { ZERO_BYTES };
-        let blocks = dests.iter().chain(&from).map(|region| region.device.logical_block());
+        let bytes = match work {
+            Work::Copy(_) => self.settings.subjob_bytes,
+            Work::Zero => ZERO_BYTES,
+            // Two pieces share a sub-job's pages: the source's and a destination's.
+            Work::Compare(_) => self.settings.subjob_bytes / 2,
+        };
+        let blocks = dests.iter().chain(work.source()).map(|region| region.device.logical_block());
         let block = blocks.fold(MIN_BLOCK, u32::max);
         let (piece, block) = (Sector::whole_in(u64::from(bytes.max(block))), Sector::whole_in(u64::from(block)));
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
@@ -296,7 +327,22 @@ impl Client {
         let handle = JobHandle { serial, mailbox: self.mailbox.clone(), activity: Arc::clone(&activity) };
         let live = ErrorBits::first(dests.len()).without(without);
         let notify: Notify = Box::new(move |outcome| notify(outcome, context));
-        let new = NewJob { serial, from, dests, live, flags, piece, block, speed, paused, observer, notify, activity };
+        let new = NewJob {
+            serial,
+            work,
+            dests,
+            live,
+            flags,
+            piece,
+            block,
+            speed,
+            paused,
+            sparse,
+            in_order,
+            observer,
+            notify,
+            activity,
+        };
         self.mailbox.send(Message::Start(Box::new(new)));
         Ok(handle)
     }
@@ -333,25 +379,28 @@ impl Drop for Client {
     }
 }
 
-fn request(from: Option<IoRegion>, dests: &[IoRegion], flags: Flags) -> Request {
+fn request(work: Work, dests: &[IoRegion], flags: Flags) -> Request {
     Request {
-        from,
+        work,
         dests: dests.to_vec(),
         without: ErrorBits::NONE,
         flags,
         speed_max: SpeedLimit::default(),
         paused: false,
+        sparse: false,
+        in_order: false,
         observer: None,
     }
 }
 
 fn check(request: &Request) -> Result<()> {
-    let Request { from, dests, .. } = request;
+    let Request { work, dests, .. } = request;
+    let from = work.source();
     let Some(first) = dests.first().filter(|_| dests.len() <= MAX_REGIONS) else {
         let what = format!("a job takes 1 to {MAX_REGIONS} destinations, not {}", dests.len());
         return Err(Error::new(ErrorKind::Invalid, what));
     };
-    let count = from.as_ref().unwrap_or(first).count;
+    let count = from.unwrap_or(first).count;
     for (index, dest) in dests.iter().enumerate() {
         if dest.count != count {
             let what = format!("destination {index} has {} sectors, the job {count}", dest.count);
@@ -364,7 +413,7 @@ fn check(request: &Request) -> Result<()> {
             return Err(Error::new(ErrorKind::Overlap, what));
         }
     }
-    from.as_ref().map_or(Ok(()), |from| from.device.check_region(from.sector, from.count, false))
+    from.map_or(Ok(()), |from| from.device.check_region(from.sector, from.count, false))
 }
 
 /// A job that was started.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::speed::SpeedLimit;
 use super::split::{Span, Splitter};
-use super::{Flags, Observer, Outcome};
+use super::{Flags, Observer, Outcome, Work};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::io::PageList;
 use crate::sector::Sector;
@@ -16,8 +16,7 @@ pub(super) type Notify = Box<dyn FnOnce(Outcome) + Send>;
 /// A job as it is asked for. Regions are checked.
 pub(super) struct NewJob {
     pub(super) serial: u64,
-    /// `None`: zeros are written.
-    pub(super) from: Option<IoRegion>,
+    pub(super) work: Work,
     pub(super) dests: Vec<IoRegion>,
     /// Destinations that take part.
     pub(super) live: ErrorBits,
@@ -27,6 +26,8 @@ pub(super) struct NewJob {
     pub(super) block: Sector,
     pub(super) speed: SpeedLimit,
     pub(super) paused: bool,
+    pub(super) sparse: bool,
+    pub(super) in_order: bool,
     pub(super) observer: Option<Box<dyn Observer>>,
     pub(super) notify: Notify,
     pub(super) activity: Arc<Activity>,
@@ -48,6 +49,8 @@ pub(super) struct Job {
     pub(super) stopping: bool,
     /// Up to where a `WRITE_SEQ` job has been written.
     pub(super) written_to: Sector,
+    /// Up to where the observer has seen the data of an `in_order` job.
+    pub(super) shown_to: Sector,
     pub(super) outcome: Outcome,
 }
 
@@ -57,8 +60,41 @@ pub(super) struct SubJob {
     pub(super) span: Span,
     pub(super) phase: Phase,
     pub(super) read_error: Option<i32>,
-    /// Destinations that it is being written to.
+    /// Destinations that it is being written to, or compared with.
     pub(super) to: ErrorBits,
+    /// Whether the observer has seen its data.
+    pub(super) shown: bool,
+    /// I/Os of it in flight.
+    pub(super) ios: u32,
+    /// Destinations that failed, and why.
+    pub(super) failed: Vec<(usize, i32)>,
+    /// Destinations that are different.
+    pub(super) different: ErrorBits,
+}
+
+impl SubJob {
+    pub(super) fn new(job: usize, span: Span) -> Self {
+        Self {
+            job,
+            span,
+            phase: Phase::Waiting,
+            read_error: None,
+            to: ErrorBits::NONE,
+            shown: false,
+            ios: 0,
+            failed: Vec::new(),
+            different: ErrorBits::NONE,
+        }
+    }
+
+    /// Destinations that failed.
+    pub(super) fn failed_bits(&self) -> ErrorBits {
+        let mut bits = ErrorBits::NONE;
+        for (index, _) in &self.failed {
+            bits.set(*index);
+        }
+        bits
+    }
 }
 
 /// Where a sub-job's pages are.
@@ -66,10 +102,14 @@ pub(super) struct SubJob {
 pub(super) enum Phase {
     /// It has none yet.
     Waiting,
-    /// With the I/O in flight.
-    InFlight,
-    /// Here, full, waiting to be written.
+    /// With the read of the source.
+    Reading,
+    /// Here, full, waiting to be written or compared.
     Read(PageList),
+    /// With the writes.
+    Writing,
+    /// With the read of that destination, which is being compared.
+    Comparing(usize),
 }
 
 impl Job {
@@ -81,8 +121,10 @@ impl Job {
             busy: 0,
             parked: Vec::new(),
             paused: new.paused,
-            stopping: new.live.is_empty(),
+            // A comparison with nobody is a read.
+            stopping: new.live.is_empty() && !matches!(new.work, Work::Compare(_)),
             written_to: Sector::ZERO,
+            shown_to: Sector::ZERO,
             outcome: Outcome::default(),
             new,
         }
@@ -99,14 +141,15 @@ impl Job {
     /// A piece could not be read. Whether it is written all the same, as zeros.
     pub(super) fn read_failed(&mut self) -> bool {
         self.outcome.read_err = true;
-        self.stopping |= !self.ignores_errors();
+        let skips = self.new.flags.contains(Flags::SKIP_UNREADABLE) && !self.new.in_order;
+        self.stopping |= !(self.ignores_errors() || skips);
         self.ignores_errors()
     }
 
     /// A piece could not be written to those destinations.
     pub(super) fn write_failed(&mut self, failed: ErrorBits) {
         self.outcome.write_err = self.outcome.write_err.union(failed);
-        if self.ignores_errors() {
+        if self.ignores_errors() || self.new.flags.contains(Flags::KEEP_FAILED) {
             return;
         }
         if self.new.flags.contains(Flags::DROP_FAILED) {
@@ -127,10 +170,16 @@ impl Job {
         self.stopping = true;
     }
 
-    /// Whether a piece that was read may still be written: a cancelled job does no new I/O, and an ordered one writes
-    /// nothing behind a hole.
-    pub(super) fn may_write(&self) -> bool {
-        !(self.outcome.cancelled || self.new.live.is_empty() || self.stopping && self.is_sequential())
+    /// Whether a piece that was read may go on: a cancelled job does no new I/O, and an ordered one does nothing behind a
+    /// hole.
+    pub(super) fn may_go_on(&self) -> bool {
+        let ordered = self.is_sequential() || self.new.in_order;
+        let nobody = self.new.live.is_empty() && !self.is_comparison();
+        !(self.outcome.cancelled || nobody || self.stopping && ordered)
+    }
+
+    pub(super) fn is_comparison(&self) -> bool {
+        matches!(self.new.work, Work::Compare(_))
     }
 
     /// Whether that piece's turn to be written has come.

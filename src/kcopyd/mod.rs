@@ -10,7 +10,7 @@
 //!
 //! The kernel has more than its document says, and so has this: [`Client::zero`] (`dm_kcopyd_zero`), the flags
 //! ([`Flags`]), [`Client::prepare_callback`] and [`Prepared::do_callback`], and the [throttle](ThrottleShare).
-//! Beyond the kernel: [limits of speed](SpeedLimit), pause, resume, cancel, a call per finished piece ([`Observer`]), [`Flags::DROP_FAILED`], and
+//! Beyond the kernel: [comparison](Work::Compare), [limits of speed](SpeedLimit), pause, resume, cancel, a call per finished piece ([`Observer`]), [`Flags::DROP_FAILED`], and
 //! [`Client::flush`].
 //!
 //! # What it promises
@@ -24,6 +24,8 @@
 //!   | [`Flags::IGNORE_ERROR`] | the piece is written as zeros, the job goes on | the job goes on, to every destination |
 //!   | [`Flags::WRITE_SEQ`] | as none | nothing more is written |
 //!   | [`Flags::DROP_FAILED`] | as none | the destination is given up, the job goes on to the others |
+//!   | [`Flags::SKIP_UNREADABLE`] | the piece is written nowhere, the job goes on | as none |
+//!   | [`Flags::KEEP_FAILED`] | as none | the job goes on, to every destination |
 //!
 //!   Pieces in flight finish. `WRITE_SEQ` cancels `IGNORE_ERROR`. (In the kernel a read error in a cut `WRITE_SEQ` job
 //!   hangs for ever; here it ends the job.)
@@ -31,6 +33,7 @@
 //! * However small the pool and however many the jobs, each client goes on.
 
 mod client;
+mod content;
 mod job;
 mod speed;
 mod split;
@@ -40,7 +43,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, Figures, JobHandle, Prepared, Request, SUBJOB_BYTES, SUBJOBS, Settings};
+pub use client::{Client, Figures, JobHandle, Prepared, Request, SUBJOB_BYTES, SUBJOBS, Settings, Work};
 pub use speed::SpeedLimit;
 pub use throttle::ThrottleShare;
 
@@ -61,6 +64,12 @@ impl Flags {
     /// Give a destination up at its first write error and go on to the others, while there are any. Not in the kernel:
     /// there, one dead disk ends the copy to all, or is written to for hours to come.
     pub const DROP_FAILED: Self = Self(4);
+    /// Go on after read errors; what cannot be read is written nowhere. Not in the kernel: whoever salvages a failing disk
+    /// takes what reads well first, and comes back for the rest with smaller pieces.
+    pub const SKIP_UNREADABLE: Self = Self(8);
+    /// Go on after write errors, to every destination; read errors are dealt with as the other flags say. Not in the
+    /// kernel, which has the two only together.
+    pub const KEEP_FAILED: Self = Self(16);
 
     /// Whether all of `other` is set.
     pub const fn contains(self, other: Self) -> bool {
@@ -106,12 +115,22 @@ pub struct Piece<'a> {
     pub written: ErrorBits,
     /// Which destinations failed, and why.
     pub write_errors: &'a [(usize, i32)],
+    /// Of a comparison: the destinations that are different. `written` are then those that are equal, and `write_errors`
+    /// those that could not be read.
+    pub different: ErrorBits,
 }
+
+/// The bytes of a piece, in runs: calls what it is given once a run.
+pub type Bytes<'a> = dyn Fn(&mut dyn FnMut(&[u8])) + 'a;
 
 /// Told what becomes of a job, on the client's thread. It should be quick: the client's I/O waits meanwhile.
 pub trait Observer: Send {
     /// A piece has ended.
     fn piece(&mut self, piece: &Piece<'_>);
+
+    /// The bytes of a piece, as they were read; called in ascending order, and only for jobs that ask for it
+    /// ([`Request::in_order`]).
+    fn data(&mut self, _offset: Sector, _bytes: &Bytes<'_>) {}
 
     /// The job is paused and nothing of it is in flight any more.
     fn quiesced(&mut self) {}

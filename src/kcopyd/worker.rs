@@ -11,6 +11,7 @@
 //! than its I/O takes, and memory stays what was set aside.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,12 +19,13 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::client::Settings;
+use super::content::{Part, are_equal, parts};
 use super::job::{Job, NewJob, Notify, Phase, SubJob};
 use super::throttle::{Start, Throttle};
 use super::{Outcome, Piece};
 use crate::blkdev::Device;
-use crate::dm_io::{Core, ErrorBits, Finished, Memory};
-use crate::io::{Op, PAGE_SIZE, Reservation, Wait};
+use crate::dm_io::{Core, ErrorBits, Finished, IoRegion, Memory};
+use crate::io::{Op, PAGE_SIZE, PageList, Reservation, Wait};
 use crate::mailbox::Mailbox;
 use crate::sector::Sector;
 
@@ -47,6 +49,15 @@ pub(super) enum Message {
 pub(super) struct Gauges {
     pub(super) pages_waiting: AtomicU64,
     pub(super) subjobs_in_flight: AtomicU64,
+}
+
+/// Where a piece of a job lies in one of its regions.
+fn place(region: &IoRegion, offset: Sector) -> Sector {
+    region.sector.checked_add(offset).expect("a checked region")
+}
+
+fn bytes(count: Sector) -> usize {
+    usize::try_from(count.bytes()).expect("a piece in memory")
 }
 
 /// What an I/O in flight belongs to; packed into its token.
@@ -92,6 +103,8 @@ pub(super) struct Worker {
     ended: VecDeque<(Notify, Outcome)>,
     finished: Vec<Finished>,
     in_line: bool,
+    /// Steps 3 and 4 are done over when step 4 has ended a sub-job without I/O, and new pieces were cut for it.
+    fed: bool,
     destroying: bool,
 }
 
@@ -120,6 +133,7 @@ impl Worker {
             ended: VecDeque::new(),
             finished: Vec::new(),
             in_line: false,
+            fed: false,
             destroying: false,
         }
     }
@@ -149,8 +163,14 @@ impl Worker {
             self.io_ended(end);
         }
         self.finished = finished;
-        let next = self.take_pages();
-        self.write_out();
+        let next = loop {
+            self.fed = false;
+            let next = self.take_pages();
+            self.write_out();
+            if !self.fed {
+                break next;
+            }
+        };
         self.publish();
         self.call_back();
         match next {
@@ -216,8 +236,8 @@ impl Worker {
         while job.subs < self.settings.subjobs && !job.stopping && !job.paused {
             let Some(span) = job.splitter.next() else { break };
             job.subs += 1;
-            let sub = SubJob { job: key, span, phase: Phase::Waiting, read_error: None, to: ErrorBits::NONE };
-            self.for_pages.push_back(self.subs.insert(sub));
+            self.fed = true;
+            self.for_pages.push_back(self.subs.insert(SubJob::new(key, span)));
         }
     }
 
@@ -261,30 +281,38 @@ impl Worker {
 
     /// Step 2.
     fn io_ended(&mut self, end: Finished) {
-        match Owner::of(end.token) {
-            Owner::Flush(key) => self.flushes.remove(key)(end.errors, &end.errnos),
-            Owner::SubJob(key) => {
-                let now = self.core.now();
-                let (sub, job) = self.sub_and_job(key);
-                job.new.activity.end();
-                match end.memory {
-                    Some(Memory::Pages { list, .. }) if sub.to.is_empty() => {
-                        sub.read_error = end.errnos.first().map(|(_, errno)| *errno);
-                        if sub.read_error.is_none() || job.read_failed() {
-                            sub.phase = Phase::Read(list);
-                            self.for_io.push_back(key);
-                            return;
-                        }
-                        drop(list);
-                        self.throttle.end(now);
-                        self.sub_ended(key, ErrorBits::NONE, &[]);
-                    }
-                    memory => {
-                        let written = sub.to.without(end.errors);
-                        drop(memory);
-                        self.throttle.end(now);
-                        self.sub_ended(key, written, &end.errnos);
-                    }
+        let key = match Owner::of(end.token) {
+            Owner::Flush(key) => return self.flushes.remove(key)(end.errors, &end.errnos),
+            Owner::SubJob(key) => key,
+        };
+        let (sub, job) = self.sub_and_job(key);
+        job.new.activity.end();
+        sub.ios -= 1;
+        match (&sub.phase, end.memory) {
+            (Phase::Reading, Some(Memory::Pages { list, .. })) => {
+                sub.read_error = end.errnos.first().map(|(_, errno)| *errno);
+                if sub.read_error.is_none() || job.read_failed() {
+                    sub.phase = Phase::Read(list);
+                    self.for_io.push_back(key);
+                } else {
+                    drop(list);
+                    self.sub_ended(key);
+                }
+            }
+            (Phase::Comparing(dest), Some(Memory::Pages { list, .. })) => {
+                let (dest, length) = (*dest, bytes(sub.span.count));
+                if let Some((_, errno)) = end.errnos.first() {
+                    sub.failed.push((dest, *errno));
+                } else if !are_equal(&list, 0, length, length) {
+                    sub.different.set(dest);
+                }
+                self.compare(key, list, dest + 1);
+            }
+            (_, memory) => {
+                sub.failed.extend(end.errnos);
+                drop(memory);
+                if sub.ios == 0 {
+                    self.sub_ended(key);
                 }
             }
         }
@@ -297,24 +325,26 @@ impl Worker {
     }
 
     /// A sub-job has gone its way; its pages are back.
-    fn sub_ended(&mut self, key: usize, written: ErrorBits, write_errors: &[(usize, i32)]) {
-        let SubJob { job: owner, span, read_error, .. } = self.subs.remove(key);
+    fn sub_ended(&mut self, key: usize) {
+        let now = self.core.now();
+        self.throttle.end(now);
+        let sub = self.subs.remove(key);
+        let SubJob { job: owner, span, read_error, different, .. } = sub;
         let job = &mut self.jobs[owner];
         job.subs -= 1;
         job.busy -= 1;
-        if !write_errors.is_empty() {
-            let mut failed = ErrorBits::NONE;
-            for (index, _) in write_errors {
-                failed.set(*index);
-            }
+        let failed = sub.failed_bits();
+        if !failed.is_empty() && !job.is_comparison() {
             job.write_failed(failed);
         }
         if job.is_sequential() && !job.stopping {
             job.written_to = span.offset.checked_add(span.count).expect("inside the job");
         }
-        let tried = read_error.is_some() || !written.is_empty() || !write_errors.is_empty();
+        let written = sub.to.without(failed).without(different);
+        let tried = read_error.is_some() || !sub.to.is_empty() || sub.shown;
         if let Some(observer) = job.new.observer.as_mut().filter(|_| tried) {
-            observer.piece(&Piece { offset: span.offset, count: span.count, read_error, written, write_errors });
+            let (offset, count) = (span.offset, span.count);
+            observer.piece(&Piece { offset, count, read_error, written, write_errors: &sub.failed, different });
         }
         self.feed(owner);
         self.settle(owner);
@@ -382,10 +412,12 @@ impl Worker {
     fn begin(&mut self, key: usize, now: Duration) -> bool {
         let (sub, job) = self.sub_and_job(key);
         let bytes = sub.span.count.bytes();
-        let memory = if job.new.from.is_none() {
+        let memory = if job.new.work.source().is_none() {
             None
         } else {
-            let pages = u32::try_from(bytes.div_ceil(PAGE_SIZE as u64)).expect("a sub-job's pages");
+            // A comparison reads the source and one destination after the other beside it.
+            let sides = if job.is_comparison() { 2 } else { 1 };
+            let pages = u32::try_from((sides * bytes).div_ceil(PAGE_SIZE as u64)).expect("a sub-job's pages");
             let Some(list) = self.pages.get(pages) else {
                 self.in_line = true;
                 return false;
@@ -409,45 +441,118 @@ impl Worker {
         let Self { core, subs, jobs, .. } = self;
         let sub = &mut subs[key];
         let job = &jobs[sub.job];
-        let from = job.new.from.as_ref().expect("a source");
-        sub.phase = Phase::InFlight;
+        let from = job.new.work.source().expect("a source");
+        sub.phase = Phase::Reading;
+        sub.ios += 1;
         job.new.activity.start();
-        let region = [(0, &from.device, from.sector.checked_add(sub.span.offset).expect("checked"), sub.span.count)];
+        let region = [(0, &from.device, place(from, sub.span.offset), sub.span.count)];
         core.start(Owner::SubJob(key).token(), Op::Read, region, sub.span.count, Some(memory));
     }
 
-    fn write(&mut self, key: usize, memory: Option<Memory>) {
+    /// Writes a piece to every destination that takes part: zeros if it has no pages, in parts if it has holes.
+    fn write(&mut self, key: usize, list: Option<PageList>) {
+        let sub = &mut self.subs[key];
+        let job = &self.jobs[sub.job];
+        sub.phase = Phase::Writing;
+        sub.to = job.new.live;
+        let length = bytes(sub.span.count);
+        let all = 0..length;
+        match list {
+            None => self.write_part(key, Op::Zero, all, None),
+            Some(list) if !job.new.sparse => {
+                self.write_part(key, Op::Write, all, Some(Memory::Pages { list, offset: 0 }));
+            }
+            Some(list) => {
+                let parts = parts(&list, length);
+                let list = Arc::new(list);
+                for Part { bytes, is_zero } in parts {
+                    let (list, offset) = (Arc::clone(&list), bytes.start);
+                    let memory = (!is_zero).then_some(Memory::Shared { list, offset });
+                    let op = if is_zero { Op::Punch } else { Op::Write };
+                    self.write_part(key, op, bytes, memory);
+                }
+            }
+        }
+    }
+
+    fn write_part(&mut self, key: usize, op: Op, part: Range<usize>, memory: Option<Memory>) {
         let Self { core, subs, jobs, .. } = self;
         let sub = &mut subs[key];
         let job = &jobs[sub.job];
-        sub.phase = Phase::InFlight;
-        sub.to = job.new.live;
+        sub.ios += 1;
         job.new.activity.start();
-        let span = sub.span;
-        let dests = job.new.dests.iter().enumerate().filter(|(index, _)| job.new.live.contains(*index));
-        let regions = dests.map(|(index, dest)| {
-            (index, &dest.device, dest.sector.checked_add(span.offset).expect("checked"), span.count)
-        });
-        let op = if memory.is_some() { Op::Write } else { Op::Zero };
-        core.start(Owner::SubJob(key).token(), op, regions, span.count, memory);
+        let skip = Sector::whole_in(part.start as u64);
+        let offset = sub.span.offset.checked_add(skip).expect("inside the job");
+        let count = Sector::whole_in(part.len() as u64);
+        let dests = job.new.dests.iter().enumerate().filter(|(index, _)| sub.to.contains(*index));
+        let regions = dests.map(|(index, dest)| (index, &dest.device, place(dest, offset), count));
+        core.start(Owner::SubJob(key).token(), op, regions, count, memory);
     }
 
-    /// Step 4.
+    /// Compares a piece with destination `next` or the first after it that takes part.
+    fn compare(&mut self, key: usize, list: PageList, next: usize) {
+        let sub = &mut self.subs[key];
+        let job = &self.jobs[sub.job];
+        let mut left = next..job.new.dests.len();
+        let next = left.find(|index| job.new.live.contains(*index)).filter(|_| !job.outcome.cancelled);
+        let Some(index) = next else {
+            drop(list);
+            return self.sub_ended(key);
+        };
+        sub.phase = Phase::Comparing(index);
+        sub.to.set(index);
+        sub.ios += 1;
+        job.new.activity.start();
+        let dest = &job.new.dests[index];
+        let region = [(0, &dest.device, place(dest, sub.span.offset), sub.span.count)];
+        let memory = Memory::Pages { list, offset: bytes(sub.span.count) };
+        self.core.start(Owner::SubJob(key).token(), Op::Read, region, sub.span.count, Some(memory));
+    }
+
+    /// Step 4, over again as long as it moves something: what one piece waits for may be another.
     fn write_out(&mut self) {
-        for _ in 0..self.for_io.len() {
-            let Some(key) = self.for_io.pop_front() else { break };
-            let (sub, job) = self.sub_and_job(key);
-            if !job.may_write() {
-                sub.phase = Phase::Waiting;
-                let now = self.core.now();
-                self.throttle.end(now);
-                self.sub_ended(key, ErrorBits::NONE, &[]);
-            } else if !job.is_turn_of(sub.span) {
-                self.for_io.push_back(key);
-            } else if let Phase::Read(list) = std::mem::replace(&mut sub.phase, Phase::InFlight) {
-                self.write(key, Some(Memory::Pages { list, offset: 0 }));
+        let mut moved = true;
+        while std::mem::take(&mut moved) {
+            for _ in 0..self.for_io.len() {
+                let Some(key) = self.for_io.pop_front() else { break };
+                moved |= self.go_on(key);
             }
         }
+    }
+
+    /// Shows, writes or compares a piece that was read. If its turn has not come it goes back into the list.
+    fn go_on(&mut self, key: usize) -> bool {
+        let (sub, job) = self.sub_and_job(key);
+        if !job.may_go_on() {
+            sub.phase = Phase::Waiting;
+            self.sub_ended(key);
+            return true;
+        }
+        let Phase::Read(list) = &sub.phase else { unreachable!("only what was read is in this list") };
+        let shown_now = job.new.in_order && !sub.shown;
+        if shown_now {
+            if sub.span.offset != job.shown_to {
+                self.for_io.push_back(key);
+                return false;
+            }
+            let length = bytes(sub.span.count);
+            if let Some(observer) = &mut job.new.observer {
+                observer.data(sub.span.offset, &|see| list.show(0, length, see));
+            }
+            job.shown_to = sub.span.offset.checked_add(sub.span.count).expect("inside the job");
+            sub.shown = true;
+        }
+        if !job.is_turn_of(sub.span) {
+            self.for_io.push_back(key);
+            return shown_now;
+        }
+        let Phase::Read(list) = std::mem::replace(&mut sub.phase, Phase::Writing) else { unreachable!("as above") };
+        if job.is_comparison() {
+            self.compare(key, list, 0);
+        } else {
+            self.write(key, Some(list));
+        }
+        true
     }
 
     fn publish(&self) {

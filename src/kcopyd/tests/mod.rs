@@ -318,12 +318,14 @@ fn a_paused_job_does_no_io_and_goes_on_where_it_was() {
     let bench = Bench::new(small(&sim));
     let (from, dest, log) = (disk(1, 800), disk(9, 800), Log::default());
     let request = Request {
-        from: Some(whole(&from)),
+        work: Work::Copy(whole(&from)),
         dests: vec![whole(&dest)],
         without: ErrorBits::NONE,
         flags: Flags::NONE,
         speed_max: SpeedLimit::default(),
         paused: true,
+        sparse: false,
+        in_order: false,
         observer: Some(Box::new(log.clone())),
     };
     let handle = bench.request(request);
@@ -359,12 +361,14 @@ fn pausing_in_the_middle_quiesces_and_loses_no_piece() {
     let (sender, quiet) = channel();
     let observer = PauseAt(Arc::clone(&slot), log.clone(), sender);
     let handle = bench.request(Request {
-        from: Some(whole(&from)),
+        work: Work::Copy(whole(&from)),
         dests: vec![whole(&dest)],
         without: ErrorBits::NONE,
         flags: Flags::WRITE_SEQ,
         speed_max: SpeedLimit::default(),
         paused: true,
+        sparse: false,
+        in_order: false,
         observer: Some(Box::new(observer)),
     });
     *slot.lock() = Some(handle.clone());
@@ -384,12 +388,14 @@ fn a_cancelled_job_ends_and_says_so() {
     let bench = Bench::new(small(&Sim::new(15)));
     let (from, dest) = (disk(1, 800), disk(9, 800));
     let handle = bench.request(Request {
-        from: Some(whole(&from)),
+        work: Work::Copy(whole(&from)),
         dests: vec![whole(&dest)],
         without: ErrorBits::NONE,
         flags: Flags::NONE,
         speed_max: SpeedLimit::default(),
         paused: true,
+        sparse: false,
+        in_order: false,
         observer: None,
     });
     handle.cancel();
@@ -405,12 +411,14 @@ fn destinations_left_out_are_left_alone() {
     let bench = Bench::new(small(&Sim::new(16)));
     let (from, dests) = (disk(1, 80), [disk(8, 80), disk(9, 80)]);
     bench.request(Request {
-        from: Some(whole(&from)),
+        work: Work::Copy(whole(&from)),
         dests: dests.iter().map(whole).collect(),
         without: ErrorBits::from_bits(1),
         flags: Flags::NONE,
         speed_max: SpeedLimit::default(),
         paused: false,
+        sparse: false,
+        in_order: false,
         observer: None,
     });
     assert_eq!(bench.ends.recv().unwrap(), Outcome::default());
@@ -438,12 +446,14 @@ fn devices_are_let_go_before_the_end_is_told() {
         let (sender, ends) = channel();
         let weak = Arc::downgrade(&dest);
         let request = Request {
-            from: Some(whole(&from)),
+            work: Work::Copy(whole(&from)),
             dests: vec![whole(&dest)],
             without: ErrorBits::NONE,
             flags: Flags::NONE,
             speed_max: SpeedLimit::default(),
             paused: true,
+            sparse: false,
+            in_order: false,
             observer: None,
         };
         let notify = move |_: Outcome, sender: Sender<usize>| sender.send(weak.strong_count()).unwrap();
@@ -471,6 +481,116 @@ fn the_throttle_keeps_its_share_in_virtual_time() {
     assert!(took[0] > Duration::from_millis(500));
 }
 
+/// A request with nothing special.
+fn plain(work: Work, dests: &[Arc<Device>]) -> Request {
+    Request {
+        work,
+        dests: dests.iter().map(whole).collect(),
+        without: ErrorBits::NONE,
+        flags: Flags::NONE,
+        speed_max: SpeedLimit::default(),
+        paused: false,
+        sparse: false,
+        in_order: false,
+        observer: None,
+    }
+}
+
+#[derive(Clone, Default)]
+struct Sides(Arc<Mutex<(ErrorBits, ErrorBits, u64, Vec<u8>)>>);
+
+impl Observer for Sides {
+    fn piece(&mut self, piece: &Piece<'_>) {
+        let mut sides = self.0.lock();
+        sides.0 = sides.0.union(piece.different);
+        piece.write_errors.iter().for_each(|(index, _)| sides.1.set(*index));
+        sides.2 += u64::from(piece.written.count()) * piece.count.get();
+    }
+
+    fn data(&mut self, _: Sector, bytes: &Bytes<'_>) {
+        let mut sides = self.0.lock();
+        bytes(&mut |run| sides.3.extend_from_slice(run));
+    }
+}
+
+#[test]
+fn a_comparison_finds_what_is_different_and_writes_nothing() {
+    let sim = Sim::new(20);
+    let bench = Bench::new(small(&sim));
+    let (from, dests) = (disk(1, 800), [disk(1, 800), disk(1, 800), disk(1, 800), disk(1, 800)]);
+    dests[1].file().write_all_at(&[0xfe], 799 * 512 + 511).unwrap();
+    sim.fault(&dests[2], Op::Read, 400..401, Fault::Error(libc::EIO), None);
+    let sides = Sides::default();
+    bench.request(Request {
+        observer: Some(Box::new(sides.clone())),
+        without: ErrorBits::from_bits(8),
+        ..plain(Work::Compare(whole(&from)), &dests)
+    });
+    assert_eq!(bench.ends.recv().unwrap(), Outcome::default());
+    let (different, unread, equal, _) = sides.0.lock().clone();
+    assert_eq!((different.bits(), unread.bits(), equal), (2, 4, 800 + 792 + 792));
+    assert!(sim.log().iter().all(|(op, target, _)| *op == Op::Read && *target != dests[3].target()));
+    bench.client.destroy();
+}
+
+#[test]
+fn the_data_is_shown_in_order() {
+    for (flags, compare) in [(Flags::NONE, false), (Flags::WRITE_SEQ, false), (Flags::NONE, true)] {
+        let bench = Bench::new(small(&Sim::new(21)));
+        let (from, dest, sides) = (disk(1, 801), disk(9, 801), Sides::default());
+        let work = if compare { Work::Compare(whole(&from)) } else { Work::Copy(whole(&from)) };
+        let without = ErrorBits::from_bits(u64::from(compare));
+        let observer: Option<Box<dyn Observer>> = Some(Box::new(sides.clone()));
+        bench.request(Request { flags, without, in_order: true, observer, ..plain(work, &[Arc::clone(&dest)]) });
+        assert_eq!(bench.ends.recv().unwrap(), Outcome::default());
+        assert!(sides.0.lock().3 == stamp(1, 0, 801));
+        assert_eq!(bytes_at(&dest, 0, 801), stamp(if compare { 9 } else { 1 }, 0, 801));
+        bench.client.destroy();
+    }
+}
+
+#[test]
+fn what_is_skipped_is_written_nowhere_and_the_rest_everywhere() {
+    let sim = Sim::new(22);
+    let (from, dest) = (disk(1, 800), disk(9, 800));
+    sim.fault(&from, Op::Read, 400..401, Fault::Error(libc::EIO), None);
+    let outcome = Bench::new(small(&sim)).copy(&from, &[Arc::clone(&dest)], Flags::SKIP_UNREADABLE);
+    assert!(outcome.read_err);
+    let want = [stamp(1, 0, 400), stamp(9, 400, 8), stamp(1, 408, 392)].concat();
+    assert!(bytes_at(&dest, 0, 800) == want);
+}
+
+#[test]
+fn a_kept_destination_gets_all_that_it_takes() {
+    let sim = Sim::new(23);
+    let (from, dest) = (disk(1, 800), disk(9, 800));
+    sim.fault(&dest, Op::Write, 400..401, Fault::Error(libc::EIO), None);
+    let outcome = Bench::new(small(&sim)).copy(&from, &[Arc::clone(&dest)], Flags::KEEP_FAILED);
+    assert_eq!((outcome.read_err, outcome.write_err.bits()), (false, 1));
+    let want = [stamp(1, 0, 400), stamp(9, 400, 8), stamp(1, 408, 392)].concat();
+    assert!(bytes_at(&dest, 0, 800) == want);
+}
+
+#[test]
+fn a_sparse_copy_leaves_holes_that_read_as_zeros() {
+    for settings in [Settings::default(), small(&Sim::new(24))] {
+        let bench = Bench::new(settings);
+        let (from, dests) = (disk(1, 8192), [disk(9, 8192), disk(9, 8192)]);
+        from.file().write_all_at(&vec![0; 6000 * 512], 100 * 512).unwrap();
+        let want = bytes_at(&from, 0, 8192);
+        bench.request(Request { sparse: true, ..plain(Work::Copy(whole(&from)), &dests) });
+        assert_eq!(bench.ends.recv().unwrap(), Outcome::default());
+        for dest in &dests {
+            assert!(bytes_at(dest, 0, 8192) == want);
+            if bench.client.backend() == "uring" {
+                let blocks = std::os::unix::fs::MetadataExt::blocks(&dest.file().metadata().unwrap());
+                assert!(blocks < 8192 - 5800, "{blocks} sectors are allocated");
+            }
+        }
+        bench.client.destroy();
+    }
+}
+
 #[test]
 fn limits_of_speed_hold_in_virtual_time() {
     let took = |jobs: usize, job: Option<u64>, all: Option<u64>| {
@@ -481,12 +601,14 @@ fn limits_of_speed_hold_in_virtual_time() {
         let disks: Vec<_> = (0..jobs).map(|_| (disk(1, 16_000), disk(9, 16_000))).collect();
         for (from, dest) in &disks {
             bench.request(Request {
-                from: Some(whole(from)),
+                work: Work::Copy(whole(from)),
                 dests: vec![whole(dest)],
                 without: ErrorBits::NONE,
                 flags: Flags::WRITE_SEQ,
                 speed_max: SpeedLimit::new(job),
                 paused: false,
+                sparse: false,
+                in_order: false,
                 observer: None,
             });
         }
@@ -512,7 +634,7 @@ fn a_resized_client_keeps_one_sub_job() {
     client.resize(100).unwrap();
     assert_eq!(client.figures().pages, 100);
     client.resize(0).unwrap();
-    assert_eq!(client.figures().pages, 1);
+    assert_eq!(client.figures().pages, 2);
     assert_eq!(client.resize(129).unwrap_err().kind(), ErrorKind::NoMemory);
 }
 

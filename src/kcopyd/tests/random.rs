@@ -78,12 +78,14 @@ fn start(case: &JobCase, sim: &Sim, client: &Client) -> Running {
     let log = Log::default();
     let count = sectors(case.count);
     let request = Request {
-        from: Some(IoRegion::new(&from, sectors(case.from), count)),
+        work: Work::Copy(IoRegion::new(&from, sectors(case.from), count)),
         dests: dests.iter().zip(&case.dests).map(|(dest, at)| IoRegion::new(dest, sectors(*at), count)).collect(),
         without: ErrorBits::NONE,
         flags: case.flags,
         speed_max: SpeedLimit::default(),
         paused: false,
+        sparse: false,
+        in_order: false,
         observer: Some(Box::new(log.clone())),
     };
     client.submit(request, sender, tell).unwrap();
