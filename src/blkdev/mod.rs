@@ -1,16 +1,30 @@
 //! How a device is opened, measured and judged.
 //!
 //! A [`Device`] is a block device or regular file that was opened once, by path, and is judged by that descriptor alone
-//! from then on. [`Devices`] is the daemon's table of destinations in use: all jobs that write to one block device share
-//! its one exclusive descriptor.
+//! from then on. [`Devices`] is the daemon's table of destinations in use: all jobs that write to one block device
+//! share its one exclusive descriptor.
 //!
-//! Who owns what: a `Device` owns its descriptor and closes it when the last `Arc` goes; with it goes the `O_EXCL` hold.
+//! What keeps jobs from destroying data, in the order in which a job asks:
+//! 1. [`open_dest`] opens a block device with `O_EXCL`: the kernel refuses what is mounted, swap or held under that
+//!    number;
+//! 2. [`Holders`] refuses what the kernel does not see: bytes that are in use under another name, or through a loop
+//!    device;
+//! 3. [`resolve`] follows a region down to the disks and files it really reaches, as [`Extent`]s.
+//!
+//! Who owns what: a `Device` owns its descriptor and closes it when the last `Arc` goes; with it goes the `O_EXCL`
+//! hold.
 
 mod device;
+mod extent;
+mod holders;
+mod mounts;
 mod open;
 mod sys;
 mod table;
+mod topology;
 
 pub use device::{Device, Target};
+pub use extent::{Extent, Place, resolve};
+pub use holders::{Holder, HolderKind, Holders, in_use};
 pub use open::{OpenDest, open_dest, open_source};
 pub use table::Devices;

@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd, FromRawFd};
 const BLKSSZGET: libc::Ioctl = 0x1268;
 const BLKGETSIZE64: libc::Ioctl = 0x8008_1272;
 const BLKROGET: libc::Ioctl = 0x125e;
+/// `LOOP_GET_STATUS64` of linux/loop.h.
+const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
 
 /// Size of a block device in bytes.
 pub(super) fn block_size_bytes(file: &File) -> io::Result<u64> {
@@ -34,7 +36,35 @@ pub(super) fn is_read_only(file: &File) -> io::Result<bool> {
     Ok(flag != 0)
 }
 
-/// What direct I/O on this descriptor asks of memory and of offsets, in bytes; `None` where the file system does not say.
+/// `struct loop_info64` of linux/loop.h.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct LoopInfo {
+    /// File system of the backing file, as the kernel packs a number: `st_dev` has the same bits.
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    /// The number of the block device that backs it, 0 for a file.
+    pub(super) rdevice: u64,
+    pub(super) offset: u64,
+    /// 0: no limit.
+    pub(super) sizelimit: u64,
+    numbers: [u32; 4],
+    names: [u8; 64 + 64 + 32],
+    init: [u64; 2],
+}
+
+/// What a loop device, or the loop device of an open partition, lies on. The kernel asks the backing file's file system
+/// for its attributes: over FUSE or a network this can block for ever.
+pub(super) fn loop_info(file: &File) -> io::Result<LoopInfo> {
+    let mut info = std::mem::MaybeUninit::<LoopInfo>::zeroed();
+    // SAFETY: LOOP_GET_STATUS64 writes one loop_info64 through the pointer, which lives until the call is back.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), LOOP_GET_STATUS64, info.as_mut_ptr()) })?;
+    // SAFETY: LoopInfo is plain numbers, all bytes of which were set to zero above.
+    Ok(unsafe { info.assume_init() })
+}
+
+/// What direct I/O on this descriptor asks of memory and of offsets, in bytes; `None` where the file system does not
+/// say.
 pub(super) fn direct_alignment(file: &File) -> Option<(u32, u32)> {
     let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: the path is an empty C string and the buffer has room for one statx; both live until the call is back.

@@ -1,0 +1,201 @@
+//! What lies below a block device, as sysfs tells it: the thin edge below [`super::extent`].
+//!
+//! Nothing here may block on a sick device. sysfs does not. Two things can, and are avoided: walking to a backing file
+//! through FUSE or a network, and `LOOP_GET_STATUS64`, which asks the backing file's file system (over a dead FUSE file
+//! it hangs for ever, unkillable). A loop's backing is therefore found in this order:
+//! 1. its path, from sysfs. The kernel makes it anew at each reading, so it is right after a rename;
+//! 2. on a file system that may never answer: the path itself is its identity, [`Place::Named`];
+//! 3. of a device that we have open: `LOOP_GET_STATUS64`, right also when the file was deleted or its path belongs to
+//!    another mount namespace;
+//! 4. of another: stat of the path, and where that finds nothing, the device is opened read-only and asked as in 3.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::device::{Device, Target};
+use super::extent::{Backing, Below, Place, Topology};
+use super::mounts::{Mounts, parse_dev};
+use super::sys;
+use crate::sector::SECTOR_SIZE;
+
+/// What the kernel puts after the path of a file that has no name any more.
+const DELETED: &[u8] = b" (deleted)";
+
+/// The system's topology, now.
+pub(super) struct Sysfs<'a> {
+    mounts: &'a Mounts,
+    /// A device that is open, and the whole disk's number.
+    own: Option<(&'a File, u64)>,
+}
+
+impl<'a> Sysfs<'a> {
+    /// As seen without any open device.
+    pub(super) fn new(mounts: &'a Mounts) -> Self {
+        Self { mounts, own: None }
+    }
+
+    /// As seen with `device` open, which is asked itself.
+    pub(super) fn of(device: &'a Device, mounts: &'a Mounts) -> Self {
+        let own = match device.target() {
+            Target::Block { rdev } => Some((device.file(), partition(rdev).map_or(rdev, |(disk, ..)| disk))),
+            _ => None,
+        };
+        Self { mounts, own }
+    }
+
+    /// The name of an open regular file, where its file system may never answer those who ask by inode.
+    pub(super) fn named(&self, device: &Device) -> Option<Place> {
+        let path = fs::read_link(format!("/proc/self/fd/{}", device.file().as_raw_fd())).ok()?;
+        named(&path, self.mounts)
+    }
+
+    fn loop_device(&self, dev: u64) -> Option<Below> {
+        let group = node(dev).join("loop");
+        let path = backing_path(&group)?;
+        let (mut offset, mut size_limit) =
+            (number(&group.join("offset")).unwrap_or(0), number(&group.join("sizelimit")).unwrap_or(0));
+        let ask = |file: &File| sys::loop_info(file).ok().filter(|info| info.inode != 0);
+        let backing = if let Some(place) = named(&path, self.mounts) {
+            Backing::File(place)
+        } else if let Some(info) = self.own.filter(|(_, disk)| *disk == dev).and_then(|(file, _)| ask(file)) {
+            (offset, size_limit) = (info.offset, info.sizelimit);
+            backing_of(&info)
+        } else {
+            let known = look(&path, self.mounts);
+            let known = known.or_else(|| open_node(dev).as_ref().and_then(ask).as_ref().map(backing_of));
+            known.unwrap_or(Backing::File(Place::Named { dev: 0, path }))
+        };
+        let limit = if size_limit == 0 { u64::MAX } else { size_limit };
+        Some(Below::Loop { backing, offset, limit })
+    }
+}
+
+impl Topology for Sysfs<'_> {
+    fn below(&self, dev: u64) -> Below {
+        if let Some((disk, start, size)) = partition(dev) {
+            return Below::Partition { disk, start, size };
+        }
+        if let Some(below) = self.loop_device(dev) {
+            return below;
+        }
+        let slaves = numbers_in(&node(dev).join("slaves"));
+        if slaves.is_empty() { Below::Nothing } else { Below::Slaves(slaves) }
+    }
+}
+
+/// The directory of a block device in sysfs.
+fn node(dev: u64) -> PathBuf {
+    PathBuf::from(format!("/sys/dev/block/{}:{}", libc::major(dev), libc::minor(dev)))
+}
+
+/// The path of a device by its number, as the kernel calls it: `/dev/sda1`.
+pub(super) fn device_path(dev: u64) -> PathBuf {
+    let link = fs::read_link(node(dev)).unwrap_or_default();
+    match link.file_name() {
+        Some(name) => Path::new("/dev").join(name.to_string_lossy().replace('!', "/")),
+        None => PathBuf::from(format!("block device {}:{}", libc::major(dev), libc::minor(dev))),
+    }
+}
+
+/// Every block device of the system, disks and partitions.
+pub(super) fn all_devices() -> Vec<u64> {
+    numbers_in(Path::new("/sys/class/block"))
+}
+
+/// The names of what holds a device as a part of itself: dm, md, bcache.
+pub(super) fn holders_of(dev: u64) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(node(dev).join("holders")) else { return Vec::new() };
+    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Whether it is a loop device with a backing file.
+pub(super) fn is_attached_loop(dev: u64) -> bool {
+    backing_path(&node(dev).join("loop")).is_some()
+}
+
+/// The devices of all mounted btrfs: mountinfo names one of each at most, and none by its number.
+pub(super) fn btrfs_devices() -> Vec<u64> {
+    let Ok(entries) = fs::read_dir("/sys/fs/btrfs") else { return Vec::new() };
+    entries.flatten().flat_map(|entry| numbers_in(&entry.path().join("devices"))).collect()
+}
+
+/// The numbers of the devices whose directories `path` lists.
+fn numbers_in(path: &Path) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let mut numbers: Vec<_> = entries.flatten().filter_map(|entry| read_dev(&entry.path().join("dev"))).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+fn read_dev(path: &Path) -> Option<u64> {
+    parse_dev(&fs::read_to_string(path).ok()?)
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Disk, first byte and bytes of a partition.
+fn partition(dev: u64) -> Option<(u64, u64, u64)> {
+    let node = node(dev);
+    number(&node.join("partition"))?;
+    let disk = read_dev(&node.join("../dev"))?;
+    let start = number(&node.join("start"))?.checked_mul(SECTOR_SIZE)?;
+    let size = number(&node.join("size"))?.checked_mul(SECTOR_SIZE)?;
+    Some((disk, start, size))
+}
+
+/// The path of a loop's backing file, `None` while none is attached.
+fn backing_path(group: &Path) -> Option<PathBuf> {
+    let mut text = fs::read(group.join("backing_file")).ok()?;
+    if text.last() == Some(&b'\n') {
+        text.pop();
+    }
+    (!text.is_empty()).then(|| PathBuf::from(std::ffi::OsString::from_vec(text)))
+}
+
+/// The file by its name, where its file system may never answer.
+fn named(path: &Path, mounts: &Mounts) -> Option<Place> {
+    let mount = mounts.holding(path).filter(|mount| mount.is_remote())?;
+    Some(Place::Named { dev: mount.dev, path: mount.inside(path) })
+}
+
+/// The file by a look at its path, where no file system on the way may block.
+fn look(path: &Path, mounts: &Mounts) -> Option<Backing> {
+    if path.as_os_str().as_bytes().ends_with(DELETED) {
+        return None;
+    }
+    find(path, mounts)
+}
+
+/// What a path leads to, unless looking could block.
+pub(super) fn find(path: &Path, mounts: &Mounts) -> Option<Backing> {
+    if !path.is_absolute() || mounts.may_block(path) {
+        return None;
+    }
+    let meta = fs::metadata(path).ok()?;
+    if meta.file_type().is_block_device() {
+        return Some(Backing::Block(meta.rdev()));
+    }
+    meta.is_file().then(|| Backing::File(Place::File { dev: meta.dev(), ino: meta.ino() }))
+}
+
+fn backing_of(info: &sys::LoopInfo) -> Backing {
+    match info.rdevice {
+        0 => Backing::File(Place::File { dev: info.device, ino: info.inode }),
+        dev => Backing::Block(dev),
+    }
+}
+
+/// A device by its number, read-only: to be asked, not read.
+fn open_node(dev: u64) -> Option<File> {
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK).open(device_path(dev)).ok()?;
+    let meta = file.metadata().ok()?;
+    (meta.file_type().is_block_device() && meta.rdev() == dev).then_some(file)
+}
