@@ -9,20 +9,24 @@
 //!    number;
 //! 2. [`Holders`] refuses what the kernel does not see: bytes that are in use under another name, or through a loop
 //!    device;
-//! 3. [`resolve`] follows a region down to the disks and files it really reaches, as [`Extent`]s.
+//! 3. [`resolve`] follows a region down to the disks and files it really reaches, as [`Extent`]s;
+//! 4. [`overlap_within`] compares a job with itself, and [`Claims`] with all other jobs.
 //!
 //! Who owns what: a `Device` owns its descriptor and closes it when the last `Arc` goes; with it goes the `O_EXCL`
-//! hold.
+//! hold. A [`Claim`] owns its entries in the table of claims and takes them out when it is dropped.
 
+mod claims;
 mod device;
 mod extent;
 mod holders;
+mod intervals;
 mod mounts;
 mod open;
 mod sys;
 mod table;
 mod topology;
 
+pub use claims::{Claim, Claims, Conflict, overlap_within};
 pub use device::{Device, Target};
 pub use extent::{Extent, Place, resolve};
 pub use holders::{Holder, HolderKind, Holders, in_use};
