@@ -26,6 +26,9 @@ mod progress;
 mod ranges;
 mod registry;
 mod run;
+// Not wired yet.
+#[allow(dead_code)]
+mod store;
 mod view;
 
 pub use config::Config;

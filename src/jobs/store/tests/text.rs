@@ -1,0 +1,154 @@
+//! Records as text.
+
+use proptest::prelude::*;
+
+use super::format::{parse, print};
+use super::seal::{Flaw, seal, unseal};
+use super::*;
+
+fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
+    proptest::collection::vec((any::<u64>(), any::<u32>()), 0..4).prop_map(|list| {
+        list.into_iter().map(|(start, count)| (start, start.saturating_add(u64::from(count)))).collect()
+    })
+}
+
+fn sector() -> impl Strategy<Value = Sector> {
+    (0..=Sector::MAX.get()).prop_map(|number| Sector::new(number).unwrap())
+}
+
+fn side() -> impl Strategy<Value = Side> {
+    let first_error = proptest::option::of((any::<i32>(), sector()));
+    (any::<String>(), ranges(), any::<u64>(), first_error, any::<bool>(), any::<u64>()).prop_map(
+        |(identity, durable, errors, first_error, failed, copied)| Side {
+            identity,
+            durable,
+            errors,
+            first_error,
+            failed,
+            copied,
+        },
+    )
+}
+
+fn bad() -> impl Strategy<Value = BadRange> {
+    (proptest::option::of(any::<usize>()), sector(), sector(), any::<i32>())
+        .prop_filter("within the positions there are", |(_, at, count, _)| at.checked_add(*count).is_some())
+        .prop_map(|(dest, sector, count, errno)| BadRange { dest, sector, count, errno })
+}
+
+fn any_record() -> impl Strategy<Value = Record> {
+    let time = || (0..1_u64 << 40, 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos));
+    let text = || proptest::option::of(any::<String>());
+    let head = (any::<u64>(), time(), any::<Vec<u8>>(), 0..State::ALL.len(), text(), text(), any::<(bool, bool)>());
+    let figures = (any::<(u64, u64, u64, u64)>(), time());
+    let sides = (proptest::option::of(side()), proptest::collection::vec(side(), 0..4));
+    let bad = (proptest::collection::vec(bad(), 0..4), ranges());
+    (head, figures, sides, bad).prop_map(|(head, figures, (source, dests), (bad, unreadable))| {
+        let (id, created, spec, state, error, digest, (read_err, verified)) = head;
+        let ((write_err, total, bad_bytes, final_speed), elapsed) = figures;
+        let (created, state) = (UNIX_EPOCH + created, State::ALL[state]);
+        Record {
+            id,
+            created,
+            spec,
+            state,
+            error,
+            read_err,
+            write_err,
+            total,
+            bad_bytes,
+            elapsed,
+            final_speed,
+            digest,
+            verified,
+            source,
+            dests,
+            bad,
+            unreadable,
+        }
+    })
+}
+
+proptest! {
+    /// `parse(print(x)) == x`, in lines that any editor shows.
+    #[test]
+    fn parsing_undoes_printing(record in any_record()) {
+        let text = print(&record);
+        prop_assert!(text.iter().all(|byte| *byte == b'\n' || (b' '..=b'~').contains(byte)));
+        prop_assert_eq!(parse(&text), Ok(record));
+    }
+
+    /// Any lines under a seal that fits are a record or a flaw.
+    #[test]
+    fn nothing_panics_the_parser(lines in proptest::collection::vec("[a-z.0-9]{1,8} [ -~]{0,20}\n", 0..30)) {
+        let _ = parse(&seal("job", &lines.concat()));
+        let own = String::from_utf8(print(&record(1, 1))).unwrap();
+        let kept = own.split_inclusive('\n').skip(1).take(lines.len());
+        let body: String = kept.chain(lines.iter().map(String::as_str)).collect();
+        let _ = parse(&seal("job", &body));
+    }
+}
+
+#[test]
+fn the_text_is_the_documented_one() {
+    let text = String::from_utf8(print(&Record { dests: Vec::new(), ..record(7, 3) })).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let head = [
+        "kcopyfs job 1",
+        "id 7",
+        "created 1763612345.678000000",
+        "state flushing",
+        r"spec copy from=/dev/sda,0,4096 to='/srv/a b\xff\x5c',0,4096",
+        "total 3",
+        "read_err 1",
+        "write_err 0x8000000000000001",
+        "bad_bytes 4096",
+        "elapsed 1.234567890",
+        "final_speed 5000000",
+        "verified 1",
+        "digest sha256:00ff",
+        "error write /dev/sdb: EIO in the 8 sectors from 1008",
+        "source.identity ",
+        "source.durable ",
+        "source.errors 0",
+        "source.failed 0",
+        "source.copied 0",
+        "dests 0",
+        "bad -:8+8:5",
+        "unreadable 8+8",
+    ];
+    assert_eq!(lines[..head.len()], head);
+    assert!(lines[head.len()].starts_with("sum ") && lines.len() == head.len() + 1);
+}
+
+#[test]
+fn every_cut_and_every_flip_of_a_record_is_found() {
+    let text = print(&record(7, 3));
+    for length in 0..text.len() {
+        assert!(matches!(parse(&text[..length]), Err(Flaw::Damaged(_))), "cut to {length}");
+    }
+    for at in 0..text.len() {
+        for flip in 1..=255 {
+            let mut flipped = text.clone();
+            flipped[at] ^= flip;
+            assert!(matches!(parse(&flipped), Err(Flaw::Damaged(_))), "byte {at} flipped by {flip:#x}");
+        }
+    }
+}
+
+#[test]
+fn keys_of_later_versions_are_passed_over_and_missing_ones_are_not() {
+    let text = print(&record(7, 3));
+    let body = unseal("job", &text).unwrap();
+    let longer = format!("{body}priority 5\ndest.0.zone 7\n");
+    assert_eq!(parse(&seal("job", &longer)), Ok(record(7, 3)));
+
+    let optional = ["error", "digest", "dest.0.first_error", "dest.1.first_error", "source.identity"];
+    for line in body.lines() {
+        let key = line.split_once(' ').unwrap().0;
+        let without = body.replacen(&format!("{line}\n"), "", 1);
+        assert_eq!(parse(&seal("job", &without)).is_ok(), optional.contains(&key), "without `{key}`");
+    }
+    let twice = format!("{body}id 8\n");
+    assert!(matches!(parse(&seal("job", &twice)), Err(Flaw::Damaged(_))));
+}
