@@ -1,0 +1,111 @@
+//! The system calls by which a device is recognised. Nothing is decided here.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+
+/// `LOOP_GET_STATUS64` of linux/loop.h.
+const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
+/// `FS_IOC_GETVERSION` and `FS_IOC_GETFSUUID` of linux/fs.h; the latter is there since Linux 6.9.
+const FS_IOC_GETVERSION: libc::Ioctl = 0x8008_7601;
+const FS_IOC_GETFSUUID: libc::Ioctl = 0x8011_1500;
+
+/// What a loop device is over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LoopStatus {
+    /// `st_dev` of the file.
+    pub(super) device: u64,
+    /// `st_ino` of the file.
+    pub(super) inode: u64,
+    /// Where in the file it begins, in bytes.
+    pub(super) offset: u64,
+    /// How much of the file it is, in bytes; 0 for the rest.
+    pub(super) size_limit: u64,
+}
+
+/// `struct loop_info64` of linux/loop.h.
+#[repr(C)]
+struct LoopInfo64 {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    numbers_and_flags: [u32; 4],
+    names_and_key: [u8; 160],
+    init: [u64; 2],
+}
+
+/// `struct fsuuid2` of linux/fs.h.
+#[repr(C)]
+struct FsUuid2 {
+    length: u8,
+    uuid: [u8; 16],
+}
+
+/// What a loop device, or the one of a partition, is over.
+pub(super) fn loop_status(file: &File) -> io::Result<LoopStatus> {
+    let mut info = MaybeUninit::<LoopInfo64>::zeroed();
+    // SAFETY: LOOP_GET_STATUS64 writes one loop_info64 through the pointer, which lives until the call is back.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), LOOP_GET_STATUS64, info.as_mut_ptr()) })?;
+    // SAFETY: it is plain numbers, all bytes of which were set to zero above.
+    let info = unsafe { info.assume_init() };
+    Ok(LoopStatus { device: info.device, inode: info.inode, offset: info.offset, size_limit: info.size_limit })
+}
+
+/// The number that tells a file from an earlier one with the same inode.
+pub(super) fn generation(file: &File) -> io::Result<libc::c_int> {
+    // The kernel writes an int; the long of the definition is room enough for either.
+    let mut number: [libc::c_int; 2] = [0; 2];
+    // SAFETY: FS_IOC_GETVERSION writes at most one long through the pointer, which lives until the call is back.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETVERSION, number.as_mut_ptr()) })?;
+    Ok(number[0])
+}
+
+/// The UUID of the file system that a file is on.
+pub(super) fn file_system_uuid(file: &File) -> io::Result<Vec<u8>> {
+    let mut answer = FsUuid2 { length: 0, uuid: [0; 16] };
+    // SAFETY: FS_IOC_GETFSUUID writes one fsuuid2 through the pointer, which lives until the call is back.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETFSUUID, &raw mut answer) })?;
+    let uuid = answer.uuid.get(..usize::from(answer.length)).unwrap_or_default();
+    if uuid.iter().all(|byte| *byte == 0) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    Ok(uuid.to_vec())
+}
+
+/// The magic number and the id of the file system that a file is on.
+// Their widths differ between machines.
+#[allow(clippy::unnecessary_cast)]
+pub(super) fn file_system(file: &File) -> io::Result<(i64, u64)> {
+    let mut stat = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: it writes one statfs through the pointer, which lives until the call is back.
+    check(unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) })?;
+    // SAFETY: it is plain numbers, all bytes of which were set to zero above.
+    let magic = unsafe { stat.assume_init() }.f_type;
+    let mut stat = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: it writes one statvfs through the pointer, which lives until the call is back.
+    check(unsafe { libc::fstatvfs(file.as_raw_fd(), stat.as_mut_ptr()) })?;
+    // SAFETY: it is plain numbers, all bytes of which were set to zero above.
+    let id = unsafe { stat.assume_init() }.f_fsid;
+    Ok((magic as i64, id as u64))
+}
+
+/// The number of the mount that a file was opened by, which no other mount gets until the machine restarts. `None` before
+/// Linux 6.8.
+pub(super) fn mount_id(file: &File) -> Option<u64> {
+    let mut stat = MaybeUninit::<libc::statx>::zeroed();
+    let wanted = libc::STATX_MNT_ID_UNIQUE;
+    // SAFETY: the path is an empty C string and the buffer has room for one statx; both live until the call is back.
+    let result = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, wanted, stat.as_mut_ptr()) };
+    check(result).ok()?;
+    // SAFETY: statx is plain numbers, all bytes of which were set to zero above.
+    let stat = unsafe { stat.assume_init() };
+    (stat.stx_mask & wanted != 0).then_some(stat.stx_mnt_id)
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
