@@ -232,6 +232,71 @@ fn the_store_stays_in_the_directory_that_it_opened() {
     assert_eq!(ids(&open(&path)), [301]);
 }
 
+/// A file system of its own, unmounted when it goes.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` without root, which is a failure under `CI`.
+    fn new(options: &str) -> Option<Self> {
+        let disk = Self(tempfile::tempdir().unwrap());
+        if disk.mount(&["-t", "tmpfs", "-o", options, "none"]) {
+            return Some(disk);
+        }
+        assert!(std::env::var_os("CI").is_none(), "mount(8) failed: run as root");
+        eprintln!("SKIPPED: mount(8) failed: run as root");
+        None
+    }
+
+    fn mount(&self, words: &[&str]) -> bool {
+        let mut command = std::process::Command::new("mount");
+        command.args(words).arg(self.0.path()).stderr(std::process::Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn needs_root_a_full_disk_refuses_and_recovers() {
+    for options in ["size=64k,mode=700", "nr_inodes=8,mode=700"] {
+        let Some(disk) = SmallDisk::new(options) else { return };
+        let path = disk.0.path();
+        open(path).store.save(&[record(1, 1)]).unwrap();
+        let ballast = |number: usize| path.join(format!("ballast.{number}"));
+        let full = (0..100).take_while(|number| fs::write(ballast(*number), [1; 4096]).is_ok()).count();
+
+        let opened = open(path);
+        let error = opened.store.save(&[record(1, 2), record(2, 1), record(3, 1)]).unwrap_err();
+        assert_eq!(error.errno(), libc::ENOSPC, "{error}");
+        assert!(error.to_string().contains(".tmp: No space left on device"), "{error}");
+        (0..=full).for_each(|number| drop(fs::remove_file(ballast(number))));
+        opened.store.save(&[record(4, 1)]).unwrap();
+        drop(opened);
+        let opened = open(path);
+        assert_eq!(opened.records, [record(1, 1), record(4, 1)]);
+    }
+}
+
+#[test]
+fn needs_root_a_read_only_disk_is_opened_and_refuses_to_save() {
+    let Some(disk) = SmallDisk::new("size=1m,mode=700") else { return };
+    let path = disk.0.path();
+    open(path).store.save(&[record(1, 1)]).unwrap();
+    assert!(disk.mount(&["-o", "remount,ro"]));
+    let opened = open(path);
+    assert_eq!(ids(&opened), [1]);
+    assert_eq!(opened.store.save(&[record(2, 1)]).unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert_eq!(opened.store.remove(1).unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert!(disk.mount(&["-o", "remount,rw"]));
+    opened.store.save(&[record(3, 1)]).unwrap();
+    drop(opened);
+    assert_eq!(ids(&open(path)), [1, 3]);
+}
+
 /// `cargo test -- --ignored --nocapture cost_of` prints what the disk here takes.
 #[test]
 #[ignore = "a measurement"]
