@@ -393,13 +393,13 @@ impl Drop for PageList {
 struct PageMap {
     used: Vec<bool>,
     free: u32,
-    /// Where the next search begins.
-    hint: u32,
+    /// No page before it is free.
+    lowest: u32,
 }
 
 impl PageMap {
     fn new(pages: u32) -> Self {
-        Self { used: vec![false; pages as usize], free: pages, hint: 0 }
+        Self { used: vec![false; pages as usize], free: pages, lowest: 0 }
     }
 
     fn put(&mut self, runs: &[Range<u32>]) -> u32 {
@@ -409,7 +409,7 @@ impl PageMap {
                 assert!(std::mem::take(page), "a page comes back that is free");
                 count += 1;
             }
-            self.hint = run.start;
+            self.lowest = self.lowest.min(run.start);
         }
         self.free += count;
         count
@@ -426,17 +426,19 @@ impl PageMap {
         };
         for run in runs.as_slice() {
             self.used[run.start as usize..run.end as usize].fill(true);
+            if run.start == self.lowest {
+                self.lowest = run.end;
+            }
         }
         runs
     }
 
-    /// A run of `count` free pages at a multiple of `count`, the last one given back first, inside one chunk.
+    /// A run of `count` free pages at a multiple of `count`, inside one chunk. The lowest: so the same few pages go
+    /// round, and stay in the processor's caches, however large the pool.
     fn run_of(&self, count: u32) -> Option<Range<u32>> {
         let pages = u32::try_from(self.used.len()).unwrap_or(u32::MAX);
         let step = count.next_power_of_two().min(CHUNK_PAGES);
-        let places = pages / step;
-        let first = self.hint / step;
-        (0..places).map(|turn| (first + turn) % places * step).find_map(|start| {
+        (self.lowest / step..pages / step).map(|place| place * step).find_map(|start| {
             let run = start..start + count;
             let free = !self.used.get(run.start as usize..run.end as usize)?.contains(&true);
             (free && count <= step).then_some(run)

@@ -21,6 +21,18 @@ fn a_fresh_pool_gives_single_runs() {
 }
 
 #[test]
+fn the_same_pages_go_round() {
+    let pool = PagePool::new(1024).unwrap();
+    let client = pool.reserve(1024, None).unwrap();
+    let mut lists: VecDeque<PageList> = (0..4).map(|_| client.get(128).unwrap()).collect();
+    for _ in 0..10 {
+        lists.drain(..2);
+        lists.extend((0..2).map(|_| client.get(128).unwrap()));
+        assert!(lists.iter().all(|list| matches!(&list.runs, Runs::One(run) if run.end <= 512)));
+    }
+}
+
+#[test]
 fn scattered_pages_still_make_a_list() {
     let pool = PagePool::new(128).unwrap();
     let client = pool.reserve(128, None).unwrap();
