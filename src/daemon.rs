@@ -1,5 +1,6 @@
 //! The daemon: rooms put together, served until the end.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,12 +44,15 @@ pub(crate) fn run(
     Ok(())
 }
 
+/// Who we are: the owner of our own entry in /proc.
+fn uid() -> Result<u32> {
+    let meta = std::fs::metadata("/proc/self").map_err(|error| Error::os("/proc/self", error))?;
+    Ok(meta.uid())
+}
+
 fn tree_config(options: &Options) -> Result<TreeConfig> {
-    let uid = std::os::unix::fs::MetadataExt::uid(
-        &std::fs::metadata("/proc/self").map_err(|error| Error::os("/proc/self", error))?,
-    );
     let mode = u16::try_from(options.mode).map_err(|_| Error::new(ErrorKind::Invalid, "mode= is too large"))?;
-    Ok(TreeConfig { uid, gid: options.gid, mode, allow_other: options.allow_other })
+    Ok(TreeConfig { uid: uid()?, gid: options.gid, mode, allow_other: options.allow_other })
 }
 
 fn config(options: &Options) -> Result<Config> {
@@ -67,6 +71,7 @@ fn config(options: &Options) -> Result<Config> {
             Io::Uring => BackendKind::Uring,
             Io::Threads => BackendKind::Threads,
         },
+        state: options.state.resolve(uid()?)?,
         active: count(options.active),
         keep: count(options.keep),
         max_jobs: count(options.max_jobs),

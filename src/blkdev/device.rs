@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -113,6 +114,20 @@ impl Device {
     /// The open file itself, for reading it outside the engine.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Makes a regular file at least long enough for a region that will be written whole, holes and all. Its last bytes are
+    /// written as zeros; nothing is cut off, whoever else writes to it.
+    pub fn stretch(&self, sector: Sector, count: Sector) -> Result<()> {
+        let failed = |error| Error::os(format!("stretch {}", self.path.display()), error);
+        let end = sector.bytes() + count.bytes();
+        if count.is_zero() || self.file.metadata().map_err(failed)?.len() >= end {
+            return Ok(());
+        }
+        // Through a descriptor of its own: direct I/O would ask for aligned memory.
+        let through = format!("/proc/self/fd/{}", self.raw_fd());
+        let plain = std::fs::OpenOptions::new().write(true).open(through).map_err(failed)?;
+        plain.write_all_at(&[0], end - 1).map_err(failed)
     }
 
     pub(crate) fn raw_fd(&self) -> RawFd {

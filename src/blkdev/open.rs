@@ -25,6 +25,8 @@ const SAFE_ALIGN: u32 = 4096;
 pub struct OpenDest {
     /// Make a missing regular file (mode 0600).
     pub create: bool,
+    /// Write although the device is mounted or held by another (`force=mounted`).
+    pub force: bool,
     /// Its region is aligned to this many bytes: a regular file that wants more is written without direct I/O.
     pub aligned_to: u64,
 }
@@ -42,7 +44,7 @@ pub fn open_dest(path: &Path, how: OpenDest) -> Result<Arc<Device>> {
         create(path)?;
     }
     let place = judge(path, libc::O_PATH)?;
-    let exclusive = if place.is_block() { libc::O_EXCL } else { 0 };
+    let exclusive = if place.is_block() && !how.force { libc::O_EXCL } else { 0 };
     let file = reopen(&place, OpenOptions::new().read(true).write(true), exclusive)?;
     if place.is_block() && sys::is_read_only(&file).unwrap_or(false) {
         return Err(read_only(path));

@@ -35,6 +35,7 @@ impl Devices {
         }
         for _ in 0..CLOSING_LOOKS {
             match open_dest(path, how) {
+                Ok(device) if how.force => return Ok(device),
                 Ok(device) => return Ok(self.enter(device)),
                 Err(error) if error.kind() != ErrorKind::Busy => return Err(error),
                 Err(error) => match self.shared(path) {
@@ -45,7 +46,7 @@ impl Devices {
                 },
             }
         }
-        open_dest(path, how).map(|device| self.enter(device))
+        open_dest(path, how)
     }
 
     /// Whether the last job that wrote to it has let go, and its close is under way.

@@ -1,5 +1,7 @@
 //! What the jobs of a daemon may use.
 
+use std::path::PathBuf;
+
 use crate::io::BackendKind;
 
 /// Limits and sizes; the daemon's options say them.
@@ -17,6 +19,8 @@ pub struct Config {
     pub throttle: u32,
     /// How devices are reached.
     pub backend: BackendKind,
+    /// Where jobs are kept; `None`: nowhere.
+    pub state: Option<PathBuf>,
     /// Jobs that run at once.
     pub active: usize,
     /// Ended jobs that are kept.
@@ -34,6 +38,7 @@ impl Default for Config {
             subjobs: crate::kcopyd::SUBJOBS,
             throttle: 100,
             backend: BackendKind::Auto,
+            state: None,
             active: 64,
             keep: 1000,
             max_jobs: 100_000,

@@ -1,13 +1,14 @@
-//! The verbs: pause, resume, cancel; and the stop of all.
+//! The verbs, and the stop of all.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::MutexGuard;
-
-use super::job::{Ending, Job, Life};
+use super::job::{Ending, Job, Phase};
 use super::life::{Action, act};
-use super::run::{Jobs, Shared};
+use super::plan::Plan;
+use super::ranges::RangeSet;
+use super::run::{Held, Jobs, Shared};
+use super::scribe::Entry;
 use super::view::{JobId, State, Verb};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -15,14 +16,14 @@ impl Jobs {
     /// Does what a verb says.
     ///
     /// # Errors
-    /// `NotFound`; `Invalid` or `Busy` where the job's state does not allow it; `Unsupported`.
+    /// `NotFound`; `Invalid` or `Busy` where the job's state does not allow it.
     pub fn control(&self, id: JobId, verb: Verb) -> Result<()> {
-        let job = self.job(id).ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no job {id}")))?;
+        let job = self.job(id).ok_or_else(|| Error::no_job(id))?;
         self.shared.control(&job, verb)
     }
 
-    /// Ends all I/O within `limit`, whatever the devices do: no new I/O, then a flush of what was written. Jobs that are
-    /// not quiet by then are left to their devices; the process can exit.
+    /// Ends all I/O within `limit`, whatever the devices do: no new I/O, then a checkpoint. Jobs that are not quiet by
+    /// then are left to their devices; the process can exit.
     pub fn stop(&self, limit: Duration) {
         self.shared.stop(Instant::now() + limit);
     }
@@ -40,36 +41,79 @@ impl Shared {
             }
         }
         match act(life.state, verb)? {
-            Action::Nothing => return Ok(()),
-            Action::Pause => {
-                if let Some(handle) = &life.handle {
-                    handle.pause();
-                }
-                job.change(&mut life, State::Paused, None, &self.news);
-                drop(life);
-                self.registry.lock().set_aside(job.id);
+            Action::Nothing => {
+                // Paused by the daemon, and now by the administrator too: it stays paused.
+                life.held_up &= verb != Verb::Pause;
+                return Ok(());
             }
-            Action::Resume => {
-                job.change(&mut life, State::Queued, None, &self.news);
-                drop(life);
-                self.registry.lock().enqueue(job.id);
-            }
+            Action::Pause => self.pause(job, life),
+            Action::Resume => self.requeue(job, life),
             Action::Cancel => self.cancel(job, life),
+            Action::Retry => {
+                life.progress.begin_anew();
+                life.plan = Plan::new(&job.spec, life.plan.block());
+                self.revive(job, life, Phase::Copy);
+            }
+            Action::Verify => {
+                life.progress.begin_anew();
+                self.revive(job, life, Phase::Verify);
+            }
         }
         self.news.deliver();
         self.run_next();
+        self.news.deliver();
         Ok(())
     }
 
-    fn cancel(&self, job: &Job, mut life: MutexGuard<'_, Life>) {
-        match (&life.handle, life.state) {
-            // The copy is over; the flush is the end, and it is near.
-            (_, State::Flushing) => {}
-            (Some(handle), _) => {
-                handle.cancel();
+    fn pause(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
+        if let Some(running) = &life.running {
+            running.handle.pause();
+        }
+        let idle = life.running.is_none();
+        job.change(&mut life, State::Paused, None, &self.news);
+        drop(life);
+        self.registry.lock().set_aside(job.id);
+        if idle {
+            self.scribe.record(self, job, Entry::default(), |_, _| {});
+        }
+    }
+
+    fn requeue(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
+        // Who resumes a held job has looked at its devices.
+        if life.state == State::Held {
+            life.restored = false;
+        }
+        life.waits = None;
+        life.held_up = false;
+        job.change(&mut life, State::Queued, None, &self.news);
+        drop(life);
+        self.enqueue(job, false);
+        self.scribe.record(self, job, Entry::default(), |_, _| {});
+    }
+
+    /// An ended job lives again: its devices are opened anew.
+    fn revive(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, phase: Phase) {
+        life.phase = phase;
+        life.compared = RangeSet::new();
+        life.narrowing.clear();
+        life.hashing = job.spec.digest.filter(|_| phase == Phase::Copy).map(super::digest::Hashing::new);
+        life.digest = None;
+        life.restored = true;
+        self.registry.lock().revive(job.id);
+        job.change(&mut life, State::Queued, None, &self.news);
+        drop(life);
+        self.registry.lock().enqueue(job.id);
+    }
+
+    fn cancel(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
+        match &life.running {
+            Some(running) => {
+                running.handle.cancel();
                 life.ending = Ending::Cancelled;
             }
-            (None, _) => self.conclude(job, life, State::Cancelled),
+            // A flush is under way, and what follows it sees the end.
+            None if life.flushes > 0 => life.ending = Ending::Cancelled,
+            None => self.conclude(job, life, State::Cancelled),
         }
     }
 
@@ -78,27 +122,34 @@ impl Shared {
         self.tell_moved();
         let jobs = self.registry.lock().running();
         for job in &jobs {
-            let mut life = job.lock();
-            if let Some(handle) =
-                life.handle.as_ref().filter(|_| life.state == State::Running && life.ending == Ending::No)
-            {
-                handle.pause();
-                job.change(&mut life, State::Paused, Some("the daemon stops".to_owned()), &self.news);
+            if let Some(running) = &job.lock().running {
+                running.handle.pause();
             }
         }
-        self.news.deliver();
-        // Quiet jobs flush what they wrote; `moved` is notified after each.
+        let pause = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+        let quiet = self.wait_until(pause, || jobs.iter().all(|job| job.lock().is_quiet()));
+        for job in &jobs {
+            let life = job.lock();
+            if life.running.is_some() && life.is_quiet() {
+                self.checkpoint(job, life, |_, _| {});
+            }
+        }
+        let durable = self.wait_until(deadline, || jobs.iter().all(|job| job.lock().flushes == 0));
+        if !(quiet && durable) {
+            log::warn!("devices did not end their I/O in time; what they still do is theirs");
+        }
+    }
+
+    /// Waits for something to become true of the jobs; `false` when it is late.
+    fn wait_until(&self, deadline: Instant, is_so: impl Fn() -> bool) -> bool {
         let mut stopping = self.stopping.lock();
-        while jobs.iter().any(|job| is_busy(job)) {
+        loop {
+            if is_so() {
+                return true;
+            }
             if self.moved.wait_until(&mut stopping, deadline).timed_out() {
-                log::warn!("devices did not end their I/O in time; what they still do is theirs");
-                return;
+                return is_so();
             }
         }
     }
-}
-
-fn is_busy(job: &Job) -> bool {
-    let life = job.lock();
-    !life.state.is_ended() && life.handle.is_some() && (!life.quiet || life.flushes > 0)
 }

@@ -1,17 +1,23 @@
 //! A job: its spec, and under one lock everything that changes.
 
-use std::time::{Instant, SystemTime};
+use std::ops::Range;
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::clients::DEFAULT;
+use super::digest::Hashing;
+use super::map::Map;
 use super::meter::{Meter, Stopwatch};
 use super::news::News;
 use super::open::Opened;
+use super::plan::{Plan, Step};
 use super::progress::Progress;
+use super::ranges::RangeSet;
 use super::view::{Brief, Change, DestView, JobId, State, View};
 use crate::kcopyd::{JobHandle, SpeedLimit};
-use crate::spec::Spec;
+use crate::sector::Sector;
+use crate::spec::{Action, Spec};
 
 /// A job.
 #[derive(Debug)]
@@ -21,30 +27,17 @@ pub(super) struct Job {
     pub(super) spec: Spec,
     /// Its own limit of speed.
     pub(super) speed_max: SpeedLimit,
+    pub(super) created: SystemTime,
     life: Mutex<Life>,
 }
 
-/// What changes in a job's life.
-///
-/// # Invariants
-/// `opened` is there until the job has ended, and goes before the change to an ended state is posted. `handle` is there
-/// once the job was given to the engine.
-#[derive(Debug)]
-pub(super) struct Life {
-    pub(super) state: State,
-    pub(super) progress: Progress,
-    pub(super) opened: Option<Opened>,
-    pub(super) handle: Option<JobHandle>,
-    pub(super) ending: Ending,
-    /// Nothing of it is in flight.
-    pub(super) quiet: bool,
-    /// Flushes under way.
-    pub(super) flushes: u32,
-    pub(super) meter: Meter,
-    pub(super) watch: Stopwatch,
-    /// Speed at the end.
-    final_speed: u64,
-    pub(super) progressed: SystemTime,
+/// What a job is doing of its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Copies, or writes zeros.
+    Copy,
+    /// Reads back and compares.
+    Verify,
 }
 
 /// Whether the end has begun, from which no verb brings the job back.
@@ -54,28 +47,88 @@ pub(super) enum Ending {
     No,
     /// It was cancelled and waits for the I/O in flight.
     Cancelled,
-    /// Its devices are being closed.
+    /// Its end is being recorded, and its devices are being closed.
     Closing,
 }
 
+/// A step under way.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) step: Step,
+    pub(super) handle: JobHandle,
+    /// It is paused and nothing of it is in flight.
+    pub(super) quiet: bool,
+}
+
+/// What changes in a job's life.
+///
+/// # Invariants
+/// `opened` is there while the job runs, and goes before a change to an ended state is posted. `running` is there while
+/// the engine has a step of the job.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) state: State,
+    pub(super) phase: Phase,
+    pub(super) progress: Progress,
+    pub(super) plan: Plan,
+    pub(super) opened: Option<Opened>,
+    pub(super) running: Option<Running>,
+    pub(super) ending: Ending,
+    /// Flushes and records under way.
+    pub(super) flushes: u32,
+    /// What has been compared.
+    pub(super) compared: RangeSet,
+    /// Pieces that were different, to be narrowed down.
+    pub(super) narrowing: Vec<Range<u64>>,
+    pub(super) hashing: Option<Hashing>,
+    pub(super) digest: Option<String>,
+    /// Of the source, where there is one, and of the destinations: what each was recognised by. Empty: not looked at.
+    pub(super) identities: Vec<Option<String>>,
+    /// It comes from a record, and its devices must be recognised before it goes on.
+    pub(super) restored: bool,
+    /// Why it waits, where nothing has gone wrong with it.
+    pub(super) waits: Option<String>,
+    /// The daemon paused it by itself, and will have it go on.
+    pub(super) held_up: bool,
+    pub(super) meter: Meter,
+    pub(super) watch: Stopwatch,
+    pub(super) final_speed: u64,
+    pub(super) progressed: SystemTime,
+}
+
 impl Job {
-    pub(super) fn new(id: JobId, spec: Spec, opened: Opened) -> Self {
-        let progress = Progress::new(&spec, opened.count());
+    /// A job of `count` sectors on devices whose coarsest block has `block` sectors.
+    pub(super) fn new(id: JobId, spec: Spec, count: Sector, block: u64) -> Self {
         let life = Life {
             state: State::Queued,
-            progress,
-            opened: Some(opened),
-            handle: None,
+            phase: if spec.action == Action::Verify { Phase::Verify } else { Phase::Copy },
+            progress: Progress::new(&spec, count),
+            plan: Plan::new(&spec, block),
+            opened: None,
+            running: None,
             ending: Ending::No,
-            quiet: true,
             flushes: 0,
+            compared: RangeSet::new(),
+            narrowing: Vec::new(),
+            hashing: spec.digest.map(Hashing::new),
+            digest: None,
+            identities: Vec::new(),
+            restored: false,
+            waits: None,
+            held_up: false,
             meter: Meter::default(),
             watch: Stopwatch::default(),
             final_speed: 0,
             progressed: SystemTime::now(),
         };
         let speed_max = SpeedLimit::new(spec.speed_max);
-        Self { id, spec, speed_max, life: Mutex::new(life) }
+        Self { id, spec, speed_max, created: SystemTime::now(), life: Mutex::new(life) }
+    }
+
+    /// The same, made at another time.
+    pub(super) fn made_at(self, created: SystemTime) -> Self {
+        self.lock().progressed = created;
+        Self { created, ..self }
     }
 
     pub(super) fn client_name(&self) -> &str {
@@ -93,9 +146,9 @@ impl Job {
         match new {
             State::Running => {
                 life.watch.start(now);
-                life.meter.start(now, life.progress.copied);
+                life.meter.start(now, life.progress.copied());
             }
-            State::Flushing | State::Verifying => {}
+            State::Flushing | State::Verifying => life.watch.start(now),
             _ => life.watch.stop(now),
         }
         news.post(Change { time: SystemTime::now(), id: self.id, old: Some(old), new, reason });
@@ -105,27 +158,36 @@ impl Job {
         let life = self.lock();
         Brief {
             state: life.state,
-            copied: life.progress.copied,
+            copied: life.progress.copied(),
             progressed: life.progressed,
             dests: self.spec.to.len(),
             has_source: self.spec.from.is_some(),
         }
     }
 
+    /// The map of a destination; jobs without a source have none.
+    pub(super) fn map(&self, index: usize) -> Option<String> {
+        let (from, to) = (self.spec.from.as_ref()?, self.spec.to.get(index)?);
+        let life = self.lock();
+        let progress = &life.progress;
+        let (durable, unreadable) = (&progress.dests[index].durable, &progress.unreadable);
+        Some(Map { from, to, total: progress.total, durable, unreadable }.text())
+    }
+
     pub(super) fn view(&self) -> View {
         let life = self.lock();
         let now = Instant::now();
         let progress = &life.progress;
+        let (total, copied) = (progress.total_bytes(), progress.copied());
         let speed = life.speed(now);
-        let left = progress.total.saturating_sub(progress.copied);
         let eta = (life.state == State::Running && life.ending == Ending::No && speed > 0)
-            .then(|| std::time::Duration::from_micros(left.saturating_mul(1_000_000) / speed));
+            .then(|| Duration::from_micros(total.saturating_sub(copied).saturating_mul(1_000_000) / speed));
         let dests = self.spec.to.iter().enumerate().map(|(index, to)| {
             let dest = &progress.dests[index];
             DestView {
                 state: progress.dest_state(index, life.state.is_ended()),
-                copied: dest.copied,
-                durable: dest.durable,
+                copied: dest.taken.bytes(),
+                durable: dest.durable.bytes(),
                 errors: dest.errors,
                 first_error: dest.first_error,
                 path: to.path.clone(),
@@ -136,17 +198,17 @@ impl Job {
             state: life.state,
             read_err: progress.read_err,
             write_err: progress.write_err.bits(),
-            total: progress.total,
-            copied: progress.copied,
+            total,
+            copied,
             durable: progress.durable,
             speed,
             eta,
             elapsed: life.watch.elapsed(now),
-            stalled: life.handle.as_ref().map_or(std::time::Duration::ZERO, JobHandle::stalled),
-            bad_bytes: progress.bad_bytes,
+            stalled: life.running.as_ref().map_or(Duration::ZERO, |running| running.handle.stalled()),
+            bad_bytes: progress.unreadable.bytes(),
             client: self.client_name().to_owned(),
             name: self.spec.name.clone(),
-            digest: None,
+            digest: life.digest.clone(),
             error: life.why(),
             source: self.spec.from.as_ref().map(|from| from.path.clone()),
             dests: dests.collect(),
@@ -159,7 +221,7 @@ impl Life {
     /// Bytes per second: of the last five seconds while it runs, of the last of them when it has ended.
     fn speed(&self, now: Instant) -> u64 {
         match self.state {
-            State::Running => self.meter.speed(now, self.progress.copied),
+            State::Running => self.meter.speed(now, self.progress.copied()),
             State::Flushing | State::Verifying => self.final_speed,
             state if state.is_ended() => self.final_speed,
             _ => 0,
@@ -168,13 +230,43 @@ impl Life {
 
     /// The last piece has ended.
     pub(super) fn keep_speed(&mut self) {
-        self.final_speed = self.meter.speed(Instant::now(), self.progress.copied);
+        self.final_speed = self.meter.speed(Instant::now(), self.progress.copied());
     }
 
     fn why(&self) -> Option<String> {
         match self.ending {
             Ending::Cancelled => Some("cancelled; waits for the I/O in flight".to_owned()),
-            Ending::No | Ending::Closing => self.progress.error.clone(),
+            Ending::No | Ending::Closing => self.waits.clone().or_else(|| self.progress.error.clone()),
         }
+    }
+
+    /// Whether the engine has nothing of it in flight, and no flush is under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.flushes == 0 && self.running.as_ref().is_none_or(|running| running.quiet)
+    }
+
+    /// The next step of the work; `None` when this phase is over.
+    pub(super) fn next_step(&mut self, spec: &Spec) -> Option<Step> {
+        if self.phase == Phase::Verify {
+            if let Some(range) = self.narrowing.pop() {
+                return Some(Step::Compare { range, dests: self.progress.live() });
+            }
+            return self.plan.next_compare(&self.progress, &self.compared);
+        }
+        let step = self.plan.next(spec, &mut self.progress);
+        let Some(hashing) = &mut self.hashing else { return step };
+        // What lies before the step was copied by an earlier run of the daemon, or could not be read.
+        let due = step.as_ref().map_or(self.progress.total, |step| step.range().start);
+        while hashing.at() < due && !self.plan.fatal {
+            let gap = self.progress.unreadable.gaps(hashing.at()..due).iter().next();
+            match gap {
+                Some(range) if range.start == hashing.at() => {
+                    self.plan.put_back();
+                    return Some(Step::Compare { range, dests: crate::dm_io::ErrorBits::NONE });
+                }
+                gap => hashing.see_zeros(&(hashing.at()..gap.map_or(due, |range| range.start))),
+            }
+        }
+        step
     }
 }

@@ -1,4 +1,5 @@
-//! The thread that makes running jobs durable every few seconds. While nothing runs it sleeps without a timeout.
+//! The thread that makes running jobs durable every few seconds, and tries again what waits for a device. While nothing
+//! runs or waits it sleeps without a timeout.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -9,6 +10,8 @@ use crate::error::{Error, Result};
 
 /// Between two checkpoints of a running job.
 const PERIOD: Duration = Duration::from_secs(5);
+/// Between two looks at a device that is busy.
+const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) fn spawn(shared: &Arc<Shared>) -> Result<()> {
     let shared = Arc::downgrade(shared);
@@ -20,28 +23,48 @@ pub(super) fn spawn(shared: &Arc<Shared>) -> Result<()> {
 }
 
 fn keep(shared: &Weak<Shared>) {
+    let mut due: Option<Instant> = None;
     while let Some(shared) = Weak::upgrade(shared) {
         let mut stopping = shared.stopping.lock();
-        while !*stopping && !shared.registry.lock().is_any_running() {
-            shared.moved.wait(&mut stopping);
-        }
-        let due = Instant::now() + PERIOD;
-        while !*stopping && !shared.moved.wait_until(&mut stopping, due).timed_out() {}
+        let registry = shared.registry.lock();
+        let (runs, blocked) = (registry.is_any_running(), registry.is_any_blocked());
+        drop(registry);
+        let now = Instant::now();
+        due = runs.then(|| due.unwrap_or(now + PERIOD));
+        let until = match (due, blocked) {
+            (due, true) => Some(due.unwrap_or(now + LOOK).min(now + LOOK)),
+            (due, false) => due,
+        };
         if *stopping {
             return;
         }
+        let timed_out = until.is_some_and(|until| shared.moved.wait_until(&mut stopping, until).timed_out());
+        if until.is_none() {
+            shared.moved.wait(&mut stopping);
+        }
         drop(stopping);
-        checkpoint(&shared);
+        if !timed_out {
+            continue;
+        }
+        if due.is_some_and(|due| Instant::now() >= due) {
+            due = None;
+            checkpoint(&shared);
+        }
+        if blocked {
+            shared.registry.lock().unblock();
+            shared.run_next();
+        }
     }
 }
 
-/// Flushes what running jobs have written.
+/// Makes durable what running jobs have written.
 fn checkpoint(shared: &Arc<Shared>) {
     let jobs = shared.registry.lock().running();
     for job in jobs {
         let life = job.lock();
-        if life.state == State::Running && life.flushes == 0 && life.progress.copied > life.progress.durable {
-            shared.flush(&job, life, |_, _| {});
+        let behind = life.progress.dests.iter().any(|dest| dest.taken != dest.durable);
+        if life.state == State::Running && life.flushes == 0 && behind && life.opened.is_some() {
+            shared.checkpoint(&job, life, |_, _| {});
         }
     }
 }

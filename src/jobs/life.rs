@@ -14,6 +14,10 @@ pub(super) enum Action {
     Resume,
     /// It ends.
     Cancel,
+    /// It lives again, and does what is not yet durable.
+    Retry,
+    /// It lives again, and its destinations are compared.
+    Verify,
 }
 
 /// The table of states and verbs.
@@ -21,9 +25,13 @@ pub(super) fn act(state: State, verb: Verb) -> Result<Action> {
     let word = verb.as_str();
     let refuse = |kind, why: &str| Err(Error::new(kind, format!("{word}: the job {why}")));
     match (verb, state) {
-        (Verb::Retry | Verb::Verify, _) => {
-            Err(Error::new(ErrorKind::Unsupported, format!("`{word}` is not supported by this version")))
+        (Verb::Retry, State::Degraded | State::Failed | State::Cancelled) => Ok(Action::Retry),
+        (Verb::Retry, State::Done) => refuse(ErrorKind::Invalid, "is done: nothing is missing"),
+        (Verb::Verify, State::Degraded | State::Done) => Ok(Action::Verify),
+        (Verb::Verify, State::Failed | State::Cancelled) => {
+            refuse(ErrorKind::Invalid, "did not go to its end: `retry` it first")
         }
+        (Verb::Retry | Verb::Verify, _) => refuse(ErrorKind::Busy, "has not ended"),
         (_, state) if state.is_ended() => {
             refuse(ErrorKind::Invalid, &format!("has ended ({}); its spec can be run again", state.as_str()))
         }
@@ -73,23 +81,24 @@ mod tests {
     #[test]
     fn every_verb_has_an_answer_in_every_state() {
         use State::{Cancelled, Degraded, Done, Failed, Flushing, Held, Paused, Queued, Running, Verifying};
-        let rows: [(State, [std::result::Result<Action, i32>; 3]); 10] = [
-            (Queued, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel)]),
-            (Running, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel)]),
-            (Paused, [Ok(Action::Nothing), Ok(Action::Resume), Ok(Action::Cancel)]),
-            (Flushing, [Err(libc::EBUSY), Ok(Action::Nothing), Ok(Action::Cancel)]),
-            (Verifying, [Err(libc::EBUSY), Ok(Action::Nothing), Ok(Action::Cancel)]),
-            (Done, [Err(libc::EINVAL); 3]),
-            (Degraded, [Err(libc::EINVAL); 3]),
-            (Failed, [Err(libc::EINVAL); 3]),
-            (Cancelled, [Err(libc::EINVAL); 3]),
-            (Held, [Err(libc::EINVAL), Ok(Action::Resume), Ok(Action::Cancel)]),
+        const BUSY: std::result::Result<Action, i32> = Err(libc::EBUSY);
+        const INVALID: std::result::Result<Action, i32> = Err(libc::EINVAL);
+        let rows: [(State, [std::result::Result<Action, i32>; 5]); 10] = [
+            (Queued, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY]),
+            (Running, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY]),
+            (Paused, [Ok(Action::Nothing), Ok(Action::Resume), Ok(Action::Cancel), BUSY, BUSY]),
+            (Flushing, [Err(libc::EBUSY), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY]),
+            (Verifying, [Err(libc::EBUSY), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY]),
+            (Done, [INVALID, INVALID, INVALID, INVALID, Ok(Action::Verify)]),
+            (Degraded, [INVALID, INVALID, INVALID, Ok(Action::Retry), Ok(Action::Verify)]),
+            (Failed, [INVALID, INVALID, INVALID, Ok(Action::Retry), INVALID]),
+            (Cancelled, [INVALID, INVALID, INVALID, Ok(Action::Retry), INVALID]),
+            (Held, [Err(libc::EINVAL), Ok(Action::Resume), Ok(Action::Cancel), BUSY, BUSY]),
         ];
         for (state, want) in rows {
-            let got =
-                [Verb::Pause, Verb::Resume, Verb::Cancel].map(|verb| act(state, verb).map_err(|error| error.errno()));
+            let verbs = [Verb::Pause, Verb::Resume, Verb::Cancel, Verb::Retry, Verb::Verify];
+            let got = verbs.map(|verb| act(state, verb).map_err(|error| error.errno()));
             assert_eq!(got, want, "{state:?}");
-            assert_eq!(act(state, Verb::Retry).unwrap_err().errno(), libc::EOPNOTSUPP);
         }
     }
 

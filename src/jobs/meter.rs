@@ -50,6 +50,11 @@ pub(super) struct Stopwatch {
 }
 
 impl Stopwatch {
+    /// One that has run so long already.
+    pub(super) fn at(before: Duration) -> Self {
+        Self { before, since: None }
+    }
+
     /// Runs from now on, if it does not already.
     pub(super) fn start(&mut self, now: Instant) {
         self.since.get_or_insert(now);

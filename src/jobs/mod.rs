@@ -12,24 +12,30 @@
 //! * A job lets go of its devices before anyone is told that it has ended.
 //! * Changes of state are told in the order in which they happened, and outside all locks.
 
+mod api;
 mod clients;
 mod config;
 mod control;
 mod counters;
+mod digest;
 mod job;
 mod keeper;
 mod life;
+mod map;
 mod meter;
 mod news;
 mod open;
+mod plan;
 mod progress;
 mod ranges;
 mod registry;
+mod restore;
 mod run;
-// Not wired yet.
-#[allow(dead_code)]
+mod scribe;
 mod store;
+mod submit;
 mod view;
+mod watch;
 
 pub use config::Config;
 pub use run::Jobs;

@@ -1,10 +1,15 @@
 //! From a spec to open regions: every check that can be made before a byte is written.
+//!
+//! In order: the client; the source; each destination, exclusively; whether a device is in use under another name; what
+//! bytes the regions really reach, and whether the job is in its own way. Whether it is in the way of other jobs is asked
+//! last, when its number is known: see [`Opened::claim`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::clients::{Clients, DEFAULT};
-use crate::blkdev::{Devices, OpenDest, open_source};
+use super::view::JobId;
+use crate::blkdev::{self, Claim, Claims, Device, Devices, Extent, Holders, OpenDest, open_source};
 use crate::dm_io::IoRegion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kcopyd::Client;
@@ -18,14 +23,47 @@ pub(super) struct Opened {
     pub(super) client: Arc<Client>,
     pub(super) from: Option<IoRegion>,
     pub(super) dests: Vec<IoRegion>,
+    reads: Vec<Extent>,
+    writes: Vec<Vec<Extent>>,
     /// Files that `create` made: they go again if the job is refused.
     made: Vec<PathBuf>,
+    /// What it may read and write, undisturbed by other jobs. Goes last: after the devices are closed.
+    claim: Option<Claim>,
+}
+
+/// What opening takes.
+pub(super) struct Opener<'a> {
+    pub(super) clients: &'a Clients,
+    pub(super) devices: &'a Devices,
 }
 
 impl Opened {
     /// The job's length.
     pub(super) fn count(&self) -> Sector {
         self.dests.first().map_or(Sector::ZERO, |dest| dest.count)
+    }
+
+    /// Sectors in the coarsest logical block of its devices.
+    pub(super) fn block(&self) -> u64 {
+        let blocks = self.dests.iter().chain(&self.from).map(|region| u64::from(region.device.logical_block()));
+        blocks.max().unwrap_or(SECTOR_SIZE) / SECTOR_SIZE
+    }
+
+    /// What its devices are recognised by: the source's first, where there is one.
+    pub(super) fn identities(&self) -> Vec<Option<String>> {
+        self.from.iter().chain(&self.dests).map(|region| blkdev::identity(&region.device)).collect()
+    }
+
+    /// Keeps other jobs from writing what it reads, and from what it writes.
+    ///
+    /// # Errors
+    /// `Busy`, naming the other job.
+    pub(super) fn claim(&mut self, claims: &Claims, owner: JobId) -> Result<()> {
+        if self.claim.is_none() {
+            let writes = self.writes.iter().flatten().cloned().collect();
+            self.claim = Some(claims.claim(owner, self.reads.clone(), writes)?);
+        }
+        Ok(())
     }
 
     /// The job is refused after all: nothing of it stays behind.
@@ -36,11 +74,19 @@ impl Opened {
             }
         }
     }
+
+    /// A sparse copy leaves parts of a file unwritten; it is made as long as it will be, so that they read as zeros.
+    pub(super) fn stretch(&self) -> Result<()> {
+        for dest in self.dests.iter().filter(|dest| dest.device.can_grow()) {
+            dest.device.stretch(dest.sector, dest.count)?;
+        }
+        Ok(())
+    }
 }
 
 /// Opens what a spec names.
-pub(super) fn open(spec: &Spec, clients: &Clients, devices: &Devices) -> std::result::Result<Opened, (Place, Error)> {
-    let client = clients.get(spec.client.as_deref().unwrap_or(DEFAULT)).map_err(|error| (Place::Line, error))?;
+pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened, (Place, Error)> {
+    let client = with.clients.get(spec.client.as_deref().unwrap_or(DEFAULT)).map_err(|error| (Place::Line, error))?;
     let from = spec.from.as_ref().map(source).transpose().map_err(|error| (Place::From, error))?;
     let count = match (&from, spec.to.first().and_then(|to| to.count)) {
         (Some(from), _) => from.count,
@@ -50,14 +96,38 @@ pub(super) fn open(spec: &Spec, clients: &Clients, devices: &Devices) -> std::re
             return Err((Place::Line, Error::new(ErrorKind::Syntax, what)));
         }
     };
-    let mut opened = Opened { client, from, dests: Vec::with_capacity(spec.to.len()), made: Vec::new() };
-    for (index, to) in spec.to.iter().enumerate() {
-        if let Err(error) = add_dest(&mut opened, to, count, spec.create, devices) {
+    let dests = Vec::with_capacity(spec.to.len());
+    let (reads, writes, made) = (Vec::new(), Vec::new(), Vec::new());
+    let mut opened = Opened { client, from, dests, reads, writes, made, claim: None };
+    match add_dests(&mut opened, spec, count, with.devices).and_then(|()| reach(&mut opened, spec)) {
+        Ok(()) => Ok(opened),
+        Err(why) => {
             opened.undo();
-            return Err((Place::To(index), error));
+            Err(why)
         }
     }
-    Ok(opened)
+}
+
+fn add_dests(
+    opened: &mut Opened,
+    spec: &Spec,
+    count: Sector,
+    devices: &Devices,
+) -> std::result::Result<(), (Place, Error)> {
+    let writes = spec.action != Action::Verify;
+    let holders =
+        if writes && !spec.force_mounted { Some(Holders::read().map_err(|error| (Place::Line, error))?) } else { None };
+    for (index, to) in spec.to.iter().enumerate() {
+        let place = |error| (Place::To(index), error);
+        let device = open_dest(opened, spec, to, count, devices).map_err(place)?;
+        device.check_region(to.sector, count, writes).map_err(place)?;
+        if let Some(holder) = holders.as_ref().map(|holders| holders.of(&device)).transpose().map_err(place)?.flatten()
+        {
+            return Err(place(holder.into()));
+        }
+        opened.dests.push(IoRegion::new(&device, to.sector, count));
+    }
+    Ok(())
 }
 
 /// The largest power of two that divides both.
@@ -78,7 +148,7 @@ fn source(spec: &RegionSpec) -> Result<IoRegion> {
 }
 
 /// The sectors from `sector` to the end.
-fn rest_of(path: &Path, device: &crate::blkdev::Device, sector: Sector) -> Result<Sector> {
+fn rest_of(path: &Path, device: &Device, sector: Sector) -> Result<Sector> {
     let shown = path.display();
     let odd = if device.can_grow() {
         let bytes = device.file().metadata().map_err(|error| Error::os(format!("the size of {shown}"), error))?.len();
@@ -99,24 +169,56 @@ fn rest_of(path: &Path, device: &crate::blkdev::Device, sector: Sector) -> Resul
     })
 }
 
-fn add_dest(opened: &mut Opened, to: &RegionSpec, count: Sector, create: bool, devices: &Devices) -> Result<()> {
+fn open_dest(
+    opened: &mut Opened,
+    spec: &Spec,
+    to: &RegionSpec,
+    count: Sector,
+    devices: &Devices,
+) -> Result<Arc<Device>> {
     let path = Path::new(&to.path);
-    let missing = create && std::fs::symlink_metadata(path).is_err();
-    let device = devices.open_dest(path, OpenDest { create, aligned_to: alignment(to.sector, count) });
+    let aligned_to = alignment(to.sector, count);
+    if spec.action == Action::Verify {
+        return open_source(path, aligned_to);
+    }
+    let missing = spec.create && std::fs::symlink_metadata(path).is_err();
+    let device = devices.open_dest(path, OpenDest { create: spec.create, force: spec.force_mounted, aligned_to });
     if missing && path.exists() {
         opened.made.push(path.to_owned());
     }
-    let device = device?;
-    device.check_region(to.sector, count, true)?;
-    let dest = IoRegion::new(&device, to.sector, count);
-    if let Some(other) = opened.dests.iter().position(|other| other.overlaps(&dest)) {
-        let what = format!("{}: overlaps destination {other}", path.display());
-        return Err(Error::new(ErrorKind::Overlap, what));
+    device.map_err(|error| name_holder(path, error))
+}
+
+/// Who holds a device that could not be opened exclusively, where that can be told.
+fn name_holder(path: &Path, error: Error) -> Error {
+    if error.kind() != ErrorKind::Busy {
+        return error;
     }
-    if opened.from.as_ref().is_some_and(|from| from.overlaps(&dest)) {
-        let what = format!("{}: overlaps the source", path.display());
-        return Err(Error::new(ErrorKind::Overlap, what));
+    let holder = open_source(path, 1).and_then(|device| blkdev::in_use(&device));
+    match holder {
+        Ok(Some(holder)) => holder.into(),
+        _ => error,
     }
-    opened.dests.push(dest);
-    Ok(())
+}
+
+/// What bytes it really reaches, by whatever names, and whether it is in its own way.
+fn reach(opened: &mut Opened, spec: &Spec) -> std::result::Result<(), (Place, Error)> {
+    let extents = |region: &IoRegion| blkdev::resolve(&region.device, region.sector, region.count);
+    if let Some(from) = &opened.from {
+        opened.reads = extents(from).map_err(|error| (Place::From, error))?;
+    }
+    let mut sides = Vec::with_capacity(opened.dests.len());
+    for (index, dest) in opened.dests.iter().enumerate() {
+        sides.push(extents(dest).map_err(|error| (Place::To(index), error))?);
+    }
+    if spec.action == Action::Verify {
+        opened.reads.extend(sides.into_iter().flatten());
+        return Ok(());
+    }
+    opened.writes = sides;
+    let Some((index, other)) = blkdev::overlap_within(&opened.reads, &opened.writes) else { return Ok(()) };
+    let with = other.map_or("the source".to_owned(), |other| format!("destination {other}"));
+    let path = Path::new(&spec.to[index].path).display();
+    let what = format!("{path}: destination {index} overlaps {with}: they reach the same sectors");
+    Err((Place::To(index), Error::new(ErrorKind::Overlap, what)))
 }

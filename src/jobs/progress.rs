@@ -1,35 +1,44 @@
-//! A job's figures, as pieces and flushes come in. Pure.
+//! A job's figures: what every destination has, what could not be read, what went wrong. Pure.
 //!
 //! # Invariants
-//! * `copied` and every `durable` only grow, and `durable <= copied <= total`.
-//! * A destination that was given up counts nothing any more.
+//! * What a destination has only grows, but for ranges that were found different and for [`Progress::begin_anew`].
+//! * `durable` of a destination is part of what it has taken.
+//! * A destination that failed counts nothing any more, unless the job goes on after errors.
 
+use std::ops::Range;
+
+use super::ranges::RangeSet;
 use super::view::{BadRange, DestState};
 use crate::dm_io::ErrorBits;
 use crate::error::errno_name;
-use crate::kcopyd::Piece;
-use crate::sector::Sector;
+use crate::sector::{SECTOR_SIZE, Sector};
 use crate::spec::{RegionSpec, Spec};
 
 /// One destination's figures.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Dest {
-    pub(super) copied: u64,
-    pub(super) durable: u64,
+    pub(super) taken: RangeSet,
+    pub(super) durable: RangeSet,
+    /// What it could not take, while the job goes on writing to it.
+    pub(super) lost: RangeSet,
     pub(super) errors: u64,
     pub(super) first_error: Option<(i32, Sector)>,
+    pub(super) mismatch: bool,
 }
 
-/// The figures of a job.
+/// The figures of a job. Ranges count sectors from the job's beginning.
 #[derive(Debug)]
 pub(super) struct Progress {
+    /// Sectors of the job.
     pub(super) total: u64,
-    pub(super) copied: u64,
+    pub(super) dests: Box<[Dest]>,
+    /// What every live destination has taken.
+    common: RangeSet,
+    /// What of that survives a power cut.
     pub(super) durable: u64,
-    pub(super) bad_bytes: u64,
+    pub(super) unreadable: RangeSet,
     pub(super) read_err: bool,
     pub(super) write_err: ErrorBits,
-    pub(super) dests: Box<[Dest]>,
     pub(super) bad: Vec<BadRange>,
     /// The first thing that went wrong, in a line that names path, sector and errno.
     pub(super) error: Option<String>,
@@ -37,27 +46,34 @@ pub(super) struct Progress {
     keeps_failed: bool,
 }
 
-/// What was copied when a flush began.
+/// What was taken when a flush began.
 #[derive(Clone, Debug)]
-pub(super) struct Mark {
-    copied: u64,
-    dests: Box<[u64]>,
-}
+pub(super) struct Mark(Box<[RangeSet]>);
 
 impl Progress {
     pub(super) fn new(spec: &Spec, count: Sector) -> Self {
         Self {
-            total: count.bytes(),
-            copied: 0,
+            total: count.get(),
+            dests: vec![Dest::default(); spec.to.len()].into_boxed_slice(),
+            common: RangeSet::new(),
             durable: 0,
-            bad_bytes: 0,
+            unreadable: RangeSet::new(),
             read_err: false,
             write_err: ErrorBits::NONE,
-            dests: vec![Dest::default(); spec.to.len()].into_boxed_slice(),
             bad: Vec::new(),
             error: None,
             keeps_failed: spec.ignore_error && !spec.write_seq,
         }
+    }
+
+    /// Bytes that every live destination has taken.
+    pub(super) fn copied(&self) -> u64 {
+        self.common.bytes()
+    }
+
+    /// Bytes of the job.
+    pub(super) fn total_bytes(&self) -> u64 {
+        self.total * SECTOR_SIZE
     }
 
     /// Destinations that take part.
@@ -66,101 +82,169 @@ impl Progress {
         if self.keeps_failed { all } else { all.without(self.write_err) }
     }
 
-    /// A piece has ended.
-    pub(super) fn piece(&mut self, spec: &Spec, piece: &Piece<'_>) {
-        let before = self.live();
-        if let (Some(errno), Some(from)) = (piece.read_error, &spec.from) {
-            self.read_err = true;
-            self.bad_bytes += piece.count.bytes();
-            self.fail("read", from, None, piece, errno);
-        }
-        for (index, errno) in piece.write_errors {
-            if before.contains(*index) {
-                self.fail("write", &spec.to[*index], Some(*index), piece, *errno);
-            }
-        }
-        if piece.read_error.is_some() {
-            return;
-        }
+    /// Those destinations have a range now.
+    pub(super) fn taken(&mut self, range: &Range<u64>, dests: ErrorBits) {
         let live = self.live();
-        let bytes = piece.count.bytes();
-        for index in piece.written.iter().filter(|index| live.contains(*index)) {
-            self.dests[index].copied += bytes;
+        for index in dests.iter().filter(|index| live.contains(*index)) {
+            self.dests[index].taken.insert(range.clone());
         }
-        if !live.is_empty() && live.without(piece.written).is_empty() {
-            self.copied += bytes;
+        if !live.is_empty() && live.without(dests).is_empty() {
+            self.common.insert(range.clone());
+        } else {
+            self.look_again();
         }
     }
 
-    fn fail(&mut self, verb: &str, region: &RegionSpec, dest: Option<usize>, piece: &Piece<'_>, errno: i32) {
-        let sector = region.sector.checked_add(piece.offset).unwrap_or(Sector::MAX);
-        self.add_bad(BadRange { dest, sector, count: piece.count, errno });
+    /// What all live destinations have, after anything but the plain case.
+    fn look_again(&mut self) {
+        self.common = self.of_live(|dest| &dest.taken);
+        self.durable = self.of_live(|dest| &dest.durable).bytes();
+    }
+
+    fn of_live(&self, set: impl Fn(&Dest) -> &RangeSet) -> RangeSet {
+        let live = self.live();
+        let mut sets = live.iter().map(|index| set(&self.dests[index]));
+        let Some(first) = sets.next() else {
+            // With nobody left the figures stay as they were.
+            return self.common.clone();
+        };
+        sets.fold(first.clone(), |all, set| all.intersection(set))
+    }
+
+    /// A range could not be read, for good.
+    pub(super) fn unreadable(&mut self, spec: &Spec, range: &Range<u64>, errno: i32) {
+        self.unreadable.insert(range.clone());
+        self.read_failed(spec, range, errno);
+    }
+
+    /// A range could not be read, and the job ends for it.
+    pub(super) fn read_failed(&mut self, spec: &Spec, range: &Range<u64>, errno: i32) {
+        self.read_err = true;
+        if let Some(from) = &spec.from {
+            self.note("read", from, None, range, errno);
+        }
+    }
+
+    /// A destination could not be written, and is given up unless the job goes on after errors.
+    pub(super) fn write_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
+        if self.live().contains(index) {
+            self.note("write", &spec.to[index], Some(index), range, errno);
+            self.dests[index].lost.insert(range.clone());
+            self.lose(index);
+        }
+    }
+
+    /// A range of a destination is different from the source, or could not be read back.
+    pub(super) fn verify_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
+        let different = errno == DIFFERENT;
+        let verb = if different { "verify" } else { "read back" };
+        self.note(verb, &spec.to[index], Some(index), range, errno);
+        let dest = &mut self.dests[index];
+        dest.mismatch |= different;
+        let gone: RangeSet = [range.clone()].into_iter().collect();
+        dest.taken = dest.taken.without(&gone);
+        dest.durable = dest.durable.without(&gone);
+        self.write_err.set(index);
+        self.look_again();
+    }
+
+    fn lose(&mut self, index: usize) {
+        self.write_err.set(index);
+        self.look_again();
+    }
+
+    fn note(&mut self, verb: &str, region: &RegionSpec, dest: Option<usize>, range: &Range<u64>, errno: i32) {
+        let sector = Sector::new(region.sector.get() + range.start).unwrap_or(Sector::MAX);
+        let count = Sector::new(range.end - range.start).unwrap_or(Sector::ZERO);
+        self.add_bad(BadRange { dest, sector, count, errno });
         if let Some(index) = dest {
-            self.fail_dest(index, errno, sector);
+            let dest = &mut self.dests[index];
+            dest.errors += 1;
+            dest.first_error.get_or_insert((errno, sector));
         }
         let path = region.path.to_string_lossy();
-        self.error.get_or_insert_with(|| {
-            let (name, count) = (errno_name(errno), piece.count);
-            format!("{verb} {path}: {name} in the {count} sectors from {sector}")
+        self.error.get_or_insert_with(|| match errno {
+            DIFFERENT => format!("{verb} {path}: different in the {count} sectors from {sector}"),
+            errno => format!("{verb} {path}: {} in the {count} sectors from {sector}", errno_name(errno)),
         });
-    }
-
-    fn fail_dest(&mut self, index: usize, errno: i32, sector: Sector) {
-        self.write_err.set(index);
-        let dest = &mut self.dests[index];
-        dest.errors += 1;
-        dest.first_error.get_or_insert((errno, sector));
     }
 
     /// Enters a range, as part of its neighbours where they are alike.
     fn add_bad(&mut self, mut new: BadRange) {
         let end = |range: &BadRange| range.sector.checked_add(range.count);
         let alike = |a: &BadRange, b: &BadRange| a.dest == b.dest && a.errno == b.errno && end(a) == Some(b.sector);
+        let longer = |a: Sector, b: Sector| a.checked_add(b).unwrap_or(a);
         let place = self.bad.partition_point(|old| (old.dest, old.sector) < (new.dest, new.sector));
         if self.bad.get(place).is_some_and(|next| alike(&new, next)) {
-            let next = self.bad.remove(place);
-            new.count = new.count.checked_add(next.count).unwrap_or(new.count);
+            new.count = longer(new.count, self.bad.remove(place).count);
         }
         match place.checked_sub(1).and_then(|before| self.bad.get_mut(before)) {
-            Some(before) if alike(before, &new) => {
-                before.count = before.count.checked_add(new.count).unwrap_or(new.count);
-            }
+            Some(before) if alike(before, &new) => before.count = longer(before.count, new.count),
             _ => self.bad.insert(place, new),
         }
     }
 
     /// A flush begins: what it will cover.
     pub(super) fn mark(&self) -> Mark {
-        Mark { copied: self.copied, dests: self.dests.iter().map(|dest| dest.copied).collect() }
+        Mark(self.dests.iter().map(|dest| dest.taken.clone()).collect())
     }
 
-    /// A flush has ended; `asked` were flushed, `failed` of them failed. Returns those that are given up for it.
-    pub(super) fn flushed(&mut self, spec: &Spec, mark: &Mark, asked: ErrorBits, failed: &[(usize, i32)]) -> ErrorBits {
-        let mut bad = ErrorBits::NONE;
+    /// Those flushes failed. Returns the destinations that are given up for it.
+    pub(super) fn flush_failed(&mut self, spec: &Spec, failed: &[(usize, i32)]) -> ErrorBits {
+        let before = self.live();
         for (index, errno) in failed {
-            bad.set(*index);
             let region = &spec.to[*index];
-            self.fail_dest(*index, *errno, region.sector);
+            let dest = &mut self.dests[*index];
+            dest.errors += 1;
+            dest.first_error.get_or_insert((*errno, region.sector));
             let path = region.path.to_string_lossy();
             self.error.get_or_insert_with(|| format!("flush {path}: {}", errno_name(*errno)));
+            self.lose(*index);
         }
-        let good = asked.without(bad);
-        for index in good.iter() {
+        before.without(self.live())
+    }
+
+    /// What was taken at the mark is durable on those destinations, and recorded.
+    pub(super) fn made_durable(&mut self, mark: &Mark, dests: ErrorBits) {
+        for index in dests.iter() {
             let dest = &mut self.dests[index];
-            dest.durable = dest.durable.max(mark.dests[index]);
+            dest.durable = dest.durable.union(&mark.0[index].intersection(&dest.taken));
         }
-        let live = self.live();
-        if !live.is_empty() && live.without(good).is_empty() {
-            self.durable = self.durable.max(mark.copied);
+        self.look_again();
+    }
+
+    /// What would be durable on a destination, were the mark recorded now.
+    pub(super) fn durable_with(&self, mark: &Mark, dests: ErrorBits, index: usize) -> RangeSet {
+        let dest = &self.dests[index];
+        let more = if dests.contains(index) { mark.0[index].intersection(&dest.taken) } else { RangeSet::new() };
+        dest.durable.union(&more)
+    }
+
+    /// Errors are forgotten, what is durable is kept, and the rest is to be done again.
+    pub(super) fn begin_anew(&mut self) {
+        for dest in &mut self.dests {
+            *dest = Dest { taken: dest.durable.clone(), durable: std::mem::take(&mut dest.durable), ..Dest::default() };
         }
-        if self.keeps_failed { ErrorBits::NONE } else { bad }
+        self.unreadable = RangeSet::new();
+        self.read_err = false;
+        self.write_err = ErrorBits::NONE;
+        self.bad.clear();
+        self.error = None;
+        self.look_again();
+    }
+
+    /// What was read from a record is put in place.
+    pub(super) fn restored(&mut self) {
+        self.look_again();
     }
 
     /// How a destination stands: when the job has ended, it has everything that could be read, or it failed.
     pub(super) fn dest_state(&self, index: usize, ended: bool) -> DestState {
+        let dest = &self.dests[index];
         let failed = self.write_err.contains(index);
-        let whole = self.dests[index].durable + self.bad_bytes == self.total;
+        let whole = dest.durable.union(&self.unreadable).contains(&(0..self.total));
         match (ended, failed) {
+            (_, true) if dest.mismatch => DestState::Mismatch,
             (false, true) if self.keeps_failed => DestState::Active,
             (false, false) => DestState::Active,
             (true, false) if whole => DestState::Done,
@@ -169,81 +253,93 @@ impl Progress {
     }
 }
 
+/// The errno by which `errors` says that a range is different.
+pub(super) const DIFFERENT: i32 = libc::EBADMSG;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sectors(number: u64) -> Sector {
-        Sector::new(number).unwrap()
-    }
-
     fn spec(dests: usize) -> Spec {
-        let region = |path: &str, sector| RegionSpec { path: path.into(), sector: sectors(sector), count: None };
+        let sector = |number| Sector::new(number).unwrap();
+        let region = |path: &str, at| RegionSpec { path: path.into(), sector: sector(at), count: None };
         let to = (0..dests).map(|index| region(&format!("/d{index}"), 1000)).collect();
         Spec { from: Some(region("/s", 500)), to, ..Spec::default() }
     }
 
-    fn piece(offset: u64, written: u64, write_errors: &[(usize, i32)]) -> Piece<'_> {
-        let written = ErrorBits::from_bits(written);
-        Piece {
-            offset: sectors(offset),
-            count: sectors(8),
-            read_error: None,
-            written,
-            write_errors,
-            different: ErrorBits::NONE,
-        }
+    fn progress(spec: &Spec, sectors: u64) -> Progress {
+        Progress::new(spec, Sector::new(sectors).unwrap())
     }
+
+    const BOTH: ErrorBits = ErrorBits::first(2);
 
     #[test]
     fn a_dropped_destination_holds_the_others_back_no_longer() {
         let spec = spec(2);
-        let mut progress = Progress::new(&spec, sectors(32));
-        progress.piece(&spec, &piece(0, 3, &[]));
-        progress.piece(&spec, &piece(8, 1, &[(1, libc::EIO)]));
-        progress.piece(&spec, &piece(16, 3, &[]));
-        progress.piece(&spec, &piece(24, 1, &[]));
-        assert_eq!((progress.copied, progress.write_err.bits()), (32 * 512, 2));
-        assert_eq!((progress.dests[0].copied, progress.dests[1].copied), (32 * 512, 8 * 512));
-        assert_eq!(progress.dests[1].first_error, Some((libc::EIO, sectors(1008))));
+        let mut progress = progress(&spec, 32);
+        progress.taken(&(0..8), BOTH);
+        progress.taken(&(8..16), ErrorBits::first(1));
+        assert_eq!(progress.copied(), 8 * 512);
+        progress.write_failed(&spec, 1, &(8..16), libc::EIO);
+        progress.taken(&(16..32), BOTH);
+        assert_eq!((progress.copied(), progress.write_err.bits()), (32 * 512, 2));
+        assert_eq!(progress.dests[1].taken.bytes(), 8 * 512);
+        assert_eq!(progress.dests[1].first_error, Some((libc::EIO, Sector::new(1008).unwrap())));
         assert_eq!(progress.error.as_deref(), Some("write /d1: EIO in the 8 sectors from 1008"));
     }
 
     #[test]
     fn ignoring_errors_counts_only_what_all_have() {
         let spec = Spec { ignore_error: true, ..spec(2) };
-        let mut progress = Progress::new(&spec, sectors(24));
-        progress.piece(&spec, &piece(0, 3, &[]));
-        progress.piece(&spec, &piece(8, 1, &[(1, libc::EIO)]));
-        progress.piece(&spec, &Piece { read_error: Some(libc::ENODATA), ..piece(16, 3, &[]) });
-        assert_eq!((progress.copied, progress.bad_bytes), (8 * 512, 8 * 512));
-        assert_eq!((progress.dests[0].copied, progress.dests[1].copied), (16 * 512, 8 * 512));
-        assert!(progress.read_err);
+        let mut progress = progress(&spec, 24);
+        progress.taken(&(0..8), BOTH);
+        progress.taken(&(8..16), ErrorBits::first(1));
+        progress.write_failed(&spec, 1, &(8..16), libc::EIO);
+        progress.unreadable(&spec, &(16..24), libc::ENODATA);
+        assert_eq!((progress.copied(), progress.unreadable.bytes()), (8 * 512, 8 * 512));
+        assert_eq!(progress.dests[0].taken.bytes(), 16 * 512);
+        assert!(progress.read_err && progress.live() == BOTH);
     }
 
     #[test]
-    fn only_what_was_written_before_the_flush_is_durable() {
+    fn only_what_was_taken_before_the_flush_is_durable() {
         let spec = spec(2);
-        let mut progress = Progress::new(&spec, sectors(24));
-        progress.piece(&spec, &piece(0, 3, &[]));
-        let (mark, asked) = (progress.mark(), progress.live());
-        progress.piece(&spec, &piece(8, 3, &[]));
-        assert!(progress.flushed(&spec, &mark, asked, &[]).is_empty());
-        assert_eq!((progress.durable, progress.copied), (8 * 512, 16 * 512));
+        let mut progress = progress(&spec, 24);
+        progress.taken(&(0..8), BOTH);
         let mark = progress.mark();
-        assert_eq!(progress.flushed(&spec, &mark, asked, &[(0, libc::EIO)]).bits(), 1);
-        assert_eq!((progress.dests[0].durable, progress.dests[1].durable), (8 * 512, 16 * 512));
+        progress.taken(&(8..16), BOTH);
+        progress.made_durable(&mark, BOTH);
+        assert_eq!((progress.durable, progress.copied()), (8 * 512, 16 * 512));
+        let mark = progress.mark();
+        assert_eq!(progress.flush_failed(&spec, &[(0, libc::EIO)]).bits(), 1);
+        progress.made_durable(&mark, ErrorBits::from_bits(2));
+        assert_eq!((progress.dests[0].durable.bytes(), progress.dests[1].durable.bytes()), (8 * 512, 16 * 512));
         assert_eq!(progress.durable, 16 * 512, "of the one that is left");
         assert_eq!(progress.error.as_deref(), Some("flush /d0: EIO"));
     }
 
     #[test]
+    fn what_is_different_is_taken_back() {
+        let spec = spec(2);
+        let mut progress = progress(&spec, 16);
+        progress.taken(&(0..16), BOTH);
+        let mark = progress.mark();
+        progress.made_durable(&mark, BOTH);
+        progress.verify_failed(&spec, 0, &(8..9), DIFFERENT);
+        assert_eq!(progress.dest_state(0, true), DestState::Mismatch);
+        assert_eq!(progress.dest_state(1, true), DestState::Done);
+        assert_eq!(progress.dests[0].durable.bytes(), 15 * 512);
+        progress.begin_anew();
+        assert_eq!(progress.dests[0].taken.gaps(0..16).bytes(), 512);
+        assert!(progress.write_err.is_empty() && progress.bad.is_empty());
+    }
+
+    #[test]
     fn bad_ranges_that_touch_are_one() {
         let spec = spec(1);
-        let mut progress = Progress::new(&spec, sectors(8000));
-        for offset in [16, 0, 8, 80, 24] {
-            let read_error = Some(libc::EIO);
-            progress.piece(&spec, &Piece { read_error, ..piece(offset, 0, &[]) });
+        let mut progress = progress(&spec, 8000);
+        for start in [16, 0, 8, 80, 24] {
+            progress.unreadable(&spec, &(start..start + 8), libc::EIO);
         }
         let ranges: Vec<_> = progress.bad.iter().map(|range| (range.sector.get(), range.count.get())).collect();
         assert_eq!(ranges, [(500, 32), (580, 8)]);

@@ -34,10 +34,6 @@ impl RangeSet {
         self.0.iter().cloned()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// How many sectors, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.0.iter().map(|range| range.end - range.start).sum::<u64>() * SECTOR_SIZE

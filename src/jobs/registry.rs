@@ -1,23 +1,29 @@
-//! The table of jobs: numbers, the queue, who runs, what is kept. No I/O, no job's lock.
+//! The table of jobs: numbers, the queue, who runs, who waits for whom, what is kept. No I/O, no job's lock.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::job::Job;
-use super::view::JobId;
+use super::view::{JobId, State};
 use crate::error::{Error, ErrorKind, Result};
 
 /// All jobs of a daemon.
 ///
 /// # Invariants
-/// Numbers ascend and none is used twice. `queued`, `running` and `ended` share no job and are all in `jobs`; a job in
-/// none of them is paused, or has not been sorted in yet.
+/// Numbers ascend and none is used twice. `queued`, `blocked`, `running`, `ended` and the followers share no job and are
+/// all in `jobs`; a job in none of them is paused or held, or has not been sorted in yet.
 #[derive(Debug)]
 pub(super) struct Registry {
     jobs: BTreeMap<JobId, Arc<Job>>,
     queued: BTreeSet<JobId>,
+    /// Wait for a device; they are queued again when a job ends, and every second.
+    blocked: BTreeSet<JobId>,
     running: BTreeSet<JobId>,
-    ended: VecDeque<JobId>,
+    /// Wait for the end of a job.
+    followers: BTreeMap<JobId, Vec<JobId>>,
+    ended: BTreeMap<JobId, State>,
+    /// The same, the oldest end first.
+    ends: VecDeque<JobId>,
     names: BTreeMap<String, BTreeSet<JobId>>,
     next: JobId,
     limits: Limits,
@@ -31,35 +37,49 @@ pub(super) struct Limits {
     pub(super) max_jobs: usize,
 }
 
+/// What follows from a job's end.
+#[derive(Debug)]
+pub(super) struct AfterEnd {
+    /// Jobs beyond those that are kept.
+    pub(super) forgotten: Vec<JobId>,
+    /// Jobs that waited for it.
+    pub(super) followers: Vec<Arc<Job>>,
+}
+
 impl Registry {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, next: JobId) -> Self {
         Self {
             jobs: BTreeMap::new(),
             queued: BTreeSet::new(),
+            blocked: BTreeSet::new(),
             running: BTreeSet::new(),
-            ended: VecDeque::new(),
+            followers: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            ends: VecDeque::new(),
             names: BTreeMap::new(),
-            next: 1,
+            next,
             limits,
         }
     }
 
-    /// Makes `count` jobs with the next numbers, all or none.
-    pub(super) fn add(&mut self, count: usize, mut make: impl FnMut(JobId) -> Job) -> Result<Vec<Arc<Job>>> {
+    /// The number that the next of `count` new jobs gets, if there is room for all.
+    pub(super) fn room_for(&self, count: usize) -> Result<JobId> {
         if self.jobs.len() + count > self.limits.max_jobs {
             let what = format!("{} jobs are the most (max_jobs=): dismiss some with rmdir", self.limits.max_jobs);
             return Err(Error::new(ErrorKind::Exhausted, what));
         }
-        let new = std::iter::repeat_with(|| {
-            let job = Arc::new(make(self.next));
-            self.next += 1;
-            self.jobs.insert(job.id, Arc::clone(&job));
+        Ok(self.next)
+    }
+
+    /// Takes jobs in, ascending.
+    pub(super) fn add(&mut self, jobs: &[Arc<Job>]) {
+        for job in jobs {
+            self.next = self.next.max(job.id + 1);
+            self.jobs.insert(job.id, Arc::clone(job));
             if let Some(name) = &job.spec.name {
                 self.names.entry(name.clone()).or_default().insert(job.id);
             }
-            job
-        });
-        Ok(new.take(count).collect())
+        }
     }
 
     pub(super) fn get(&self, id: JobId) -> Option<Arc<Job>> {
@@ -70,6 +90,10 @@ impl Registry {
         self.jobs.keys().copied().collect()
     }
 
+    pub(super) fn all(&self) -> Vec<Arc<Job>> {
+        self.jobs.values().cloned().collect()
+    }
+
     pub(super) fn running(&self) -> Vec<Arc<Job>> {
         self.running.iter().filter_map(|id| self.get(*id)).collect()
     }
@@ -78,54 +102,19 @@ impl Registry {
         !self.running.is_empty()
     }
 
+    pub(super) fn is_any_blocked(&self) -> bool {
+        !self.blocked.is_empty()
+    }
+
     /// Jobs live and ended.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.jobs.len() - self.ended.len(), self.ended.len())
     }
 
-    /// It waits for its turn.
-    pub(super) fn enqueue(&mut self, id: JobId) {
-        self.running.remove(&id);
-        self.queued.insert(id);
-    }
-
-    /// It neither runs nor waits.
-    pub(super) fn set_aside(&mut self, id: JobId) {
-        self.running.remove(&id);
-        self.queued.remove(&id);
-    }
-
-    /// The next job whose turn it is, if there is room; it counts as running from now on.
-    pub(super) fn next_to_run(&mut self) -> Option<Arc<Job>> {
-        if self.running.len() >= self.limits.active {
-            return None;
-        }
-        let id = self.queued.pop_first()?;
-        self.running.insert(id);
-        self.get(id)
-    }
-
-    /// It has ended; the oldest ended beyond what is kept are dismissed.
-    pub(super) fn end(&mut self, id: JobId) {
-        self.set_aside(id);
-        self.ended.push_back(id);
-        while self.ended.len() > self.limits.keep {
-            if let Some(oldest) = self.ended.pop_front() {
-                self.forget(oldest);
-            }
-        }
-    }
-
-    fn forget(&mut self, id: JobId) {
-        let Some(job) = self.jobs.remove(&id) else { return };
-        if let Some(name) = &job.spec.name
-            && let Some(ids) = self.names.get_mut(name)
-        {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.names.remove(name);
-            }
-        }
+    /// Jobs of a client that have not ended.
+    pub(super) fn live_of(&self, client: &str) -> usize {
+        let live = self.jobs.values().filter(|job| !self.ended.contains_key(&job.id));
+        live.filter(|job| job.client_name() == client).count()
     }
 
     /// The newest job of each name.
@@ -138,27 +127,101 @@ impl Registry {
         self.names.get(name)?.last().copied()
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Job>> {
-        self.jobs.values().cloned().collect()
+    /// It waits for its turn.
+    pub(super) fn enqueue(&mut self, id: JobId) {
+        self.set_aside(id);
+        self.queued.insert(id);
     }
 
-    /// Jobs of a client that have not ended.
-    pub(super) fn live_of(&self, client: &str) -> usize {
-        let ended: BTreeSet<JobId> = self.ended.iter().copied().collect();
-        let live = self.jobs.values().filter(|job| !ended.contains(&job.id));
-        live.filter(|job| job.client_name() == client).count()
+    /// It waits for a device.
+    pub(super) fn block(&mut self, id: JobId) {
+        self.set_aside(id);
+        self.blocked.insert(id);
+    }
+
+    /// It waits for the end of `after`.
+    pub(super) fn follow(&mut self, id: JobId, after: JobId) {
+        self.set_aside(id);
+        self.followers.entry(after).or_default().push(id);
+    }
+
+    /// All that wait for a device are tried again.
+    pub(super) fn unblock(&mut self) {
+        self.queued.append(&mut self.blocked);
+    }
+
+    /// It neither runs nor waits.
+    pub(super) fn set_aside(&mut self, id: JobId) {
+        self.running.remove(&id);
+        self.queued.remove(&id);
+        self.blocked.remove(&id);
+        self.followers.retain(|_, followers| {
+            followers.retain(|follower| *follower != id);
+            !followers.is_empty()
+        });
+    }
+
+    /// The next job whose turn it is, if there is room; it counts as running from now on.
+    pub(super) fn next_to_run(&mut self) -> Option<Arc<Job>> {
+        if self.running.len() >= self.limits.active {
+            return None;
+        }
+        let id = self.queued.pop_first()?;
+        self.running.insert(id);
+        self.get(id)
+    }
+
+    /// How a job has ended, if it has.
+    pub(super) fn end_of(&self, id: JobId) -> Option<State> {
+        self.ended.get(&id).copied()
+    }
+
+    /// It has ended; the oldest ended beyond what is kept are dismissed, and those that wait for a device tried again.
+    pub(super) fn end(&mut self, id: JobId, state: State) -> AfterEnd {
+        self.set_aside(id);
+        self.ended.insert(id, state);
+        self.ends.push_back(id);
+        self.unblock();
+        let followers = self.followers.remove(&id).unwrap_or_default();
+        let followers = followers.iter().filter_map(|id| self.get(*id)).collect();
+        let mut forgotten = Vec::new();
+        while self.ends.len() > self.limits.keep {
+            let Some(oldest) = self.ends.pop_front() else { break };
+            self.forget(oldest);
+            forgotten.push(oldest);
+        }
+        AfterEnd { forgotten, followers }
+    }
+
+    /// An ended job lives again.
+    pub(super) fn revive(&mut self, id: JobId) {
+        self.ended.remove(&id);
+        self.ends.retain(|ended| *ended != id);
     }
 
     /// Forgets an ended job.
     pub(super) fn dismiss(&mut self, id: JobId) -> Result<()> {
         if !self.jobs.contains_key(&id) {
-            return Err(Error::new(ErrorKind::NotFound, format!("no job {id}")));
+            return Err(Error::no_job(id));
         }
-        let Some(place) = self.ended.iter().position(|ended| *ended == id) else {
+        if !self.ended.contains_key(&id) {
             return Err(Error::new(ErrorKind::Busy, format!("job {id} has not ended: cancel it first")));
-        };
-        self.ended.remove(place);
+        }
+        self.ends.retain(|ended| *ended != id);
         self.forget(id);
         Ok(())
+    }
+
+    fn forget(&mut self, id: JobId) {
+        self.ended.remove(&id);
+        let Some(job) = self.jobs.remove(&id) else { return };
+        if let Some(name) = &job.spec.name
+            && let Some(ids) = self.names.get_mut(name)
+        {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.names.remove(name);
+            }
+        }
     }
 }

@@ -1,33 +1,43 @@
 //! From a queued job to an ended one.
 //!
 //! # Protocol of a run
-//! 1. A job is taken from the queue when fewer than `active` run, and given to the engine.
-//! 2. Each piece that ends is entered into the job's figures, on the engine's thread.
-//! 3. When the last has ended, every destination that is not given up is flushed.
-//! 4. When the flushes have ended, the devices are closed, then the state changes, then listeners are told, then the next
-//!    job is taken.
+//! 1. A job is taken from the queue when fewer than `active` run. Its devices are opened if they are not yet, on a thread
+//!    of their own; they are claimed; then its plan says the first step.
+//! 2. A step is a job of the engine. Each piece that ends is entered into the figures and the plan, on the engine's
+//!    thread. When a step has ended the plan says the next.
+//! 3. When the plan has none, every destination that takes part is flushed; then, if asked for, compared.
+//! 4. The end is recorded, the devices are closed, the state changes, listeners are told, the next job is taken.
+//!
+//! # Protocol of a checkpoint
+//! 1. The figures are marked: completed writes only.
+//! 2. The destinations are flushed. What fails is that destination's error.
+//! 3. The record, with what was marked, is written durably: see [`scribe`](super::scribe).
+//! 4. `durable` and the maps move.
 
 use std::sync::{Arc, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::clients::{Clients, check_rate};
+use super::clients::Clients;
 use super::config::Config;
 use super::counters::Counters;
-use super::job::{Ending, Job, Life};
+use super::job::{Ending, Job, Life, Phase, Running};
 use super::keeper;
 use super::life::{End, verdict};
-use super::news::{Listener, News};
-use super::open::{Opened, open};
+use super::news::News;
+use super::open::{Opened, Opener, open};
+use super::plan::Step;
+use super::progress::Mark;
 use super::registry::{Limits, Registry};
-use super::view::{BadRange, Brief, Change, EngineView, JobId, Refusal, State, Totals, View};
-use crate::blkdev::{Device, Devices};
+use super::scribe::{Entry, Scribe};
+use super::view::{Change, JobId, State};
+use super::watch::Watcher;
+use crate::blkdev::{Claims, Device, Devices};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::PAGE_SIZE;
-use crate::kcopyd::{Flags, Observer, Outcome, Piece, Request, Work};
-use crate::spec::{Place, Spec};
+use crate::kcopyd::{Outcome, Request, Work};
+use crate::sector::Sector;
 
 /// All jobs of a daemon, and the engine that runs them.
 pub struct Jobs {
@@ -37,9 +47,13 @@ pub struct Jobs {
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) clients: Clients,
-    counters: Counters,
-    devices: Devices,
+    pub(super) counters: Counters,
+    pub(super) devices: Devices,
+    pub(super) claims: Claims,
     pub(super) registry: Mutex<Registry>,
+    /// Held while specs become jobs, so that their numbers and records come in order.
+    pub(super) submitting: Mutex<()>,
+    pub(super) scribe: Scribe,
     pub(super) news: News,
     /// Woken when a job starts to run, when one falls quiet, and at the end.
     pub(super) moved: Condvar,
@@ -47,179 +61,35 @@ pub(super) struct Shared {
     pub(super) stopping: Mutex<bool>,
 }
 
+/// A job's lock, held.
+pub(super) type Held<'a> = MutexGuard<'a, Life>;
+
 impl Jobs {
-    /// An engine without jobs.
+    /// An engine, with the jobs that its state directory holds.
     ///
     /// # Errors
-    /// Sizes out of their bounds, memory or a backend that is not to be had.
+    /// Sizes out of their bounds, memory or a backend that is not to be had, a state directory in use by another daemon.
     pub fn new(config: Config) -> Result<Self> {
         let clients = Clients::new(&config)?;
+        let (scribe, found) = Scribe::open(config.state.as_deref())?;
         let limits = Limits { active: config.active, keep: config.keep, max_jobs: config.max_jobs };
         let shared = Arc::new(Shared {
             config,
             clients,
             counters: Counters::default(),
             devices: Devices::default(),
-            registry: Mutex::new(Registry::new(limits)),
+            claims: Claims::default(),
+            registry: Mutex::new(Registry::new(limits, found.next_id)),
+            submitting: Mutex::new(()),
+            scribe,
             news: News::default(),
             moved: Condvar::new(),
             stopping: Mutex::new(false),
         });
+        shared.scribe.start(&shared)?;
         keeper::spawn(&shared)?;
+        shared.restore(found.records);
         Ok(Self { shared })
-    }
-
-    /// Makes a job of each spec, all or none. Opens their devices, so it may take as long as a sick device likes.
-    ///
-    /// # Errors
-    /// Which spec, which part of it and why. No device was written to, and no file is left that `create` made.
-    ///
-    /// # Panics
-    /// Never: the registry asks for as many jobs as there are specs.
-    pub fn submit(&self, specs: Vec<Spec>) -> std::result::Result<Vec<JobId>, Refusal> {
-        let mut ready: Vec<(Spec, Opened)> = Vec::with_capacity(specs.len());
-        let undo = |ready: Vec<(Spec, Opened)>| ready.into_iter().for_each(|(_, opened)| opened.undo());
-        for (index, mut spec) in specs.into_iter().enumerate() {
-            match open(&spec, &self.shared.clients, &self.shared.devices) {
-                Ok(opened) => {
-                    canonical(&mut spec, &opened);
-                    ready.push((spec, opened));
-                }
-                Err((place, error)) => {
-                    undo(ready);
-                    return Err(Refusal { index, place, error });
-                }
-            }
-        }
-        let mut left = ready.into_iter();
-        let count = left.len();
-        let made = self.shared.registry.lock().add(count, |id| {
-            let (spec, opened) = left.next().expect("as many as were counted");
-            Job::new(id, spec, opened)
-        });
-        let jobs = made.map_err(|error| {
-            undo(left.collect());
-            Refusal { index: 0, place: Place::Line, error }
-        })?;
-        self.shared.counters.made(jobs.len());
-        Ok(jobs.iter().map(|job| self.shared.admit(job)).collect())
-    }
-
-    /// A job's figures.
-    pub fn view(&self, id: JobId) -> Option<View> {
-        Some(self.job(id)?.view())
-    }
-
-    /// The little of them that a listing shows.
-    pub fn brief(&self, id: JobId) -> Option<Brief> {
-        Some(self.job(id)?.brief())
-    }
-
-    /// The job in canonical form, as a line without its newline.
-    pub fn spec_line(&self, id: JobId) -> Option<Vec<u8>> {
-        Some(self.job(id)?.spec.to_line())
-    }
-
-    /// What could not be read or written.
-    pub fn bad_ranges(&self, id: JobId) -> Option<Vec<BadRange>> {
-        Some(self.job(id)?.lock().progress.bad.clone())
-    }
-
-    /// The path of its source.
-    pub fn source_path(&self, id: JobId) -> Option<std::ffi::OsString> {
-        Some(self.job(id)?.spec.from.as_ref()?.path.clone())
-    }
-
-    /// The path of its destination `index`.
-    pub fn dest_path(&self, id: JobId, index: usize) -> Option<std::ffi::OsString> {
-        Some(self.job(id)?.spec.to.get(index)?.path.clone())
-    }
-
-    /// The numbers of all jobs, ascending.
-    pub fn ids(&self) -> Vec<JobId> {
-        self.shared.registry.lock().ids()
-    }
-
-    /// Forgets an ended job.
-    ///
-    /// # Errors
-    /// `NotFound`; `Busy` while it lives.
-    pub fn dismiss(&self, id: JobId) -> Result<()> {
-        self.shared.registry.lock().dismiss(id)
-    }
-
-    /// Lets a function know of every change of state. It must be quick and must not change a job.
-    pub fn subscribe(&self, listener: Box<dyn Fn(&Change) + Send + Sync>) {
-        let listener: Listener = listener;
-        self.shared.news.listen(listener);
-    }
-
-    /// The jobs in a state, ascending.
-    pub fn in_state(&self, state: State) -> Vec<JobId> {
-        let jobs = self.shared.registry.lock().all();
-        jobs.iter().filter(|job| job.lock().state == state).map(|job| job.id).collect()
-    }
-
-    /// The newest job of each name, by name.
-    pub fn names(&self) -> Vec<(String, JobId)> {
-        self.shared.registry.lock().names()
-    }
-
-    /// The newest job of that name.
-    pub fn named(&self, name: &str) -> Option<JobId> {
-        self.shared.registry.lock().named(name)
-    }
-
-    /// A job's limit in bytes per second; the inner `None`: no limit.
-    pub fn job_speed_max(&self, id: JobId) -> Option<Option<u64>> {
-        Some(self.job(id)?.speed_max.get())
-    }
-
-    /// Sets it; it holds within a second.
-    ///
-    /// # Errors
-    /// `NotFound`; `Invalid` for 0.
-    pub fn set_job_speed_max(&self, id: JobId, rate: Option<u64>) -> Result<()> {
-        check_rate(rate)?;
-        let job = self.job(id).ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no job {id}")))?;
-        job.speed_max.set(rate);
-        if let Some(handle) = &job.lock().handle {
-            handle.wake();
-        }
-        Ok(())
-    }
-
-    /// What was done since the daemon began.
-    pub fn totals(&self) -> Totals {
-        self.shared.counters.totals()
-    }
-
-    /// The engine's figures.
-    pub fn engine(&self) -> EngineView {
-        let shared = &self.shared;
-        let pool = shared.clients.pool.figures();
-        let clients: Vec<_> = shared.clients.all().iter().map(|client| client.figures()).collect();
-        let default = shared.clients.default();
-        let (live, ended) = shared.registry.lock().counts();
-        let (direct, buffered) = shared.open_devices();
-        EngineView {
-            backend: default.backend(),
-            fallback: default.fallback().map(str::to_owned),
-            page_size: PAGE_SIZE as u64,
-            pages: u64::from(pool.pages),
-            pages_free: u64::from(pool.free),
-            pages_waiting: clients.iter().map(|client| client.pages_waiting).sum(),
-            subjobs_in_flight: clients.iter().map(|client| client.subjobs_in_flight).sum(),
-            subjob_bytes: u64::from(shared.config.subjob_bytes),
-            subjobs_max: shared.config.subjobs as u64,
-            fixed_buffers: default.has_fixed_buffers(),
-            huge_pages: pool.huge,
-            locked: pool.locked,
-            direct,
-            buffered,
-            jobs_live: live as u64,
-            jobs_ended: ended as u64,
-        }
     }
 
     pub(super) fn job(&self, id: JobId) -> Option<Arc<Job>> {
@@ -231,38 +101,50 @@ impl Drop for Jobs {
     fn drop(&mut self) {
         *self.shared.stopping.lock() = true;
         self.shared.tell_moved();
+        self.shared.scribe.close();
     }
-}
-
-/// Says every count, so that the spec means the same when it is run again.
-fn canonical(spec: &mut Spec, opened: &Opened) {
-    let count = opened.count();
-    if let Some(from) = &mut spec.from {
-        from.count = Some(count);
-        let counts = spec.to.iter_mut().map(|to| &mut to.count);
-        counts.for_each(|count: &mut Option<_>| *count = None);
-    }
-}
-
-/// kcopyd's flags for a job: a destination that fails is given up, unless the job goes on after errors.
-fn flags(spec: &Spec) -> Flags {
-    let order = if spec.write_seq { Flags::WRITE_SEQ } else { Flags::NONE };
-    let errors = if spec.ignore_error && !spec.write_seq { Flags::IGNORE_ERROR } else { Flags::DROP_FAILED };
-    order | errors
 }
 
 impl Shared {
-    /// A new job is told, and waits for its turn or for `resume`.
-    fn admit(self: &Arc<Self>, job: &Arc<Job>) -> JobId {
-        let state = if job.spec.paused { State::Paused } else { State::Queued };
-        job.lock().state = state;
-        self.news.post(Change { time: SystemTime::now(), id: job.id, old: None, new: state, reason: None });
+    /// A job that is new here is told, and waits for its turn, for another job, or for `resume`.
+    pub(super) fn admit(self: &Arc<Self>, job: &Arc<Job>) {
+        let mut life = job.lock();
+        let (state, reason) = (life.state, life.waits.clone());
+        if let (State::Queued, Some(after)) = (state, job.spec.after)
+            && life.waits.is_none()
+        {
+            life.waits = Some(format!("waits for job {after}"));
+        }
+        let blocked = life.opened.is_none() && reason.is_some();
+        drop(life);
+        self.news.post(Change { time: SystemTime::now(), id: job.id, old: None, new: state, reason });
         if state == State::Queued {
-            self.registry.lock().enqueue(job.id);
+            self.enqueue(job, blocked);
         }
         self.news.deliver();
-        self.run_next();
-        job.id
+    }
+
+    /// Sorts a queued job in: behind the job that it waits for, among the blocked, or for its turn.
+    pub(super) fn enqueue(self: &Arc<Self>, job: &Arc<Job>, blocked: bool) {
+        let mut registry = self.registry.lock();
+        match job.spec.after.map(|after| (after, registry.end_of(after))) {
+            Some((after, None)) if registry.get(after).is_some() => registry.follow(job.id, after),
+            Some((after, end)) if end != Some(State::Done) => {
+                drop(registry);
+                self.cannot_follow(job, after, end);
+            }
+            _ if blocked => registry.block(job.id),
+            _ => registry.enqueue(job.id),
+        }
+    }
+
+    /// The job that it waited for has ended otherwise than well.
+    fn cannot_follow(self: &Arc<Self>, job: &Arc<Job>, after: JobId, end: Option<State>) {
+        let mut life = job.lock();
+        let how = end.map_or("was dismissed", State::as_str);
+        life.waits = None;
+        life.progress.error = Some(format!("not started: job {after}, which it waited for, {how}"));
+        self.conclude(job, life, State::Cancelled);
     }
 
     /// Step 1, as often as there is room.
@@ -285,29 +167,271 @@ impl Shared {
             self.registry.lock().set_aside(job.id);
             return;
         }
-        job.change(&mut life, State::Running, None, &self.news);
-        life.quiet = false;
-        if let Some(handle) = &life.handle {
-            handle.resume();
-        } else if let Some(opened) = &life.opened {
-            let request = self.request(job, opened);
-            let (shared, theirs) = (Arc::downgrade(self), Arc::clone(job));
-            let submitted = opened.client.submit(request, (), move |outcome, ()| {
-                if let Some(shared) = Weak::upgrade(&shared) {
-                    shared.copied(&theirs, outcome);
+        let Some(opened) = &mut life.opened else {
+            drop(life);
+            let (shared, theirs) = (Arc::clone(self), Arc::clone(job));
+            let opener = std::thread::Builder::new().name("opener".into()).spawn(move || shared.reopen(&theirs));
+            if let Err(error) = opener {
+                self.wait_for(job, &format!("no thread to open its devices: {error}"));
+            }
+            return;
+        };
+        if let Err(error) = opened.claim(&self.claims, job.id) {
+            drop(life);
+            return self.wait_for(job, &error.to_string());
+        }
+        if job.spec.sparse
+            && let Err(error) = opened.stretch()
+        {
+            life.progress.error = Some(error.to_string());
+            return self.conclude(job, life, State::Failed);
+        }
+        life.waits = None;
+        let state = if life.phase == Phase::Verify { State::Verifying } else { State::Running };
+        job.change(&mut life, state, None, &self.news);
+        match &mut life.running {
+            Some(running) => {
+                running.quiet = false;
+                running.handle.resume();
+                drop(life);
+            }
+            None => self.advance(job, life),
+        }
+        self.tell_moved();
+    }
+
+    /// It cannot start yet: it gives its place up, and is tried again when another job ends, or in a second.
+    fn wait_for(&self, job: &Job, why: &str) {
+        job.lock().waits = Some(format!("waits: {why}"));
+        self.registry.lock().block(job.id);
+        self.tell_moved();
+    }
+
+    /// Opens the devices of a job that has none: it waited for them, or comes from a record.
+    fn reopen(self: &Arc<Self>, job: &Arc<Job>) {
+        let opened = open(&job.spec, &Opener { clients: &self.clients, devices: &self.devices });
+        let mut life = job.lock();
+        if life.state != State::Queued || life.ending != Ending::No {
+            drop(life);
+            return self.registry.lock().set_aside(job.id);
+        }
+        match opened {
+            Ok(opened) => match Self::recognise(job, &mut life, opened) {
+                Ok(()) => {
+                    drop(life);
+                    self.launch(job);
                 }
-            });
-            match submitted {
-                Ok(handle) => life.handle = Some(handle),
-                Err(error) => {
-                    life.progress.error = Some(error.to_string());
-                    self.conclude(job, life, State::Failed);
-                    return;
+                Err(why) => self.hold(job, life, why),
+            },
+            Err((_, error)) if error.kind() == ErrorKind::Busy => {
+                drop(life);
+                self.wait_for(job, &error.to_string());
+            }
+            Err((_, error)) if life.restored => self.hold(job, life, error.to_string()),
+            Err((_, error)) => {
+                life.progress.error = Some(error.to_string());
+                self.conclude(job, life, State::Failed);
+            }
+        }
+        self.news.deliver();
+    }
+
+    /// A job that comes from a record goes on only with the devices that it began with.
+    fn recognise(job: &Job, life: &mut Life, opened: Opened) -> std::result::Result<(), String> {
+        let identities = opened.identities();
+        if opened.count().get() != life.progress.total {
+            return Err("the source's size is not what it was".to_owned());
+        }
+        if life.restored && life.identities.len() == identities.len() {
+            let paths = job.spec.from.iter().chain(&job.spec.to).map(|region| region.path.to_string_lossy());
+            for ((path, old), new) in paths.zip(&life.identities).zip(&identities) {
+                if old.is_none() || old != new {
+                    let (old, new) = (old.as_deref().unwrap_or("unknown"), new.as_deref().unwrap_or("unknown"));
+                    return Err(format!(
+                        "{path} is not surely the device it was ({old}, now {new}): look, then `resume`"
+                    ));
                 }
             }
         }
+        life.identities = identities;
+        life.restored = false;
+        life.plan.set_block(opened.block());
+        life.opened = Some(opened);
+        Ok(())
+    }
+
+    fn hold(&self, job: &Job, mut life: Held<'_>, why: String) {
+        life.waits = Some(why.clone());
+        job.change(&mut life, State::Held, Some(why), &self.news);
         drop(life);
+        self.registry.lock().set_aside(job.id);
+    }
+
+    /// Step 2: the next step, or the end of the phase. No step is under way.
+    fn advance(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
+        if life.ending == Ending::Cancelled {
+            return self.phase_over(job, life);
+        }
+        if matches!(life.state, State::Paused) {
+            // What was copied before a pause survives it.
+            return self.checkpoint(job, life, |_, _| {});
+        }
+        match life.next_step(&job.spec) {
+            Some(step) => self.start(job, life, step),
+            None => self.phase_over(job, life),
+        }
+    }
+
+    fn start(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, step: Step) {
+        let opened = life.opened.as_ref().expect("a job that runs is open");
+        let observer = Watcher { shared: Arc::downgrade(self), job: Arc::clone(job) };
+        let request = Request { observer: Some(Box::new(observer)), ..request(job, opened, &step) };
+        let (shared, theirs) = (Arc::downgrade(self), Arc::clone(job));
+        let submitted = opened.client.submit(request, (), move |outcome, ()| {
+            if let Some(shared) = Weak::upgrade(&shared) {
+                shared.step_ended(&theirs, outcome);
+            }
+        });
+        match submitted {
+            Ok(handle) => life.running = Some(Running { step, handle, quiet: false }),
+            Err(error) => {
+                life.progress.error = Some(error.to_string());
+                self.conclude(job, life, State::Failed);
+            }
+        }
+    }
+
+    fn step_ended(self: &Arc<Self>, job: &Arc<Job>, _outcome: Outcome) {
+        let mut life = job.lock();
+        life.running = None;
+        self.advance(job, life);
+        self.news.deliver();
         self.tell_moved();
+    }
+
+    /// Step 3.
+    fn phase_over(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
+        life.keep_speed();
+        let goes_on = life.ending == Ending::No && !life.plan.fatal && !life.progress.live().is_empty();
+        if life.phase == Phase::Verify {
+            return self.all_over(job, life, goes_on);
+        }
+        if goes_on {
+            job.change(&mut life, State::Flushing, None, &self.news);
+        }
+        self.checkpoint(job, life, move |shared, job| {
+            let mut life = job.lock();
+            let goes_on = goes_on && life.ending == Ending::No && !life.progress.live().is_empty();
+            if job.spec.verify && goes_on {
+                life.phase = Phase::Verify;
+                job.change(&mut life, State::Verifying, None, &shared.news);
+                shared.advance(job, life);
+            } else {
+                shared.all_over(job, life, goes_on);
+            }
+            shared.news.deliver();
+        });
+    }
+
+    /// Step 4.
+    fn all_over(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, complete: bool) {
+        if complete && let Some(hashing) = &life.hashing {
+            life.digest = Some(hashing.finish());
+        }
+        let progress = &life.progress;
+        let end = End {
+            cancelled: life.ending == Ending::Cancelled,
+            complete,
+            read_err: progress.read_err,
+            dests: progress.dests.len(),
+            failed: progress.write_err.count() as usize,
+        };
+        life.ending = Ending::Closing;
+        self.conclude(job, life, verdict(end));
+    }
+
+    /// A checkpoint; `then` is called after it.
+    pub(super) fn checkpoint(
+        self: &Arc<Self>,
+        job: &Arc<Job>,
+        mut life: Held<'_>,
+        then: impl FnOnce(&Arc<Self>, &Arc<Job>) + Send + 'static,
+    ) {
+        let (asked, mark) = (life.progress.live(), life.progress.mark());
+        life.flushes += 1;
+        let opened = life.opened.as_ref().expect("a job that runs is open");
+        let (client, devices) = (Arc::clone(&opened.client), flushable(&opened.dests, asked));
+        drop(life);
+        let (shared, theirs) = (Arc::downgrade(self), Arc::clone(job));
+        client.flush(devices, move |bits, failed| {
+            let Some(shared) = Weak::upgrade(&shared) else { return };
+            let mut life = theirs.lock();
+            let lost = life.progress.flush_failed(&theirs.spec, failed);
+            if let Some(running) = life.running.as_ref().filter(|_| !lost.is_empty()) {
+                running.handle.give_up(lost);
+            }
+            drop(life);
+            let good = asked.without(bits);
+            // The mark goes twice: into the record, and, once that is written, into the figures.
+            let told = mark.clone();
+            let end = move |shared: &Arc<Self>, job: &Arc<Job>| shared.recorded(job, &told, good, then);
+            shared.scribe.record(&shared, &theirs, Entry::checkpoint(mark, good), end);
+        });
+    }
+
+    fn recorded(
+        self: &Arc<Self>,
+        job: &Arc<Job>,
+        mark: &Mark,
+        good: ErrorBits,
+        then: impl FnOnce(&Arc<Self>, &Arc<Job>),
+    ) {
+        let mut life = job.lock();
+        life.progress.made_durable(mark, good);
+        life.flushes -= 1;
+        drop(life);
+        then(self, job);
+        let life = job.lock();
+        // Cancelled while it was paused: nobody else ends it.
+        if life.ending == Ending::Cancelled
+            && life.state == State::Paused
+            && life.running.is_none()
+            && life.flushes == 0
+        {
+            self.phase_over(job, life);
+        } else {
+            drop(life);
+        }
+        self.tell_moved();
+    }
+
+    /// Ends a job that has no step under way: records the end, closes the devices, tells.
+    pub(super) fn conclude(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, state: State) {
+        life.ending = Ending::Closing;
+        life.waits = None;
+        drop(life);
+        self.scribe.record(self, job, Entry::end(state), move |shared, job| {
+            let opened = job.lock().opened.take();
+            // Closing a device may take its time.
+            drop(opened);
+            let mut life = job.lock();
+            life.ending = Ending::No;
+            let reason = life.progress.error.clone();
+            job.change(&mut life, state, reason, &shared.news);
+            drop(life);
+            shared.counters.ended(state);
+            let ended = shared.registry.lock().end(job.id, state);
+            for id in ended.forgotten {
+                shared.scribe.forget(id);
+            }
+            shared.news.deliver();
+            for follower in ended.followers {
+                shared.enqueue(&follower, false);
+            }
+            shared.run_next();
+            shared.news.deliver();
+            shared.tell_moved();
+        });
     }
 
     /// Wakes who waits for a job to start, to fall quiet or to end.
@@ -317,100 +441,9 @@ impl Shared {
         self.moved.notify_all();
     }
 
-    fn request(self: &Arc<Self>, job: &Arc<Job>, opened: &Opened) -> Request {
-        let observer = Watcher { shared: Arc::downgrade(self), job: Arc::clone(job) };
-        Request {
-            work: opened.from.clone().map_or(Work::Zero, Work::Copy),
-            dests: opened.dests.clone(),
-            without: ErrorBits::NONE,
-            flags: flags(&job.spec),
-            speed_max: job.speed_max.clone(),
-            paused: false,
-            sparse: false,
-            in_order: false,
-            observer: Some(Box::new(observer)),
-        }
-    }
-
-    /// Step 3.
-    fn copied(self: &Arc<Self>, job: &Arc<Job>, outcome: Outcome) {
-        let mut life = job.lock();
-        life.quiet = true;
-        life.keep_speed();
-        let progress = &life.progress;
-        let keeps_going = job.spec.ignore_error && !job.spec.write_seq;
-        let complete = !outcome.cancelled && (keeps_going || !progress.read_err) && !progress.live().is_empty();
-        if complete {
-            life.ending = Ending::No;
-            job.change(&mut life, State::Flushing, None, &self.news);
-        }
-        let end = move |shared: &Arc<Self>, job: &Arc<Job>| shared.flushed(job, outcome.cancelled, complete);
-        self.flush(job, life, end);
-        self.news.deliver();
-    }
-
-    /// Flushes every destination that takes part and enters what is durable then; calls `then` after it.
-    pub(super) fn flush(
-        self: &Arc<Self>,
-        job: &Arc<Job>,
-        mut life: parking_lot::MutexGuard<'_, Life>,
-        then: impl FnOnce(&Arc<Self>, &Arc<Job>) + Send + 'static,
-    ) {
-        let (asked, mark) = (life.progress.live(), life.progress.mark());
-        life.flushes += 1;
-        let opened = life.opened.as_ref().expect("open until it has ended");
-        let (client, devices) = (Arc::clone(&opened.client), flushable(&opened.dests, asked));
-        drop(life);
-        let (shared, theirs) = (Arc::downgrade(self), Arc::clone(job));
-        client.flush(devices, move |_, failed| {
-            let Some(shared) = Weak::upgrade(&shared) else { return };
-            let mut life = theirs.lock();
-            life.flushes -= 1;
-            let lost = life.progress.flushed(&theirs.spec, &mark, asked, failed);
-            if let Some(handle) = life.handle.as_ref().filter(|_| !lost.is_empty()) {
-                handle.give_up(lost);
-            }
-            drop(life);
-            then(&shared, &theirs);
-            shared.tell_moved();
-        });
-    }
-
-    /// Step 4.
-    fn flushed(self: &Arc<Self>, job: &Arc<Job>, cancelled: bool, complete: bool) {
-        let life = job.lock();
-        let progress = &life.progress;
-        let end = End {
-            cancelled,
-            complete,
-            read_err: progress.read_err,
-            dests: progress.dests.len(),
-            failed: progress.write_err.count() as usize,
-        };
-        self.conclude(job, life, verdict(end));
-        self.news.deliver();
-        self.run_next();
-    }
-
-    /// Ends a job. The caller delivers the news.
-    pub(super) fn conclude(&self, job: &Job, mut life: parking_lot::MutexGuard<'_, Life>, state: State) {
-        life.ending = Ending::Closing;
-        let opened = life.opened.take();
-        // Closing a device may take its time.
-        parking_lot::MutexGuard::unlocked(&mut life, || drop(opened));
-        life.ending = Ending::No;
-        let reason = life.progress.error.clone();
-        job.change(&mut life, state, reason, &self.news);
-        drop(life);
-        self.counters.ended(state);
-        self.registry.lock().end(job.id);
-    }
-
-    fn open_devices(&self) -> (u64, u64) {
-        let jobs = {
-            let registry = self.registry.lock();
-            registry.running()
-        };
+    /// Devices of running jobs, with direct I/O and without.
+    pub(super) fn open_devices(&self) -> (u64, u64) {
+        let jobs = self.registry.lock().running();
         let mut counts = (0, 0);
         for job in jobs {
             let life = job.lock();
@@ -428,35 +461,38 @@ fn flushable(dests: &[IoRegion], asked: ErrorBits) -> Vec<(usize, Arc<Device>)> 
     asked.map(|(index, dest)| (index, Arc::clone(&dest.device))).collect()
 }
 
-/// Step 2: enters each piece into the job's figures.
-struct Watcher {
-    shared: Weak<Shared>,
-    job: Arc<Job>,
+/// A step as the engine takes it.
+fn request(job: &Job, opened: &Opened, step: &Step) -> Request {
+    let range = step.range();
+    let sectors = |number| Sector::new(number).expect("inside a region that was checked");
+    let part = |region: &IoRegion| {
+        let first = sectors(region.sector.get() + range.start);
+        IoRegion::new(&region.device, first, sectors(range.end - range.start))
+    };
+    let from = || part(opened.from.as_ref().expect("a copy has a source"));
+    let (work, dests, flags) = match step {
+        Step::Copy { dests, flags, .. } => (Work::Copy(from()), *dests, *flags),
+        Step::Zero { dests, flags, .. } => (Work::Zero, *dests, *flags),
+        Step::Compare { dests, .. } => (Work::Compare(from()), *dests, crate::kcopyd::Flags::SKIP_UNREADABLE),
+    };
+    let all = ErrorBits::first(opened.dests.len());
+    let reads = matches!(step, Step::Copy { .. }) || dests.is_empty();
+    Request {
+        work,
+        dests: opened.dests.iter().map(part).collect(),
+        without: all.without(dests),
+        flags,
+        speed_max: job.speed_max.clone(),
+        paused: false,
+        sparse: job.spec.sparse,
+        in_order: job.spec.digest.is_some() && reads,
+        observer: None,
+    }
 }
 
-impl Observer for Watcher {
-    fn piece(&mut self, piece: &Piece<'_>) {
-        let mut life = self.job.lock();
-        let life = &mut *life;
-        let copied = life.progress.copied;
-        life.progress.piece(&self.job.spec, piece);
-        if let Some(shared) = Weak::upgrade(&self.shared) {
-            shared.counters.piece(piece, life.progress.copied - copied);
-        }
-        if life.progress.copied > copied {
-            life.meter.sample(Instant::now(), life.progress.copied);
-            life.progressed = SystemTime::now();
-        }
-    }
-
-    fn quiesced(&mut self) {
-        let Some(shared) = Weak::upgrade(&self.shared) else { return };
-        let mut life = self.job.lock();
-        if life.state != State::Paused || life.quiet {
-            return;
-        }
-        life.quiet = true;
-        // What was copied before a pause survives it.
-        shared.flush(&self.job, life, |_, _| {});
+impl Error {
+    /// No job of that number.
+    pub(super) fn no_job(id: JobId) -> Self {
+        Self::new(ErrorKind::NotFound, format!("no job {id}"))
     }
 }

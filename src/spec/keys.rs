@@ -150,7 +150,7 @@ static WORDS: [Word; 21] = [
         name: "verify",
         value: None,
         doc: "as the first word: compare every destination with the source, write nothing",
-        supported: false,
+        supported: true,
         field: Field::Action(Action::Verify),
     },
     Word {
@@ -185,7 +185,7 @@ static WORDS: [Word; 21] = [
         name: "on_read_error",
         value: Some("stop|zero|skip"),
         doc: "stop (default): the job fails; zero, skip: find the bad blocks, write zeros there or leave what is there",
-        supported: false,
+        supported: true,
         field: Field::Value {
             set: |spec, text| values::on_read_error(text).map(|chosen| spec.on_read_error = chosen),
             get: |spec| values::on_read_error_said(spec.on_read_error),
@@ -195,7 +195,7 @@ static WORDS: [Word; 21] = [
         name: "on_write_error",
         value: Some("drop|stop"),
         doc: "drop (default): that destination is given up, the others go on; stop: the job fails",
-        supported: false,
+        supported: true,
         field: Field::Value {
             set: |spec, text| values::on_write_error(text).map(|chosen| spec.on_write_error = chosen),
             get: |spec| values::on_write_error_said(spec.on_write_error),
@@ -205,7 +205,7 @@ static WORDS: [Word; 21] = [
         name: "retries",
         value: Some("N"),
         doc: "a failed block is tried N more times (default 0)",
-        supported: false,
+        supported: true,
         field: Field::Value {
             set: |spec, text| values::count(text).map(|count| spec.retries = count),
             get: |spec| (spec.retries != 0).then(|| spec.retries.to_string()),
@@ -252,7 +252,7 @@ static WORDS: [Word; 21] = [
         name: "after",
         value: Some("ID"),
         doc: "start when job ID is done; if that ends otherwise, this one ends cancelled and says why",
-        supported: false,
+        supported: true,
         field: Field::Value {
             set: |spec, text| values::job(text).map(|id| spec.after = Some(id)),
             get: |spec| spec.after.map(|id| id.to_string()),
@@ -262,21 +262,21 @@ static WORDS: [Word; 21] = [
         name: "queue",
         value: None,
         doc: "wait for busy destinations instead of being refused",
-        supported: false,
+        supported: true,
         field: Field::Flag { set: |spec| spec.queue = true, get: |spec| spec.queue },
     },
     Word {
         name: "verify",
         value: None,
         doc: "read every destination back and compare with what was read",
-        supported: false,
+        supported: true,
         field: Field::Flag { set: |spec| spec.verify = true, get: |spec| spec.verify },
     },
     Word {
         name: "digest",
         value: Some("sha256|blake3"),
         doc: "the digest of the source stream, in order, in status",
-        supported: false,
+        supported: true,
         field: Field::Value {
             set: |spec, text| values::digest(text).map(|chosen| spec.digest = Some(chosen)),
             get: |spec| values::digest_said(spec.digest),
@@ -286,7 +286,7 @@ static WORDS: [Word; 21] = [
         name: "sparse",
         value: None,
         doc: "punch blocks of zeros instead of writing them: destinations stay thin and still read as zeros",
-        supported: false,
+        supported: true,
         field: Field::Flag { set: |spec| spec.sparse = true, get: |spec| spec.sparse },
     },
     Word {
@@ -300,7 +300,7 @@ static WORDS: [Word; 21] = [
         name: "force",
         value: Some("mounted"),
         doc: "write destinations that are mounted or held by the system",
-        supported: false,
+        supported: true,
         field: Field::Value {
             set: |spec, text| values::force(text).map(|()| spec.force_mounted = true),
             get: |spec| values::force_said(spec.force_mounted),

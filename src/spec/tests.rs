@@ -182,31 +182,6 @@ fn bad_lines_are_refused_with_a_caret() {
 }
 
 #[test]
-fn words_of_later_versions_are_checked_then_refused() {
-    let table = [
-        ("verify from=/a to=/b", 0, "`verify` is not supported by this version"),
-        ("from=/a to=/b on_read_error=zero", 14, "`on_read_error=zero` is"),
-        ("from=/a to=/b on_write_error=stop", 14, "`on_write_error=stop` is"),
-        ("from=/a to=/b retries=1", 14, "`retries=1` is"),
-        ("from=/a to=/b after=1", 14, "`after=1` is"),
-        ("from=/a to=/b paused queue", 21, "`queue` is"),
-        ("from=/a to=/b verify", 14, "`verify` is"),
-        ("from=/a to=/b digest=sha256", 14, "`digest=sha256` is"),
-        ("from=/a sparse to=/b", 8, "`sparse` is not supported by this version; leave it out"),
-        ("from=/a to=/b force=mounted", 14, "`force=mounted` is"),
-    ];
-    for (line, column, names) in table {
-        let refused = parse(line.as_bytes()).expect_err(line);
-        assert_eq!((refused.error.kind(), refused.span.start), (ErrorKind::Unsupported, column), "{line}");
-        assert!(refused.to_string().contains(names), "{line}: {refused}");
-    }
-    // Who would leave the action out would overwrite what was to be compared.
-    assert!(!parse(b"verify from=/a to=/b").unwrap_err().to_string().contains("leave"));
-    // An error of writing is told before what this version lacks.
-    assert_eq!(parse(b"from=/a to=/b sparse digest=x").unwrap_err().error.kind(), ErrorKind::Syntax);
-}
-
-#[test]
 fn limits_are_where_they_are_said_to_be() {
     let dests = |count: usize| format!("from=/a{}", " to=/b".repeat(count));
     assert_eq!(spec(&dests(64)).to.len(), 64);

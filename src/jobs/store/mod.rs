@@ -69,8 +69,6 @@ mod tests;
 
 use dir::Dir;
 use disk::Disk;
-// Not wired yet.
-#[allow(unused_imports)]
 pub(in crate::jobs) use record::{Record, Side};
 
 /// A record is a few kilobytes; one with a million bad ranges is 40 MB. Larger files are no records.

@@ -1,0 +1,78 @@
+//! `map.K`: how far destination K is, as a mapfile of GNU ddrescue. Pure.
+//!
+//! Origin: the section "Mapfile structure" of ddrescue's manual. Positions are bytes of the source; `+` is durable on the
+//! destination, `-` could not be read, `?` is everything else. Its comment is the ddrescue command that would finish the
+//! job by hand.
+
+use std::fmt::Write as _;
+
+use super::ranges::RangeSet;
+use crate::sector::SECTOR_SIZE;
+use crate::spec::RegionSpec;
+
+/// A destination's map.
+pub(super) struct Map<'a> {
+    pub(super) from: &'a RegionSpec,
+    pub(super) to: &'a RegionSpec,
+    pub(super) total: u64,
+    pub(super) durable: &'a RangeSet,
+    pub(super) unreadable: &'a RangeSet,
+}
+
+impl Map<'_> {
+    pub(super) fn text(&self) -> String {
+        let (input, output) = (self.from.sector.bytes(), self.to.sector.bytes());
+        let quote = |path: &std::ffi::OsStr| format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"));
+        let (from, to) = (quote(&self.from.path), quote(&self.to.path));
+        let mut text = format!("# Mapfile. Created by kcopyfs {}\n", env!("CARGO_PKG_VERSION"));
+        let size = self.total * SECTOR_SIZE;
+        let command = format!("ddrescue -f -i {input} -o {output} -s {size} {from} {to} MAPFILE");
+        // A name with a newline must not end the comment.
+        _ = writeln!(text, "# To finish by hand: {}", command.replace('\n', "?"));
+        text.push_str("# current_pos  current_status  current_pass\n");
+        let blocks = self.blocks();
+        let open = blocks.iter().find(|(_, status)| *status == '?');
+        let (position, status) = open.map_or((input, '+'), |(range, _)| (input + range.start * SECTOR_SIZE, '?'));
+        _ = writeln!(text, "0x{position:08X}     {status}               1\n#      pos        size  status");
+        for (range, status) in blocks {
+            let (pos, size) = (input + range.start * SECTOR_SIZE, (range.end - range.start) * SECTOR_SIZE);
+            _ = writeln!(text, "0x{pos:08X}  0x{size:08X}  {status}");
+        }
+        text
+    }
+
+    fn blocks(&self) -> Vec<(std::ops::Range<u64>, char)> {
+        let bad = self.unreadable.without(self.durable);
+        let open = self.durable.union(&bad).gaps(0..self.total);
+        let mark = |set: &RangeSet, status| set.iter().map(move |range| (range, status)).collect::<Vec<_>>();
+        let mut blocks = [mark(self.durable, '+'), mark(&bad, '-'), mark(&open, '?')].concat();
+        blocks.sort_by_key(|(range, _)| range.start);
+        blocks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sector::Sector;
+
+    #[test]
+    fn blocks_follow_each_other_without_gaps() {
+        let region =
+            |path: &str, sector| RegionSpec { path: path.into(), sector: Sector::new(sector).unwrap(), count: None };
+        let (durable, unreadable) = ([0..10, 20..30].into_iter().collect(), std::iter::once(10..12).collect());
+        let (from, to) = (region("/dev/a b", 8), region("/x", 16));
+        let text = Map { from: &from, to: &to, total: 40, durable: &durable, unreadable: &unreadable }.text();
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("0x")).collect();
+        let want = [
+            "0x00002800     ?               1",
+            "0x00001000  0x00001400  +",
+            "0x00002400  0x00000400  -",
+            "0x00002800  0x00001000  ?",
+            "0x00003800  0x00001400  +",
+            "0x00004C00  0x00001400  ?",
+        ];
+        assert_eq!(lines, want);
+        assert!(text.contains("ddrescue -f -i 4096 -o 8192 -s 20480 '/dev/a b' '/x' MAPFILE"));
+    }
+}

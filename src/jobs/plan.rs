@@ -1,0 +1,386 @@
+//! What a job does next: the copy in bulk, then salvage of what failed, then zeros for what is lost. Pure.
+//!
+//! A plan holds no list of what is to be done. That follows from the figures: whatever a live destination lacks, and is
+//! neither unreadable nor suspect, is copied in bulk. So a job that was paused, killed or retried goes on by the same rule.
+//!
+//! # Salvage, and how it stays bounded
+//! A piece that cannot be read is *suspect*. With `on_read_error=zero|skip` it is bisected down to the logical block: the
+//! hole is never larger than the device forces. One bad block in a piece of 1024 costs about 20 requests. Bisecting a dead
+//! area would cost one request a block and more; so after [`DEAD`] sectors have failed without a good block between them,
+//! each further suspect piece is first probed at [`PROBES`] places: only if one of them can be read is it bisected, else
+//! it is given up whole. A dead gigabyte so costs some 50,000 requests and not two million.
+//!
+//! A block that failed is tried `retries` times more. A piece that one destination could not take is read again and
+//! written to that destination alone, as often; a destination with more than [`REWRITES`] such pieces is given up.
+//!
+//! # Order
+//! What reads well is copied first, the suspects after it: a dying disk gives the most that way. A job that must go in
+//! order (`write_seq`, `digest=`) stops at each suspect and clears it up before it goes on.
+
+use std::ops::Range;
+
+use super::progress::Progress;
+use super::ranges::RangeSet;
+use crate::dm_io::ErrorBits;
+use crate::kcopyd::{Flags, Piece};
+use crate::spec::{Action, OnReadError, OnWriteError, Spec};
+
+/// Sectors that fail one after the other before an area counts as dead: 4 MiB.
+const DEAD: u64 = 8192;
+/// Places at which a piece in a dead area is probed.
+const PROBES: u64 = 8;
+/// Pieces that a destination may have failed to take before it is given up.
+const REWRITES: usize = 64;
+/// Different ranges that are narrowed down, a destination; beyond them whole pieces are told.
+const NARROWED: u64 = 1000;
+
+/// The next I/O of a job: a job of the engine over a part of its region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Copy to those destinations.
+    Copy { range: Range<u64>, dests: ErrorBits, flags: Flags },
+    /// Write zeros to them.
+    Zero { range: Range<u64>, dests: ErrorBits, flags: Flags },
+    /// Compare with them; with none of them only read.
+    Compare { range: Range<u64>, dests: ErrorBits },
+}
+
+impl Step {
+    pub(super) fn range(&self) -> &Range<u64> {
+        match self {
+            Self::Copy { range, .. } | Self::Zero { range, .. } | Self::Compare { range, .. } => range,
+        }
+    }
+}
+
+/// Something that failed and is not given up yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Suspect {
+    /// Could not be read, and is to be bisected.
+    Split { range: Range<u64>, errno: i32 },
+    /// To be read again; it was tried so often.
+    Read { range: Range<u64>, tries: u32 },
+    /// A piece in a dead area, being probed at that place.
+    Probe { range: Range<u64>, place: u64, errno: i32 },
+    /// To be written again to one destination.
+    Write { range: Range<u64>, dest: usize, tries: u32 },
+}
+
+impl Suspect {
+    fn range(&self) -> &Range<u64> {
+        match self {
+            Self::Split { range, .. }
+            | Self::Read { range, .. }
+            | Self::Probe { range, .. }
+            | Self::Write { range, .. } => range,
+        }
+    }
+}
+
+/// What becomes of what cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnRead {
+    Stop,
+    Zero,
+    Skip,
+    /// kcopyd's `IGNORE_ERROR`: zeros, by the piece.
+    Ignore,
+}
+
+/// A job's plan.
+// One flag a policy.
+#[allow(clippy::struct_excessive_bools)]
+#[derive(Debug)]
+pub(super) struct Plan {
+    action: Action,
+    on_read: OnRead,
+    stops_on_write: bool,
+    retries: u32,
+    ordered: bool,
+    in_order: bool,
+    /// Sectors in the coarsest logical block of the job's devices.
+    block: u64,
+    /// Last in, first out; halves ascend.
+    suspects: Vec<Suspect>,
+    current: Option<Suspect>,
+    zeroed: RangeSet,
+    /// Sectors that failed one after the other.
+    dead: u64,
+    narrowed: u64,
+    /// The job ends for what happened.
+    pub(super) fatal: bool,
+}
+
+impl Plan {
+    pub(super) fn new(spec: &Spec, block: u64) -> Self {
+        let ignores = spec.ignore_error && !spec.write_seq;
+        let on_read = match spec.on_read_error {
+            _ if ignores => OnRead::Ignore,
+            OnReadError::Stop => OnRead::Stop,
+            OnReadError::Zero => OnRead::Zero,
+            OnReadError::Skip => OnRead::Skip,
+        };
+        Self {
+            action: spec.action,
+            on_read,
+            stops_on_write: spec.on_write_error == OnWriteError::Stop,
+            retries: spec.retries,
+            ordered: spec.write_seq || spec.digest.is_some(),
+            in_order: spec.write_seq,
+            block,
+            suspects: Vec::new(),
+            current: None,
+            zeroed: RangeSet::new(),
+            dead: 0,
+            narrowed: 0,
+            fatal: false,
+        }
+    }
+
+    /// The next step of the copy; `None` when all is copied, given up, or the job ends.
+    pub(super) fn next(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
+        self.current = None;
+        if self.fatal || progress.live().is_empty() {
+            return None;
+        }
+        if self.ordered {
+            let step = self.next_zero(progress).or_else(|| self.next_suspect(spec, progress));
+            return step.or_else(|| self.next_bulk(progress));
+        }
+        let step = self.next_bulk(progress).or_else(|| self.next_suspect(spec, progress));
+        step.or_else(|| self.next_zero(progress))
+    }
+
+    /// The first range that a live destination lacks and nobody has given up, and all that lack it.
+    fn next_bulk(&self, progress: &Progress) -> Option<Step> {
+        let mut apart: RangeSet = self.suspects.iter().map(|suspect| suspect.range().clone()).collect();
+        apart = apart.union(&progress.unreadable);
+        let lack = |index: usize| {
+            let dest = &progress.dests[index];
+            dest.taken.union(&dest.lost).union(&apart).gaps(0..progress.total)
+        };
+        let lacks: Vec<(usize, RangeSet)> = progress.live().iter().map(|index| (index, lack(index))).collect();
+        let start = lacks.iter().filter_map(|(_, lack)| Some(lack.iter().next()?.start)).min()?;
+        let (mut dests, mut end) = (ErrorBits::NONE, progress.total);
+        for (index, lack) in &lacks {
+            match lack.iter().next() {
+                Some(range) if range.start == start => {
+                    dests.set(*index);
+                    end = end.min(range.end);
+                }
+                Some(range) => end = end.min(range.start),
+                None => {}
+            }
+        }
+        let range = start..end;
+        Some(match self.action {
+            Action::Copy | Action::Verify => Step::Copy { range, dests, flags: self.flags() },
+            Action::Zero => Step::Zero { range, dests, flags: self.flags() },
+        })
+    }
+
+    fn flags(&self) -> Flags {
+        let order = if self.in_order { Flags::WRITE_SEQ } else { Flags::NONE };
+        let read = match self.on_read {
+            OnRead::Ignore if self.retries == 0 => return order | Flags::IGNORE_ERROR,
+            OnRead::Stop if self.retries == 0 => Flags::NONE,
+            _ if self.ordered => Flags::NONE,
+            _ => Flags::SKIP_UNREADABLE,
+        };
+        let write = match (self.retries, self.stops_on_write) {
+            (0, false) if self.on_read == OnRead::Ignore => Flags::KEEP_FAILED,
+            (0, false) => Flags::DROP_FAILED,
+            (0, true) => Flags::NONE,
+            _ if self.ordered => Flags::NONE,
+            _ => Flags::KEEP_FAILED,
+        };
+        order | read | write
+    }
+
+    fn next_suspect(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
+        loop {
+            let suspect = self.suspects.pop()?;
+            let live = progress.live();
+            let (range, dests) = match &suspect {
+                Suspect::Split { range, errno } => {
+                    self.split(range, *errno);
+                    continue;
+                }
+                Suspect::Read { range, .. } => (range.clone(), live),
+                Suspect::Probe { range, place, errno } => {
+                    if *place == PROBES {
+                        Self::give_up(spec, progress, range, *errno);
+                        continue;
+                    }
+                    (self.probe_block(range, *place), live)
+                }
+                Suspect::Write { dest, .. } if !live.contains(*dest) => continue,
+                Suspect::Write { range, dest, .. } => {
+                    let mut one = ErrorBits::NONE;
+                    one.set(*dest);
+                    (range.clone(), one)
+                }
+            };
+            self.current = Some(suspect);
+            // One piece or few: what fails of it comes back here.
+            let flags = if self.in_order { Flags::WRITE_SEQ } else { Flags::NONE } | Flags::KEEP_FAILED;
+            return Some(match self.action {
+                Action::Zero => Step::Zero { range, dests, flags },
+                _ => Step::Copy { range, dests, flags },
+            });
+        }
+    }
+
+    /// Bisects a range, or has it probed first where its neighbourhood is dead.
+    fn split(&mut self, range: &Range<u64>, errno: i32) {
+        let blocks = (range.end - range.start) / self.block;
+        if self.dead >= DEAD && blocks > PROBES && !self.ordered {
+            self.suspects.push(Suspect::Probe { range: range.clone(), place: 0, errno });
+            return;
+        }
+        let middle = range.start + (blocks / 2) * self.block;
+        self.suspects.push(Suspect::Read { range: middle..range.end, tries: 0 });
+        self.suspects.push(Suspect::Read { range: range.start..middle, tries: 0 });
+    }
+
+    /// The block at a place of a range: the first, the last, and between them evenly.
+    fn probe_block(&self, range: &Range<u64>, place: u64) -> Range<u64> {
+        let last = (range.end - range.start) / self.block - 1;
+        let start = range.start + place * last / (PROBES - 1) * self.block;
+        start..start + self.block
+    }
+
+    fn give_up(spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32) {
+        for range in Self::left_of(progress, range) {
+            progress.unreadable(spec, &range, errno);
+        }
+    }
+
+    /// What of a range no live destination has got meanwhile.
+    fn left_of(progress: &Progress, range: &Range<u64>) -> Vec<Range<u64>> {
+        let live = progress.live();
+        let taken = live.iter().next().map_or(RangeSet::new(), |index| progress.dests[index].taken.clone());
+        taken.gaps(range.clone()).iter().collect()
+    }
+
+    /// The first lost range that the destinations have no zeros for yet.
+    fn next_zero(&mut self, progress: &Progress) -> Option<Step> {
+        if self.on_read != OnRead::Zero && !(self.on_read == OnRead::Ignore && self.retries > 0) {
+            return None;
+        }
+        let range = progress.unreadable.without(&self.zeroed).iter().next()?;
+        self.zeroed.insert(range.clone());
+        let flags = if self.stops_on_write { Flags::NONE } else { Flags::DROP_FAILED };
+        Some(Step::Zero { range, dests: progress.live(), flags })
+    }
+
+    /// A piece of a copy has ended. Returns the destinations that are given up for it.
+    pub(super) fn piece(&mut self, spec: &Spec, step: &Step, piece: &Piece<'_>, progress: &mut Progress) -> ErrorBits {
+        let before = progress.live();
+        let start = step.range().start + piece.offset.get();
+        let range = start..start + piece.count.get();
+        let fills = matches!(step, Step::Zero { .. }) && self.action != Action::Zero;
+        match piece.read_error {
+            Some(errno) if !piece.written.is_empty() || self.on_read == OnRead::Ignore && self.retries == 0 => {
+                progress.unreadable(spec, &range, errno);
+            }
+            Some(errno) => self.read_failed(spec, progress, &range, errno),
+            None => {
+                self.dead = 0;
+                if !fills {
+                    progress.taken(&range, piece.written);
+                }
+                if let Some(Suspect::Probe { range, errno, .. }) =
+                    self.current.take_if(|now| matches!(now, Suspect::Probe { .. }))
+                {
+                    self.suspects.push(Suspect::Split { range, errno });
+                }
+            }
+        }
+        for (index, errno) in piece.write_errors {
+            if fills {
+                // There is nothing to read again: it could not be read in the first place.
+                progress.write_failed(spec, *index, &range, *errno);
+                self.fatal |= self.stops_on_write;
+            } else {
+                self.write_failed(spec, progress, *index, &range, *errno);
+            }
+        }
+        before.without(progress.live())
+    }
+
+    fn read_failed(&mut self, spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32) {
+        let tries = match &self.current {
+            Some(Suspect::Probe { range, place, errno }) => {
+                let (range, place, errno) = (range.clone(), place + 1, *errno);
+                self.suspects.push(Suspect::Probe { range, place, errno });
+                return;
+            }
+            Some(Suspect::Read { tries, .. }) => *tries,
+            _ => 0,
+        };
+        let bisects = matches!(self.on_read, OnRead::Zero | OnRead::Skip);
+        if bisects && range.end - range.start > self.block {
+            self.suspects.push(Suspect::Split { range: range.clone(), errno });
+        } else if tries < self.retries {
+            self.suspects.push(Suspect::Read { range: range.clone(), tries: tries + 1 });
+        } else if self.on_read == OnRead::Stop {
+            progress.read_failed(spec, range, errno);
+            self.fatal = true;
+        } else {
+            self.dead += range.end - range.start;
+            progress.unreadable(spec, range, errno);
+        }
+    }
+
+    fn write_failed(&mut self, spec: &Spec, progress: &mut Progress, dest: usize, range: &Range<u64>, errno: i32) {
+        let tries = match &self.current {
+            Some(Suspect::Write { tries, .. }) => *tries,
+            _ => 0,
+        };
+        let is_rewrite = |suspect: &&Suspect| matches!(suspect, Suspect::Write { dest: other, .. } if *other == dest);
+        if tries < self.retries && self.suspects.iter().filter(is_rewrite).count() < REWRITES {
+            self.suspects.push(Suspect::Write { range: range.clone(), dest, tries: tries + 1 });
+            return;
+        }
+        progress.write_failed(spec, dest, range, errno);
+        self.fatal |= self.stops_on_write;
+    }
+
+    /// The step that was given last is not done now: something comes before it.
+    pub(super) fn put_back(&mut self) {
+        self.suspects.extend(self.current.take());
+        // Writing zeros once more than needed does no harm.
+        self.zeroed = RangeSet::new();
+    }
+
+    /// The comparison of what is left to compare, from `done` on.
+    pub(super) fn next_compare(&self, progress: &Progress, done: &RangeSet) -> Option<Step> {
+        if self.fatal || progress.live().is_empty() {
+            return None;
+        }
+        let apart = done.union(&progress.unreadable);
+        let range = apart.gaps(0..progress.total).iter().next()?;
+        Some(Step::Compare { range, dests: progress.live() })
+    }
+
+    /// A piece of a comparison has ended; `true` if it should be looked at again in halves.
+    pub(super) fn compared(&mut self, range: &Range<u64>, different: ErrorBits) -> bool {
+        let narrows = !different.is_empty() && range.end - range.start > self.block && self.narrowed < NARROWED;
+        self.narrowed += u64::from(!different.is_empty() && !narrows);
+        narrows
+    }
+
+    /// The devices of a job that comes from a record are open now.
+    pub(super) fn set_block(&mut self, block: u64) {
+        self.block = block;
+    }
+
+    /// Sectors in the coarsest logical block.
+    pub(super) fn block(&self) -> u64 {
+        self.block
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Jobs to records and back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::job::{Job, Life, Phase};
+use super::progress::Dest;
+use super::ranges::RangeSet;
+use super::run::Shared;
+use super::scribe::Entry;
+use super::store::{Record, Side};
+use super::view::State;
+use crate::dm_io::ErrorBits;
+use crate::sector::{SECTOR_SIZE, Sector};
+use crate::spec;
+
+impl Job {
+    /// The job as a record, with what `entry` adds.
+    pub(super) fn record(&self, entry: &Entry) -> Record {
+        let life = self.lock();
+        let progress = &life.progress;
+        let sources = usize::from(self.spec.from.is_some());
+        let identity = |index: usize| life.identities.get(index).cloned().flatten().unwrap_or_default();
+        let dests = (0..progress.dests.len()).map(|index| {
+            let dest = &progress.dests[index];
+            let durable = match &entry.durable {
+                Some((mark, dests)) => progress.durable_with(mark, *dests, index),
+                None => dest.durable.clone(),
+            };
+            Side {
+                identity: identity(index + sources),
+                copied: durable.bytes(),
+                durable: pairs(&durable),
+                errors: dest.errors,
+                first_error: dest.first_error,
+                failed: progress.write_err.contains(index),
+            }
+        });
+        // What a record can say of a job that is alive: it goes on after a restart, or it is paused.
+        let paused = life.state == State::Paused && !life.held_up;
+        let alive = if paused { State::Paused } else { State::Queued };
+        let state = entry.end.unwrap_or(if life.state.is_ended() { life.state } else { alive });
+        Record {
+            id: self.id,
+            created: self.created,
+            spec: self.spec.to_line(),
+            state,
+            error: progress.error.clone(),
+            read_err: progress.read_err,
+            write_err: progress.write_err.bits(),
+            total: progress.total_bytes(),
+            bad_bytes: progress.unreadable.bytes(),
+            elapsed: life.watch.elapsed(Instant::now()),
+            final_speed: life.final_speed,
+            digest: life.digest.clone(),
+            verified: life.phase == Phase::Verify,
+            source: self.spec.from.as_ref().map(|_| Side { identity: identity(0), ..Side::default() }),
+            dests: dests.collect(),
+            bad: progress.bad.clone(),
+            unreadable: pairs(&progress.unreadable),
+        }
+    }
+}
+
+fn pairs(set: &RangeSet) -> Vec<(u64, u64)> {
+    set.iter().map(|range| (range.start, range.end)).collect()
+}
+
+fn ranges(pairs: &[(u64, u64)]) -> RangeSet {
+    pairs.iter().map(|(start, end)| *start..*end).collect()
+}
+
+impl Shared {
+    /// Takes the jobs of an earlier daemon in, and lets those go on that were alive.
+    pub(super) fn restore(self: &Arc<Self>, records: Vec<Record>) {
+        let jobs: Vec<(Arc<Job>, State)> = records.into_iter().filter_map(job).collect();
+        let mut registry = self.registry.lock();
+        for (job, state) in &jobs {
+            registry.add(std::slice::from_ref(job));
+            if state.is_ended() {
+                for id in registry.end(job.id, *state).forgotten {
+                    self.scribe.forget(id);
+                }
+            }
+        }
+        drop(registry);
+        for (job, _) in jobs.iter().filter(|(_, state)| !state.is_ended()) {
+            self.admit(job);
+        }
+        self.run_next();
+    }
+}
+
+fn job(record: Record) -> Option<(Arc<Job>, State)> {
+    let id = record.id;
+    let spec = match spec::parse(&record.spec) {
+        Ok(parsed) => parsed.spec,
+        Err(error) => {
+            log::warn!("job {id} is left out: its spec is not understood: {}", error.error);
+            return None;
+        }
+    };
+    let count = Sector::new(record.total / SECTOR_SIZE)?;
+    if record.dests.len() != spec.to.len() {
+        log::warn!("job {id} is left out: its record does not fit its spec");
+        return None;
+    }
+    let state = record.state;
+    let job = Job::new(id, spec, count, 1).made_at(record.created);
+    fill(&mut job.lock(), record);
+    Some((Arc::new(job), state))
+}
+
+fn fill(life: &mut Life, record: Record) {
+    life.state = match record.state {
+        state if state.is_ended() || state == State::Paused => state,
+        _ => State::Queued,
+    };
+    life.restored = true;
+    life.final_speed = record.final_speed;
+    life.digest = record.digest;
+    life.watch = super::meter::Stopwatch::at(record.elapsed.max(Duration::ZERO));
+    let identity = |side: &Side| (!side.identity.is_empty()).then(|| side.identity.clone());
+    life.identities = record.source.iter().chain(&record.dests).map(identity).collect();
+    let progress = &mut life.progress;
+    for (dest, side) in progress.dests.iter_mut().zip(record.dests) {
+        let durable = ranges(&side.durable);
+        let (taken, mismatch) = (durable.clone(), false);
+        let (errors, first_error) = (side.errors, side.first_error);
+        *dest = Dest { taken, durable, lost: RangeSet::new(), errors, first_error, mismatch };
+    }
+    progress.unreadable = ranges(&record.unreadable);
+    progress.read_err = record.read_err;
+    progress.write_err = ErrorBits::from_bits(record.write_err);
+    progress.bad = record.bad;
+    progress.error = record.error;
+    for range in &progress.bad {
+        if let (Some(dest), super::progress::DIFFERENT) = (range.dest, range.errno) {
+            progress.dests[dest].mismatch = true;
+        }
+    }
+    progress.restored();
+}

@@ -1,0 +1,112 @@
+//! Enters each piece into the job's figures and plan, on the engine's thread.
+
+use std::sync::{Arc, Weak};
+use std::time::{Instant, SystemTime};
+
+use super::job::{Job, Life, Phase};
+use super::plan::Step;
+use super::progress::DIFFERENT;
+use super::run::Shared;
+use super::view::State;
+use crate::kcopyd::{Bytes, Observer, Piece};
+use crate::sector::Sector;
+use crate::spec::Action;
+
+pub(super) struct Watcher {
+    pub(super) shared: Weak<Shared>,
+    pub(super) job: Arc<Job>,
+}
+
+impl Observer for Watcher {
+    fn piece(&mut self, piece: &Piece<'_>) {
+        let mut life = self.job.lock();
+        let life = &mut *life;
+        let before = life.progress.copied();
+        match life.phase {
+            Phase::Verify => self.compared(life, piece),
+            Phase::Copy => self.copied(life, piece),
+        }
+        let copied = life.progress.copied();
+        if copied > before {
+            life.meter.sample(Instant::now(), copied);
+            life.progressed = SystemTime::now();
+        }
+        if let Some(shared) = Weak::upgrade(&self.shared) {
+            shared.counters.piece(piece, copied.saturating_sub(before));
+        }
+    }
+
+    fn data(&mut self, offset: Sector, bytes: &Bytes<'_>) {
+        let mut life = self.job.lock();
+        let Life { running, hashing, .. } = &mut *life;
+        if let (Some(running), Some(hashing)) = (running, hashing) {
+            hashing.see(running.step.range().start + offset.get(), bytes);
+        }
+    }
+
+    fn quiesced(&mut self) {
+        let Some(shared) = Weak::upgrade(&self.shared) else { return };
+        let mut life = self.job.lock();
+        let paused = life.state == State::Paused;
+        let Some(running) = life.running.as_mut().filter(|running| !running.quiet) else { return };
+        running.quiet = true;
+        if paused {
+            // What was copied before a pause survives it.
+            shared.checkpoint(&self.job, life, |_, _| {});
+        } else {
+            drop(life);
+            shared.tell_moved();
+        }
+    }
+}
+
+impl Watcher {
+    fn copied(&self, life: &mut Life, piece: &Piece<'_>) {
+        let Life { running, plan, progress, hashing, .. } = life;
+        let Some(running) = running else { return };
+        if let Step::Compare { .. } = running.step {
+            // Read once more for the digest alone.
+            if piece.read_error.is_some() {
+                *hashing = None;
+                progress
+                    .error
+                    .get_or_insert_with(|| "no digest: what was copied before cannot be read again".to_owned());
+            }
+            return;
+        }
+        let lost = plan.piece(&self.job.spec, &running.step, piece, progress);
+        if !lost.is_empty() {
+            running.handle.give_up(lost);
+        }
+        if plan.fatal {
+            running.handle.cancel();
+        }
+    }
+
+    fn compared(&self, life: &mut Life, piece: &Piece<'_>) {
+        let Life { running, plan, progress, compared, narrowing, .. } = life;
+        let Some(running) = running else { return };
+        let spec = &self.job.spec;
+        let start = running.step.range().start + piece.offset.get();
+        let range = start..start + piece.count.get();
+        compared.insert(range.clone());
+        if let Some(errno) = piece.read_error {
+            return progress.unreadable(spec, &range, errno);
+        }
+        if spec.action == Action::Verify {
+            progress.taken(&range, piece.written);
+        }
+        for (index, errno) in piece.write_errors {
+            progress.verify_failed(spec, *index, &range, *errno);
+        }
+        if plan.compared(&range, piece.different) {
+            let blocks = (range.end - range.start) / plan.block();
+            let middle = range.start + blocks / 2 * plan.block();
+            narrowing.extend([range.start..middle, middle..range.end]);
+            return;
+        }
+        for index in piece.different.iter() {
+            progress.verify_failed(spec, index, &range, DIFFERENT);
+        }
+    }
+}
