@@ -29,14 +29,18 @@ pub(super) fn mode(node: &Node, config: &TreeConfig) -> u16 {
     node.mode | added
 }
 
+/// Whether it is the mount's owner, or root: who makes and removes directories, whatever `mode=` says.
+pub(super) const fn owns(config: &TreeConfig, uid: u32) -> bool {
+    uid == config.uid || uid == 0
+}
+
 /// Whether a write by `writer`, through a file that `opener` opened, may be carried out.
 ///
 /// Both must be the mount's owner or root. Where `mode=` lets a group write, the kernel knows who is in it and has
 /// judged at open(2): then the writer must be who opened the file, or the owner or root.
 pub(super) fn may_write(config: &TreeConfig, opener: u32, writer: u32) -> bool {
-    let owns = |uid: u32| uid == config.uid || uid == 0;
     let group_writes = config.mode & 0o020 != 0;
-    (owns(writer) && owns(opener)) || (group_writes && writer == opener)
+    (owns(config, writer) && owns(config, opener)) || (group_writes && writer == opener)
 }
 
 #[cfg(test)]

@@ -22,9 +22,9 @@ use fuser::{
 use super::access::Caller;
 use super::inode::Key;
 use super::mount;
-use super::table::{Each, Kind};
-use super::tree::{Attr, Tree};
-use super::walk;
+use super::table::Kind;
+use super::tree::{Attr, Tree, TreeConfig};
+use super::walk::Entry;
 use crate::error::ErrorKind;
 
 /// How long the kernel believes names and attributes.
@@ -33,9 +33,6 @@ const TTL: Duration = Duration::from_secs(1);
 const GENERATION: Generation = Generation(0);
 /// Longest name, as of other file systems.
 const NAME_MAX: u32 = 255;
-/// Cursors of a listing after `.` and after `..`: inode numbers of nothing that is listed.
-const AFTER_DOT: u64 = 1;
-const AFTER_DOTDOT: u64 = 1 << 8;
 /// Most pages of one request, where the kernel says nothing else; what it has without `FUSE_MAX_PAGES`.
 const REQUEST_PAGES: usize = 256;
 const REQUEST_PAGES_OLD: usize = 32;
@@ -51,24 +48,7 @@ impl Glue {
     }
 
     fn file_attr(&self, attr: &Attr) -> FileAttr {
-        FileAttr {
-            ino: INodeNo(attr.key.ino()),
-            size: attr.size,
-            blocks: 0,
-            atime: attr.time,
-            mtime: attr.time,
-            ctime: attr.time,
-            crtime: attr.time,
-            kind: file_type(attr.kind),
-            perm: attr.mode,
-            // One, for directories too: subdirectories come and go, and find(1) must not count on their number.
-            nlink: 1,
-            uid: self.tree.config.uid,
-            gid: self.tree.config.gid,
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
-        }
+        file_attr(attr, &self.tree.config)
     }
 
     /// The attributes of an inode, or ENOENT where it is gone.
@@ -77,25 +57,38 @@ impl Glue {
         Ok(self.file_attr(&attr))
     }
 
-    /// Gives a directory's entries after `offset` to `emit`: cursor, name, node, attributes; until it says that it is full.
-    fn list(&self, dir: Key, offset: u64, emit: &mut dyn FnMut(u64, &OsStr, Key, FileAttr) -> bool) {
-        let own = |key: Key| self.tree.attr(key).map(|attr| self.file_attr(&attr));
-        let dots = [(AFTER_DOT, ".", dir), (AFTER_DOTDOT, "..", walk::parent(dir))];
-        let passed = match offset {
-            0 => 0,
-            AFTER_DOT => 1,
-            _ => 2,
-        };
-        for (cursor, name, key) in dots.into_iter().skip(passed) {
-            let Some(attr) = own(key) else { return };
-            if emit(cursor, name.as_ref(), key, attr) {
-                return;
+    /// Gives an open directory's entries from number `offset` on to `emit`, with the cursor that comes after each, until
+    /// it says that it is full.
+    fn list(&self, file: FileHandle, offset: u64, mut emit: impl FnMut(u64, &Entry) -> bool) -> Result<(), Errno> {
+        let entries = self.tree.list(file.0, offset == 0).ok_or(Errno::EBADF)?;
+        let first = usize::try_from(offset).unwrap_or(usize::MAX).min(entries.len());
+        for (cursor, entry) in (offset + 1..).zip(&entries[first..]) {
+            if emit(cursor, entry) {
+                break;
             }
         }
-        let after = if offset == AFTER_DOT || offset == AFTER_DOTDOT { 0 } else { offset };
-        walk::list(&self.tree.jobs, dir, after, &mut |key| {
-            own(key).is_some_and(|attr| emit(key.ino(), walk::name(key).as_ref(), key, attr))
-        });
+        Ok(())
+    }
+}
+
+fn file_attr(attr: &Attr, config: &TreeConfig) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.key.ino()),
+        size: attr.size,
+        blocks: 0,
+        atime: attr.time,
+        mtime: attr.time,
+        ctime: attr.time,
+        crtime: attr.time,
+        kind: file_type(attr.kind),
+        perm: attr.mode,
+        // One, for directories too: subdirectories come and go, and find(1) must not count on their number.
+        nlink: 1,
+        uid: config.uid,
+        gid: config.gid,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
     }
 }
 
@@ -107,9 +100,9 @@ fn file_type(kind: Kind) -> FileType {
     }
 }
 
-/// How long the kernel believes a name: not at all where each lookup gets an inode of its own.
+/// How long the kernel believes a name.
 fn name_ttl(key: Key) -> Duration {
-    if key.node().each == Each::Fresh { Duration::ZERO } else { TTL }
+    if key.node().is_fleeting() { Duration::ZERO } else { TTL }
 }
 
 fn errno(kind: ErrorKind) -> Errno {
@@ -164,12 +157,12 @@ impl Filesystem for Glue {
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
         gid: Option<u32>,
-        _size: Option<u64>,
+        size: Option<u64>,
         _atime: Option<TimeOrNow>,
         _mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
@@ -180,9 +173,12 @@ impl Filesystem for Glue {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        // Sizes and times are accepted and mean nothing: `>` and touch(1) set them.
+        // Sizes and times are accepted: `>` and touch(1) set them. They mean nothing, but that a log can be emptied.
         if mode.is_some() || uid.is_some() || gid.is_some() {
             return reply.error(Errno::EPERM);
+        }
+        if let Some(key) = Key::from_ino(ino.0).filter(|_| size == Some(0)) {
+            self.tree.truncate(key, caller(req));
         }
         match self.attr_of(ino) {
             Ok(attr) => reply.attr(&TTL, &attr),
@@ -202,7 +198,12 @@ impl Filesystem for Glue {
         let (reads, writes) = (mode != OpenAccMode::O_WRONLY, mode != OpenAccMode::O_RDONLY);
         let key = Key::from_ino(ino.0).ok_or(ErrorKind::NotFound);
         match key.and_then(|key| self.tree.open(key, caller(req), reads, writes)) {
-            Ok(file) => reply.opened(FileHandle(file), FopenFlags::FOPEN_DIRECT_IO),
+            Ok(file) => {
+                if let (Ok(key), true) = (key, writes && flags.0 & libc::O_TRUNC != 0) {
+                    self.tree.truncate(key, caller(req));
+                }
+                reply.opened(FileHandle(file), FopenFlags::FOPEN_DIRECT_IO);
+            }
             Err(kind) => reply.error(errno(kind)),
         }
     }
@@ -280,26 +281,57 @@ impl Filesystem for Glue {
         reply.ok();
     }
 
-    fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let Some(dir) = directory(ino) else { return reply.error(Errno::ENOTDIR) };
-        self.list(dir, offset, &mut |cursor, name, _, attr| reply.add(attr.ino, cursor, attr.kind, name));
-        reply.ok();
+    fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match directory(ino) {
+            Some(dir) => reply.opened(FileHandle(self.tree.open_dir(dir, caller(req))), FopenFlags::empty()),
+            None => reply.error(Errno::ENOTDIR),
+        }
     }
 
-    fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let Some(dir) = directory(ino) else { return reply.error(Errno::ENOTDIR) };
-        self.list(dir, offset, &mut |cursor, name, key, attr| {
-            reply.add(attr.ino, cursor, name, &name_ttl(key), &attr, GENERATION)
+    fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let listed = self.list(fh, offset, |cursor, Entry { name, key }| {
+            reply.add(INodeNo(key.ino()), cursor, file_type(key.node().kind()), name)
         });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdirplus(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let listed = self.list(fh, offset, |cursor, Entry { name, key }| {
+            // What has gone since the directory was looked at is passed over.
+            self.tree.attr(*key).is_some_and(|attr| {
+                let attr = self.file_attr(&attr);
+                reply.add(attr.ino, cursor, name, &name_ttl(*key), &attr, GENERATION)
+            })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn releasedir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.tree.release(fh.0);
         reply.ok();
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let dir = directory(parent).ok_or(ErrorKind::NotFound);
-        match dir.and_then(|dir| self.tree.remove(dir, name, caller(req))) {
+        let Some(dir) = directory(parent) else { return reply.error(Errno::ENOTDIR) };
+        self.tree.remove(dir, name, caller(req), move |result| match result {
             Ok(()) => reply.ok(),
             Err(kind) => reply.error(errno(kind)),
-        }
+        });
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
+        let Some(dir) = directory(parent) else { return reply.error(Errno::ENOTDIR) };
+        let config = self.tree.config;
+        self.tree.make(dir, name, caller(req), move |result| match result {
+            Ok(attr) => reply.entry_with_ttls(&TTL, &name_ttl(attr.key), &file_attr(&attr, &config), GENERATION),
+            Err(kind) => reply.error(errno(kind)),
+        });
     }
 
     fn create(
@@ -320,16 +352,13 @@ impl Filesystem for Glue {
         _req: &Request,
         _parent: INodeNo,
         _name: &OsStr,
-        _mode: u32,
+        mode: u32,
         _umask: u32,
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(Errno::EPERM);
-    }
-
-    fn mkdir(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
-        reply.error(Errno::EPERM);
+        let is_file = matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG);
+        reply.error(if is_file { Errno::EACCES } else { Errno::EPERM });
     }
 
     fn symlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, _target: &Path, reply: ReplyEntry) {

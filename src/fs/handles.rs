@@ -12,6 +12,7 @@ use slab::Slab;
 use super::access::Caller;
 use super::inode::Key;
 use super::specs::Specs;
+use super::walk::Entry;
 use super::{events, wait};
 
 /// An open file.
@@ -26,6 +27,8 @@ pub(super) struct Open {
 
 /// What an open file keeps.
 pub(super) enum Content {
+    /// A directory as it was when it was last read from its beginning.
+    Dir(Mutex<Arc<[Entry]>>),
     /// The text of the last read at offset 0.
     Text(Text),
     /// Lines and replies.

@@ -1,7 +1,7 @@
 //! Inode numbers: which row of the table, and which of its copies, in 64 bits.
 //!
 //! The lowest 8 bits are the row's number plus one (so that the root, row 0, is FUSE's inode 1), the next 8 the part of
-//! a name that counts within its directory (`dest.K`, a state), the upper 48 the number of the job, or of the name. Small
+//! a name that counts within its directory (`dest.K`, a state), the upper 48 the number of the job, or of the client. Small
 //! job numbers thus give inode numbers below 2^32, which 32-bit programs can stat.
 //!
 //! # Invariants
@@ -15,9 +15,9 @@ use super::table;
 pub(super) struct Key {
     /// Row of the table.
     pub(super) row: u8,
-    /// Which one within its directory: K of `dest.K`.
+    /// Which one within its directory: K of `dest.K`, or which state.
     pub(super) sub: u8,
-    /// The job's number, or which inode of a file that has one for each lookup, or 0.
+    /// The number of the job or client, or which inode of a file that has one for each lookup, or 0.
     pub(super) id: u64,
 }
 

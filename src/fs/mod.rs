@@ -1,9 +1,10 @@
 //! The control tree: jobs as files, over FUSE.
 //!
 //! What is where:
-//! - `table`: ONE table of nodes; it makes names, modes, contents and documentation. `inode` numbers them, `walk` finds
-//!   and lists them, `readme` prints them.
-//! - `text`: the formats of files, pure. `error_log`, `events`, `wait`, `specs`: the files that are more than a text.
+//! - `table`: ONE table of nodes; it makes names, modes, contents and documentation. `files`: what its rows read and
+//!   write. `inode` numbers them (`labels`: those known by a name), `walk` finds and lists them, `readme` prints them.
+//! - `text`: the formats of files, pure; `summary` and `metrics` print a `board`, a look at everything. `error_log`,
+//!   `events`, `wait`, `specs`: the files that are more than a text.
 //! - `handles`: open files. `access`: who may write.
 //! - `tree`: what each request means; it knows nothing of FUSE. `glue`: FUSE's requests, forwarded. `serve`: a mounted
 //!   tree's life. `mount`, `mountpoint`, `fusermount`: how it gets its place in the name space.
@@ -23,17 +24,22 @@
 //!    a bounded time: an open file keeps it alive, and the process ends without it.
 
 mod access;
+mod board;
 mod error_log;
 mod events;
+mod files;
 mod fusermount;
 mod glue;
 mod handles;
 mod inode;
+mod labels;
+mod metrics;
 mod mount;
 mod mountpoint;
 mod readme;
 mod serve;
 mod specs;
+mod summary;
 mod table;
 mod text;
 mod tree;

@@ -15,11 +15,15 @@ kcopyfs: block-copy jobs as files
     exec 3<>jobs/new; echo \"$spec\" >&3; read id <&3      the same, and the number of the job
     cat jobs/$id/status                                  how it is
     cat wait/$id && echo done                            until it ends; fails unless it is done
-    echo cancel > jobs/$id/control                       end it
+    echo cancel > jobs/$id/control                       end it; pause and resume work like this too
+    echo 100M > jobs/$id/speed_max                       at most so many bytes per second
+    watch -n1 cat summary                                all that goes on
+    ls state/running                                     which jobs are running
     rmdir jobs/$id                                       forget an ended job
     tail error_log                                       why a write was refused
 
 Sectors are 512 bytes. Reading never blocks, wait/ aside. A write does all or nothing; its errno says why not.
+Control files read back what was written, as plain integers; on the way in they take K M G (of 1024).
 ";
 
 const WORDS: &str = "
@@ -35,14 +39,14 @@ pub(super) fn text(tree: &Tree, _: Key) -> Option<Vec<u8>> {
 
 fn render(config: &TreeConfig) -> String {
     let mut text = String::from(HEAD);
-    text.push_str("\nThe files. ID is a job's number, K a destination's, counted from 0.\n\n");
+    text.push_str("\nThe files. ID is a job's number, K a destination's, counted from 0, S a state, NAME a name.\n\n");
     for node in nodes().iter().skip(1) {
         let (tail, mode) = match node.kind() {
             Kind::Dir => ("/", access::mode(node, config)),
             Kind::File => ("", access::mode(node, config)),
             Kind::Link => (" ->", 0o777),
         };
-        _ = writeln!(text, "    {:<18} {mode:04o}  {}", format!("{}{tail}", node.path), node.doc);
+        _ = writeln!(text, "    {:<19} {mode:04o}  {}", format!("{}{tail}", node.path), node.doc);
     }
     text.push_str(WORDS);
     for word in spec::words() {

@@ -3,17 +3,19 @@
 //! Lookup, listing, modes, the tree's README, the tests of modes and the man page are made from it. To add a file is to
 //! add a row; nothing else knows the names.
 //!
+//! What the rows read and write is in `files`.
+//!
 //! # Invariants
-//! A row's directory is a row above it. In a path, `ID` stands for a job's number and `.K` for a destination's. A file
-//! whose mode lets somebody read has something to read, and the same for writing.
+//! A row's directory is a row above it. In a path, `ID` stands for a job's number, `.K` for a destination's, `S` for a
+//! state and `NAME` for a name. A file whose mode lets somebody read has something to read, and the same for writing.
 
 use std::ffi::OsString;
 
+use super::files;
 use super::inode::Key;
+use super::readme;
 use super::tree::Tree;
-use super::{readme, text};
-use crate::error::{Error, ErrorKind, Result};
-use crate::jobs::Verb;
+use crate::error::Result;
 
 /// What sort of node it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,16 +28,18 @@ pub enum Kind {
     Link,
 }
 
-/// A row: one file, directory or link, or one for each job.
+/// A row: one file, directory or link, or one for each of something.
 #[derive(Debug)]
 pub struct Node {
-    /// Its path below the mount point; `ID` and `.K` stand for numbers.
+    /// Its path below the mount point; `ID`, `.K`, `S` and `NAME` stand for what differs.
     pub path: &'static str,
     /// Permission bits, before the mount options `gid=` and `mode=` widen those of writable files.
     pub mode: u16,
     /// What it is, in one line for people.
     pub doc: &'static str,
     pub(super) each: Each,
+    /// Whether it is there, where what it stands for is.
+    pub(super) there: fn(&Tree, Key) -> bool,
     pub(super) body: Body,
 }
 
@@ -51,15 +55,37 @@ pub(super) enum Each {
     Job,
     /// One for each destination of the directory's job.
     Dest,
-    /// One where the directory's job has a source.
-    Source,
+    /// One for each state of jobs.
+    State,
+    /// One for each job in the directory's state.
+    InState,
+    /// One for each name of jobs, standing for the newest job of that name.
+    Name,
+    /// One for each client.
+    Client,
 }
+
+/// Whose number a node's key has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// Nobody's.
+    Tree,
+    /// A job's.
+    Job,
+    /// A client's.
+    Client,
+}
+
+/// rmdir(2) of a node.
+pub(super) type Remove = fn(&Tree, Key) -> Result<()>;
+/// mkdir(2) of a name in it.
+pub(super) type Make = fn(&Tree, &[u8]) -> Result<()>;
 
 /// What a node holds.
 #[derive(Debug)]
 pub(super) enum Body {
-    /// Nodes; `remove` is rmdir(2) of it.
-    Dir { remove: Option<fn(&Tree, Key) -> Result<()>> },
+    /// Nodes; `remove` is rmdir(2) of it, `make` is mkdir(2) in it.
+    Dir { remove: Option<Remove>, make: Option<Make> },
     /// A path.
     Link(fn(&Tree, Key) -> Option<OsString>),
     /// Bytes.
@@ -90,6 +116,8 @@ pub(super) enum Write {
     Specs,
     /// Each write is a whole.
     Text(fn(&Tree, Key, &[u8]) -> Result<()>),
+    /// A write, whatever it says, empties the file; so does truncating it.
+    Clear(fn(&Tree)),
 }
 
 impl Node {
@@ -104,7 +132,7 @@ impl Node {
 
     /// Whether writing to it does something.
     pub const fn is_writable(&self) -> bool {
-        matches!(self.body, Body::File { write: Write::Specs | Write::Text(_), .. })
+        matches!(self.body, Body::File { write: Write::Specs | Write::Text(_) | Write::Clear(_), .. })
     }
 
     /// Whether reading it gives something.
@@ -112,9 +140,20 @@ impl Node {
         !matches!(self.body, Body::File { read: Read::Never, .. })
     }
 
-    /// Whether it is a job, or part of one.
-    pub(super) fn is_of_job(&self) -> bool {
-        self.path.split('/').any(|segment| segment == "ID")
+    /// Whose number its key has.
+    pub(super) fn owner(&self) -> Owner {
+        if self.each == Each::Name || self.path.split('/').any(|segment| segment == "ID") {
+            Owner::Job
+        } else if self.path.split('/').any(|segment| segment == "NAME") {
+            Owner::Client
+        } else {
+            Owner::Tree
+        }
+    }
+
+    /// Whether what its name stands for may be another thing, or nothing, a moment later.
+    pub(super) const fn is_fleeting(&self) -> bool {
+        matches!(self.each, Each::Fresh | Each::InState | Each::Name)
     }
 
     /// The path of its directory, and its own name there; the root has none.
@@ -133,22 +172,38 @@ pub fn nodes() -> &'static [Node] {
 }
 
 const fn dir(path: &'static str, doc: &'static str) -> Node {
-    Node { path, mode: 0o755, doc, each: Each::One, body: Body::Dir { remove: None } }
+    dir_each(path, Each::One, doc)
+}
+
+const fn dir_each(path: &'static str, each: Each, doc: &'static str) -> Node {
+    Node { path, mode: 0o755, doc, each, there: always, body: Body::Dir { remove: None, make: None } }
 }
 
 const fn file(path: &'static str, mode: u16, read: Read, write: Write, doc: &'static str) -> Node {
-    Node { path, mode, doc, each: Each::One, body: Body::File { read, write } }
+    Node { path, mode, doc, each: Each::One, there: always, body: Body::File { read, write } }
 }
 
 const fn link(path: &'static str, each: Each, target: fn(&Tree, Key) -> Option<OsString>, doc: &'static str) -> Node {
-    Node { path, mode: 0o777, doc, each, body: Body::Link(target) }
+    Node { path, mode: 0o777, doc, each, there: always, body: Body::Link(target) }
+}
+
+fn always(_: &Tree, _: Key) -> bool {
+    true
 }
 
 static NODES: &[Node] = &[
     dir("", "the control tree"),
     file("README", 0o444, Read::Text(readme::text), Write::Never, "how to drive the tree: this text"),
-    file("version", 0o444, Read::Text(version), Write::Never, "the version of kcopyfs"),
-    file("engine", 0o444, Read::Text(engine), Write::Never, "backend, pages and sub-jobs, as KEY VALUE"),
+    file("version", 0o444, Read::Text(files::version), Write::Never, "the version of kcopyfs"),
+    file(
+        "summary",
+        0o444,
+        Read::Text(files::summary),
+        Write::Never,
+        "for people: each live job with a bar, speed and time left; try watch -n1 cat summary",
+    ),
+    file("engine", 0o444, Read::Text(files::engine), Write::Never, "backend, pages and sub-jobs, as KEY VALUE"),
+    file("metrics", 0o444, Read::Text(files::metrics), Write::Never, "all figures as OpenMetrics text, for Prometheus"),
     file(
         "events",
         0o444,
@@ -159,9 +214,45 @@ static NODES: &[Node] = &[
     file(
         "error_log",
         0o644,
-        Read::Text(error_log),
-        Write::Text(clear_error_log),
+        Read::Text(files::error_log),
+        Write::Clear(files::clear_error_log),
         "the last 16 refused writes, newest last, with the reason and its place; a write clears it",
+    ),
+    file(
+        "throttle",
+        0o644,
+        Read::Text(files::throttle),
+        Write::Text(files::set_throttle),
+        "percent of time in which the engine does I/O, 1 to 100",
+    ),
+    file(
+        "speed_max",
+        0o644,
+        Read::Text(files::speed_max),
+        Write::Text(files::set_speed_max),
+        "bytes per second of all jobs together, or max; takes K M G (of 1024)",
+    ),
+    Node {
+        body: Body::Dir { remove: None, make: Some(files::create_client) },
+        ..dir("clients", "who has pages set aside; mkdir NAME makes a client, for specs with client=NAME")
+    },
+    Node {
+        body: Body::Dir { remove: Some(files::destroy_client), make: None },
+        ..dir_each("clients/NAME", Each::Client, "a client; rmdir removes it, once it has no live jobs")
+    },
+    file(
+        "clients/NAME/pages",
+        0o644,
+        Read::Text(files::pages),
+        Write::Text(files::set_pages),
+        "pages of 4 KiB set aside for it; a write resizes, takes K M G (of 1024)",
+    ),
+    file(
+        "clients/NAME/stat",
+        0o444,
+        Read::Text(files::client_stat),
+        Write::Never,
+        "pages, sub-jobs and jobs of it, as KEY VALUE",
     ),
     dir("jobs", "a directory per job, numbered from 1; rmdir dismisses an ended job"),
     Node {
@@ -169,107 +260,77 @@ static NODES: &[Node] = &[
         mode: 0o600,
         doc: "write specs, a line each; then read: one made ID per read, or `error: ` and the reason",
         each: Each::Fresh,
+        there: always,
         body: Body::File { read: Read::Replies, write: Write::Specs },
     },
     Node {
-        path: "jobs/ID",
-        mode: 0o755,
-        doc: "a job; its size is the bytes copied, its time the last progress",
-        each: Each::Job,
-        body: Body::Dir { remove: Some(dismiss) },
+        body: Body::Dir { remove: Some(files::dismiss), make: None },
+        ..dir_each("jobs/ID", Each::Job, "a job; its size is the bytes copied, its time the last progress")
     },
     file(
         "jobs/ID/spec",
         0o444,
-        Read::Text(spec),
+        Read::Text(files::spec),
         Write::Never,
         "the job's spec; cat jobs/ID/spec > jobs/new runs it again",
     ),
-    file("jobs/ID/status", 0o444, Read::Text(status), Write::Never, "state, errors and figures, as KEY VALUE"),
-    file("jobs/ID/dests", 0o444, Read::Text(dests), Write::Never, "a line per destination: N KEY=VALUE... path=PATH"),
+    file("jobs/ID/status", 0o444, Read::Text(files::status), Write::Never, "state, errors and figures, as KEY VALUE"),
+    file(
+        "jobs/ID/dests",
+        0o444,
+        Read::Text(files::dests),
+        Write::Never,
+        "a line per destination: N KEY=VALUE... path=PATH",
+    ),
     file(
         "jobs/ID/errors",
         0o444,
-        Read::Text(errors),
+        Read::Text(files::errors),
         Write::Never,
         "a line per bad range: read SECTOR COUNT ERRNO, or write DEST SECTOR COUNT ERRNO",
     ),
-    file("jobs/ID/control", 0o200, Read::Never, Write::Text(control), "write pause, resume, cancel, retry or verify"),
-    link("jobs/ID/source", Each::Source, source, "the source"),
-    link("jobs/ID/dest.K", Each::Dest, dest, "destination K, counted from 0"),
+    file(
+        "jobs/ID/control",
+        0o200,
+        Read::Never,
+        Write::Text(files::control),
+        "write pause, resume, cancel, retry or verify",
+    ),
+    file(
+        "jobs/ID/speed_max",
+        0o644,
+        Read::Text(files::job_speed_max),
+        Write::Text(files::set_job_speed_max),
+        "bytes per second of this job, or max; takes K M G (of 1024)",
+    ),
+    Node { there: files::has_source, ..link("jobs/ID/source", Each::One, files::source, "the source") },
+    link("jobs/ID/dest.K", Each::Dest, files::dest, "destination K, counted from 0"),
     dir("wait", "a file per job that tells its end"),
     Node {
-        path: "wait/ID",
-        mode: 0o444,
-        doc: "progress every second, then the status; read fails unless the job is done: cat wait/ID && next",
         each: Each::Job,
-        body: Body::File { read: Read::Wait, write: Write::Never },
+        ..file(
+            "wait/ID",
+            0o444,
+            Read::Wait,
+            Write::Never,
+            "progress every second, then the status; read fails unless the job is done: cat wait/ID && next",
+        )
     },
+    dir("state", "a directory per state of jobs: ls state/running"),
+    dir_each(
+        "state/S",
+        Each::State,
+        "S is queued running paused flushing verifying, at the end done degraded failed cancelled, or held",
+    ),
+    link("state/S/ID", Each::InState, files::state_link, "each job in that state"),
+    dir("names", "a link per name of jobs"),
+    link("names/NAME", Each::Name, files::name_link, "the newest job with name=NAME"),
 ];
-
-#[allow(clippy::unnecessary_wraps)] // the signature of every row
-fn version(_: &Tree, _: Key) -> Option<Vec<u8>> {
-    Some(concat!(env!("CARGO_PKG_VERSION"), "\n").into())
-}
-
-#[allow(clippy::unnecessary_wraps)] // the signature of every row
-fn engine(tree: &Tree, _: Key) -> Option<Vec<u8>> {
-    Some(text::engine(&tree.jobs.engine()))
-}
-
-#[allow(clippy::unnecessary_wraps)] // the signature of every row
-fn error_log(tree: &Tree, _: Key) -> Option<Vec<u8>> {
-    Some(tree.errors.text())
-}
-
-#[allow(clippy::unnecessary_wraps)] // the signature of every row
-fn clear_error_log(tree: &Tree, _: Key, _: &[u8]) -> Result<()> {
-    tree.errors.clear();
-    Ok(())
-}
-
-fn dismiss(tree: &Tree, key: Key) -> Result<()> {
-    tree.jobs.dismiss(key.id)
-}
-
-fn spec(tree: &Tree, key: Key) -> Option<Vec<u8>> {
-    let mut line = tree.jobs.spec_line(key.id)?;
-    line.push(b'\n');
-    Some(line)
-}
-
-fn status(tree: &Tree, key: Key) -> Option<Vec<u8>> {
-    Some(text::status(&tree.jobs.view(key.id)?))
-}
-
-fn dests(tree: &Tree, key: Key) -> Option<Vec<u8>> {
-    Some(text::dests(&tree.jobs.view(key.id)?))
-}
-
-fn errors(tree: &Tree, key: Key) -> Option<Vec<u8>> {
-    Some(text::errors(&tree.jobs.bad_ranges(key.id)?))
-}
-
-fn control(tree: &Tree, key: Key, data: &[u8]) -> Result<()> {
-    let word = data.trim_ascii();
-    if let Some(verb) = Verb::ALL.into_iter().find(|verb| verb.as_str().as_bytes() == word) {
-        return tree.jobs.control(key.id, verb);
-    }
-    let verbs = Verb::ALL.map(Verb::as_str).join(" ");
-    Err(Error::new(ErrorKind::Syntax, format!("not a verb; one of: {verbs}")))
-}
-
-fn source(tree: &Tree, key: Key) -> Option<OsString> {
-    tree.jobs.source_path(key.id)
-}
-
-fn dest(tree: &Tree, key: Key) -> Option<OsString> {
-    tree.jobs.dest_path(key.id, usize::from(key.sub))
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::State;
 
     #[test]
     fn a_row_has_a_directory_above_it_and_a_name_of_its_own() {
@@ -299,5 +360,21 @@ mod tests {
             assert!(!node.doc.is_empty() && !node.doc.contains('\n'), "{}", node.path);
         }
         assert!(nodes().len() < 255, "a row's number plus one fits 8 bits");
+        let states = nodes().iter().find(|node| node.each == Each::State).map_or("", |node| node.doc);
+        assert!(State::ALL.iter().all(|state| states.contains(state.as_str())), "{states}");
+    }
+
+    #[test]
+    fn a_placeholder_names_the_owner() {
+        for (path, owner) in [
+            ("", Owner::Tree),
+            ("state/S", Owner::Tree),
+            ("jobs/ID/dest.K", Owner::Job),
+            ("state/S/ID", Owner::Job),
+            ("names/NAME", Owner::Job),
+            ("clients/NAME/stat", Owner::Client),
+        ] {
+            assert_eq!(nodes().iter().find(|node| node.path == path).unwrap().owner(), owner, "{path}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::fmt::{Display, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::errno_name;
-use crate::jobs::{BadRange, Change, EngineView, State, View};
+use crate::jobs::{BadRange, Change, ClientView, EngineView, State, View};
 
 /// A flat keyed text in the making.
 #[derive(Default)]
@@ -101,6 +101,17 @@ pub(super) fn engine(view: &EngineView) -> Vec<u8> {
     flat.0
 }
 
+/// `clients/NAME/stat`.
+pub(super) fn client(view: &ClientView) -> Vec<u8> {
+    let mut flat = Flat::default();
+    flat.put("pages", view.pages);
+    flat.put("pages_used", view.pages_used);
+    flat.put("pages_waiting", view.pages_waiting);
+    flat.put("subjobs_in_flight", view.subjobs_in_flight);
+    flat.put("jobs_live", view.jobs_live);
+    flat.0
+}
+
 /// A line of `wait/ID`.
 pub(super) fn progress(view: &View) -> Vec<u8> {
     let (id, state, percent, eta) = (view.id, view.state.as_str(), percent(view), eta(view));
@@ -122,7 +133,7 @@ pub(super) fn event(change: &Change) -> Vec<u8> {
 }
 
 /// Percent copied with two decimals, rounded down: 100.00 only when all is copied.
-fn percent(view: &View) -> String {
+pub(super) fn percent(view: &View) -> String {
     let (copied, total) = (u128::from(view.copied), u128::from(view.total));
     let hundredths = if copied >= total { 10_000 } else { copied * 10_000 / total };
     format!("{}.{:02}", hundredths / 100, hundredths % 100)

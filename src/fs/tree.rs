@@ -15,10 +15,11 @@ use super::error_log::{ErrorLog, Refused};
 use super::events::Events;
 use super::handles::{Content, Handles, Open, Text};
 use super::inode::Key;
+use super::labels::Labels;
 use super::specs::Specs;
 use super::table::{Body, Each, Kind, Read, Write};
 use super::wait::{Notify, WaitRoom};
-use super::walk;
+use super::walk::{self, Entry};
 use crate::error::{Error, ErrorKind};
 use crate::jobs::{Change, Jobs};
 
@@ -52,6 +53,8 @@ pub struct Tree {
     pub(super) errors: ErrorLog,
     pub(super) events: Events,
     pub(super) waiting: WaitRoom,
+    /// The clients' numbers.
+    pub(super) clients: Labels,
     handles: Handles,
     /// The last inode of the files that get one for each lookup.
     fresh: AtomicU64,
@@ -71,6 +74,7 @@ impl Tree {
             errors: ErrorLog::default(),
             events: Events::new(started),
             waiting: WaitRoom::default(),
+            clients: Labels::default(),
             handles: Handles::default(),
             fresh: AtomicU64::new(0),
             started,
@@ -103,14 +107,10 @@ impl Tree {
     pub(super) fn attr(&self, key: Key) -> Option<Attr> {
         let node = key.node();
         let (mut size, mut time) = (0, self.started);
-        if node.is_of_job() {
-            let brief = self.jobs.brief(key.id)?;
-            time = brief.progressed;
-            match node.each {
-                Each::Job if node.kind() == Kind::Dir => size = brief.copied,
-                Each::Dest if usize::from(key.sub) >= brief.dests => return None,
-                Each::Source if !brief.has_source => return None,
-                _ => {}
+        if let Some(job) = walk::seen(self, key)?.job {
+            time = job.progressed;
+            if node.each == Each::Job && node.kind() == Kind::Dir {
+                size = job.copied;
             }
         }
         match &node.body {
@@ -123,7 +123,7 @@ impl Tree {
 
     /// The node of that name in a directory.
     pub(super) fn lookup(&self, dir: Key, name: &OsStr) -> Option<Attr> {
-        let mut key = walk::lookup(&self.jobs, dir, name)?;
+        let mut key = walk::lookup(self, dir, name)?;
         if key.node().each == Each::Fresh {
             key.id = self.fresh.fetch_add(1, Ordering::Relaxed) % Key::ID_MAX + 1;
         }
@@ -139,14 +139,72 @@ impl Tree {
     }
 
     /// rmdir(2).
-    pub(super) fn remove(&self, dir: Key, name: &OsStr, caller: Caller) -> Result<(), ErrorKind> {
-        let key = walk::lookup(&self.jobs, dir, name).ok_or(ErrorKind::NotFound)?;
+    pub(super) fn remove(
+        self: &Arc<Self>,
+        dir: Key,
+        name: &OsStr,
+        caller: Caller,
+        reply: impl FnOnce(Result<(), ErrorKind>) + Send + 'static,
+    ) {
+        let (tree, name) = (Arc::clone(self), name.to_owned());
+        aside("rmdir", move || reply(tree.remove_now(dir, &name, caller)));
+    }
+
+    fn remove_now(&self, dir: Key, name: &OsStr, caller: Caller) -> Result<(), ErrorKind> {
+        let key = walk::lookup(self, dir, name).ok_or(ErrorKind::NotFound)?;
         match key.node().body {
-            Body::Dir { remove: Some(remove) } if access::may_write(&self.config, caller.uid, caller.uid) => {
-                remove(self, key).map_err(|error| error.kind())
+            Body::Dir { remove: Some(remove), .. } if access::owns(&self.config, caller.uid) => {
+                remove(self, key).map_err(|error| self.refused_name(key, name, caller, error))
             }
             Body::Dir { .. } => Err(ErrorKind::Os(libc::EPERM)),
             _ => Err(ErrorKind::Os(libc::ENOTDIR)),
+        }
+    }
+
+    /// mkdir(2).
+    pub(super) fn make(
+        self: &Arc<Self>,
+        dir: Key,
+        name: &OsStr,
+        caller: Caller,
+        reply: impl FnOnce(Result<Attr, ErrorKind>) + Send + 'static,
+    ) {
+        let (tree, name) = (Arc::clone(self), name.to_owned());
+        aside("mkdir", move || reply(tree.make_now(dir, &name, caller)));
+    }
+
+    fn make_now(&self, dir: Key, name: &OsStr, caller: Caller) -> Result<Attr, ErrorKind> {
+        match dir.node().body {
+            Body::Dir { make: Some(make), .. } if access::owns(&self.config, caller.uid) => {
+                make(self, name.as_encoded_bytes()).map_err(|error| self.refused_name(dir, name, caller, error))?;
+                self.lookup(dir, name).ok_or(ErrorKind::NotFound)
+            }
+            _ => Err(ErrorKind::Os(libc::EPERM)),
+        }
+    }
+
+    /// opendir(3): a number for the open directory.
+    pub(super) fn open_dir(&self, key: Key, opener: Caller) -> u64 {
+        self.handles.insert(Open { key, opener, content: Content::Dir(Mutex::default()) })
+    }
+
+    /// What an open directory holds; it is looked at anew where it is read `from_start`.
+    pub(super) fn list(&self, file: u64, from_start: bool) -> Option<Arc<[Entry]>> {
+        let open = self.handles.get(file)?;
+        let Content::Dir(entries) = &open.content else { return None };
+        let mut entries = entries.lock();
+        if from_start || entries.is_empty() {
+            *entries = walk::list(self, open.key).into();
+        }
+        Some(Arc::clone(&entries))
+    }
+
+    /// truncate(2), or open(2) with `O_TRUNC`: means something only where the file can be cleared.
+    pub(super) fn truncate(&self, key: Key, caller: Caller) {
+        if let Body::File { write: Write::Clear(clear), .. } = key.node().body
+            && access::may_write(&self.config, caller.uid, caller.uid)
+        {
+            clear(self);
         }
     }
 
@@ -157,7 +215,7 @@ impl Tree {
         if (reads && !key.node().is_readable()) || (writes && !key.node().is_writable()) {
             return Err(ErrorKind::Access);
         }
-        if !walk::exists(&self.jobs, key) {
+        if walk::seen(self, key).is_none() {
             return Err(ErrorKind::NotFound);
         }
         let content = match (read, write) {
@@ -185,6 +243,7 @@ impl Tree {
             }
             Content::Events(cursor) => reply(Ok(self.events.read(&mut cursor.lock(), offset, size))),
             Content::Specs(specs) => reply(Ok(specs.read(size))),
+            Content::Dir(_) => reply(Err(ErrorKind::Os(libc::EISDIR))),
             Content::Text(text) => {
                 let text = text.read(offset, size, || match open.key.node().body {
                     Body::File { read: Read::Text(make), .. } => make(self, open.key),
@@ -204,7 +263,7 @@ impl Tree {
                 self.events.poll(file, cursor, notify)
             }
             Content::Wait(cursor) => self.waiting.poll(&self.jobs, (file, open.key.id), cursor, notify),
-            Content::Text(_) | Content::Specs(_) => true,
+            Content::Text(_) | Content::Specs(_) | Content::Dir(_) => true,
         }
     }
 
@@ -218,11 +277,7 @@ impl Tree {
     ) {
         let Some(open) = self.handles.get(file) else { return reply(Err(ErrorKind::Os(libc::EBADF))) };
         let tree = Arc::clone(self);
-        let write = move || reply(tree.write_now(&open, writer, &data));
-        if let Err(error) = thread::Builder::new().name("write".to_owned()).spawn(write) {
-            // The reply went with the thread that was not made; dropped, it answers EIO.
-            log::error!("no thread for a write: {error}");
-        }
+        aside("write", move || reply(tree.write_now(&open, writer, &data)));
     }
 
     fn write_now(&self, open: &Open, writer: Caller, data: &[u8]) -> Result<(), ErrorKind> {
@@ -232,6 +287,10 @@ impl Tree {
             Content::Specs(specs) => specs.write(&self.jobs, data),
             _ => match open.key.node().body {
                 Body::File { write: Write::Text(write), .. } => write(self, open.key, data).map_err(whole),
+                Body::File { write: Write::Clear(clear), .. } => {
+                    clear(self);
+                    Ok(())
+                }
                 _ => Err(whole(Error::new(ErrorKind::Access, "this file is not written"))),
             },
         });
@@ -264,8 +323,17 @@ impl Tree {
         Ok(())
     }
 
+    /// Enters a refused mkdir or rmdir; gives its errno.
+    fn refused_name(&self, key: Key, name: &OsStr, caller: Caller, error: Error) -> ErrorKind {
+        let kind = error.kind();
+        let file = walk::path(self, key);
+        let refused = Refused { error, line: name.as_encoded_bytes().to_vec(), span: 0..name.len() };
+        self.errors.enter(SystemTime::now(), caller, &file, &refused);
+        kind
+    }
+
     fn refused(&self, open: &Open, writer: Caller, refused: &Refused) {
-        let file = walk::path(open.key);
+        let file = walk::path(self, open.key);
         log::info!("{file}: refused, pid {} uid {}: {}", writer.pid, writer.uid, refused.error);
         self.errors.enter(SystemTime::now(), writer, &file, refused);
     }
@@ -281,8 +349,16 @@ impl Tree {
                     self.refused(&open, open.opener, &refused);
                 }
             }
-            Content::Text(_) => {}
+            Content::Text(_) | Content::Dir(_) => {}
         }
+    }
+}
+
+/// Does what may take its time, and answers, on a thread of its own. Where there is none to be had, the reply in `work`
+/// is dropped with it, which answers EIO.
+fn aside(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
+        log::error!("no thread for a {name}: {error}");
     }
 }
 

@@ -1,15 +1,30 @@
-//! Finding and listing nodes: what names there are, from the table and the jobs there are now.
+//! Finding and listing nodes: what names there are, from the table and from what there is now.
 //!
 //! # Invariants
-//! A directory's listing and its lookup agree: a name is listed exactly if it is found. A listing's cursor is the inode
-//! number of the last entry given, so that a directory can change while it is listed, and nothing that stays is left out.
+//! A directory's listing and its lookup agree: a name is listed exactly if it is found. A listing is made at once, so
+//! that a directory can change while it is read, and nothing that stays is left out or comes twice.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::inode::Key;
-use super::table::{Each, Node, nodes};
-use crate::jobs::Jobs;
+use super::table::{Each, Node, Owner, nodes};
+use super::tree::Tree;
+use crate::jobs::{Brief, JobId, State};
+
+/// A name in a directory.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) key: Key,
+}
+
+/// A node that is there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// The job that it is, or is part of.
+    pub(super) job: Option<Brief>,
+}
 
 /// The rows whose directory is row `dir`, with their numbers.
 fn children(dir: u8) -> impl Iterator<Item = (u8, &'static Node)> {
@@ -20,81 +35,118 @@ fn children(dir: u8) -> impl Iterator<Item = (u8, &'static Node)> {
 /// The directory a node is in; the root is in itself.
 pub(super) fn parent(key: Key) -> Key {
     let Some((dir, _)) = key.node().split() else { return Key::ROOT };
-    let found = (0u8..).zip(nodes()).find(|(_, node)| node.path == dir);
-    found.map_or(Key::ROOT, |(row, node)| Key { row, sub: 0, id: if node.is_of_job() { key.id } else { 0 } })
+    let Some((row, node)) = (0u8..).zip(nodes()).find(|(_, node)| node.path == dir) else { return Key::ROOT };
+    Key {
+        row,
+        sub: if node.each == Each::State { key.sub } else { 0 },
+        id: if node.owner() == Owner::Tree { 0 } else { key.id },
+    }
 }
 
-/// A node's name in its directory.
-pub(super) fn name(key: Key) -> String {
+/// A node's name in its directory; `None` where what it was named after is gone.
+fn name(tree: &Tree, key: Key) -> Option<String> {
     let (_, pattern) = key.node().split().unwrap_or_default();
     match key.node().each {
-        Each::One | Each::Fresh | Each::Source => pattern.to_owned(),
-        Each::Job => key.id.to_string(),
-        Each::Dest => format!("{}{}", dest_prefix(pattern), key.sub),
+        Each::One | Each::Fresh => Some(pattern.to_owned()),
+        Each::Job | Each::InState => Some(key.id.to_string()),
+        Each::Dest => Some(format!("{}{}", dest_prefix(pattern), key.sub)),
+        Each::State => state(key).map(|state| state.as_str().to_owned()),
+        Each::Client => tree.clients.name(key.id),
+        Each::Name => tree.jobs.view(key.id)?.name,
     }
 }
 
-/// A node's path below the mount point.
-pub(super) fn path(key: Key) -> String {
-    let (dir, name) = (parent(key), name(key));
-    if dir == Key::ROOT { name } else { format!("{}/{name}", path(dir)) }
+/// A node's path below the mount point, as messages have it.
+pub(super) fn path(tree: &Tree, key: Key) -> String {
+    let dir = parent(key);
+    let name = name(tree, key).unwrap_or_else(|| "(removed)".to_owned());
+    if dir == Key::ROOT { name } else { format!("{}/{name}", path(tree, dir)) }
 }
 
-/// Whether a node is there now.
-pub(super) fn exists(jobs: &Jobs, key: Key) -> bool {
-    if !key.node().is_of_job() {
-        return true;
-    }
-    jobs.brief(key.id).is_some_and(|brief| match key.node().each {
-        Each::One | Each::Fresh | Each::Job => true,
-        Each::Dest => usize::from(key.sub) < brief.dests,
-        Each::Source => brief.has_source,
-    })
+/// The state that a node of `state/` stands for.
+fn state(key: Key) -> Option<State> {
+    State::ALL.get(usize::from(key.sub)).copied()
+}
+
+/// A node, if it is there now.
+pub(super) fn seen(tree: &Tree, key: Key) -> Option<Seen> {
+    let node = key.node();
+    let job = match node.owner() {
+        Owner::Job => Some(tree.jobs.brief(key.id)?),
+        Owner::Client => tree.clients.name(key.id).map(|_| None)?,
+        Owner::Tree => None,
+    };
+    let is_there = match (node.each, job) {
+        (Each::Dest, Some(job)) => usize::from(key.sub) < job.dests,
+        (Each::InState, Some(job)) => state(key) == Some(job.state),
+        (Each::Name, _) => name(tree, key).is_some_and(|name| tree.jobs.named(&name) == Some(key.id)),
+        (Each::State, _) => state(key).is_some(),
+        _ => true,
+    };
+    (is_there && (node.there)(tree, key)).then_some(Seen { job })
 }
 
 /// The node of that name in a directory.
-pub(super) fn lookup(jobs: &Jobs, dir: Key, name: &OsStr) -> Option<Key> {
-    let found = children(dir.row).find_map(|(row, node)| matching(row, node, dir, name.as_bytes()));
-    found.filter(|key| exists(jobs, *key))
+pub(super) fn lookup(tree: &Tree, dir: Key, name: &OsStr) -> Option<Key> {
+    let found = children(dir.row).find_map(|(row, node)| matching(tree, row, node, dir, name.as_bytes()));
+    found.filter(|key| seen(tree, *key).is_some())
 }
 
-fn matching(row: u8, node: &Node, dir: Key, name: &[u8]) -> Option<Key> {
+fn matching(tree: &Tree, row: u8, node: &Node, dir: Key, name: &[u8]) -> Option<Key> {
     let (_, pattern) = node.split()?;
+    let job = |id: Option<JobId>| id.filter(|id| *id <= Key::ID_MAX).map(|id| Key { row, sub: dir.sub, id });
     match node.each {
-        Each::One | Each::Fresh | Each::Source => (pattern.as_bytes() == name).then_some(Key { row, ..dir }),
-        Each::Job => number(name).filter(|id| *id <= Key::ID_MAX).map(|id| Key { row, sub: 0, id }),
+        Each::One | Each::Fresh => (pattern.as_bytes() == name).then_some(Key { row, ..dir }),
+        Each::Job | Each::InState => job(number(name)),
+        Each::Name => job(tree.jobs.named(std::str::from_utf8(name).ok()?)),
         Each::Dest => {
             let sub = number(name.strip_prefix(dest_prefix(pattern).as_bytes())?)?;
             Some(Key { row, sub: u8::try_from(sub).ok()?, ..dir })
         }
+        Each::State => {
+            let place = State::ALL.iter().position(|state| state.as_str().as_bytes() == name)?;
+            Some(Key { row, sub: u8::try_from(place).ok()?, id: 0 })
+        }
+        Each::Client => {
+            let name = std::str::from_utf8(name).ok()?;
+            let known = tree.jobs.clients().iter().any(|known| known == name);
+            known.then(|| Key { row, sub: 0, id: tree.clients.number(name) })
+        }
     }
 }
 
-/// Gives the entries of a directory that come after `cursor` (0: all), until `emit` says that it is full.
-pub(super) fn list(jobs: &Jobs, dir: Key, cursor: u64, emit: &mut dyn FnMut(Key) -> bool) {
-    let after = Key::from_ino(cursor);
-    for (row, node) in children(dir.row).filter(|(row, _)| after.is_none_or(|after| after.row <= *row)) {
-        let after = after.filter(|after| after.row == row);
-        let full = match node.each {
-            Each::One | Each::Fresh | Each::Source => {
-                let key = Key { row, ..dir };
-                after.is_none() && exists(jobs, key) && emit(key)
-            }
-            Each::Job => {
-                let ids = jobs.ids();
-                let first = after.map_or(0, |after| ids.partition_point(|id| *id <= after.id));
-                ids[first..].iter().any(|id| emit(Key { row, sub: 0, id: *id }))
-            }
-            Each::Dest => {
-                let dests = jobs.brief(dir.id).map_or(0, |brief| brief.dests);
-                let first = after.map_or(0, |after| usize::from(after.sub) + 1);
-                (first..dests).map_while(|sub| u8::try_from(sub).ok()).any(|sub| emit(Key { row, sub, ..dir }))
-            }
+/// The entries of a directory, `.` and `..` first.
+pub(super) fn list(tree: &Tree, dir: Key) -> Vec<Entry> {
+    let mut entries = vec![Entry { name: ".".to_owned(), key: dir }, Entry { name: "..".to_owned(), key: parent(dir) }];
+    for (row, node) in children(dir.row) {
+        let jobs = |ids: Vec<JobId>| {
+            ids.into_iter().map(move |id| Entry { name: id.to_string(), key: Key { row, id, ..dir } })
         };
-        if full {
-            return;
+        match node.each {
+            Each::One | Each::Fresh => {
+                let key = Key { row, ..dir };
+                let is_there = seen(tree, key).is_some();
+                let (_, pattern) = node.split().unwrap_or_default();
+                entries.extend(is_there.then(|| Entry { name: pattern.to_owned(), key }));
+            }
+            Each::Job => entries.extend(jobs(tree.jobs.ids())),
+            Each::InState => entries.extend(state(dir).into_iter().flat_map(|state| jobs(tree.jobs.in_state(state)))),
+            Each::Name => {
+                let names = tree.jobs.names();
+                entries.extend(names.into_iter().map(|(name, id)| Entry { name, key: Key { row, sub: 0, id } }));
+            }
+            Each::Client => entries.extend(tree.jobs.clients().into_iter().map(|name| {
+                let key = Key { row, sub: 0, id: tree.clients.number(&name) };
+                Entry { name, key }
+            })),
+            Each::Dest | Each::State => {
+                let keys = (0..=u8::MAX).map(|sub| Key { row, sub, ..dir });
+                let there = keys.take_while(|key| seen(tree, *key).is_some());
+                entries.extend(there.filter_map(|key| Some(Entry { name: name(tree, key)?, key })));
+            }
         }
     }
+    entries
 }
 
 /// What stands before K in `dest.K`.
@@ -109,42 +161,4 @@ fn number(name: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(path: &str) -> u8 {
-        (0u8..).zip(nodes()).find(|(_, node)| node.path == path).unwrap().0
-    }
-
-    #[test]
-    fn a_number_has_one_name() {
-        assert_eq!(number(b"17"), Some(17));
-        assert_eq!(number(b"0"), Some(0));
-        for name in [&b""[..], b"017", b"+1", b"-1", b" 1", b"1 ", b"99999999999999999999999", b"x"] {
-            assert_eq!(number(name), None, "{name:?}");
-        }
-    }
-
-    #[test]
-    fn names_and_matches_agree() {
-        let job = Key { row: row("jobs/ID"), sub: 0, id: 7 };
-        for (path, text) in [
-            ("jobs/ID/status", "jobs/7/status"),
-            ("jobs/ID/dest.K", "jobs/7/dest.3"),
-            ("jobs/ID/source", "jobs/7/source"),
-        ] {
-            let row = row(path);
-            let key = Key { row, sub: if path.ends_with('K') { 3 } else { 0 }, id: 7 };
-            assert_eq!(super::path(key), text);
-            assert_eq!(parent(key), job);
-            assert_eq!(matching(row, key.node(), job, name(key).as_bytes()), Some(key));
-        }
-        assert_eq!(super::path(Key { row: row("wait/ID"), sub: 0, id: 7 }), "wait/7");
-        assert_eq!(parent(job), Key { row: row("jobs"), sub: 0, id: 0 });
-        assert_eq!(parent(Key { row: row("jobs"), sub: 0, id: 0 }), Key::ROOT);
-        assert_eq!(
-            matching(row("jobs/ID/dest.K"), &nodes()[usize::from(row("jobs/ID/dest.K"))], job, b"dest.03"),
-            None
-        );
-    }
-}
+mod tests;

@@ -1,0 +1,248 @@
+//! `metrics`: the figures as `OpenMetrics` 1.0 text, for Prometheus and its like.
+//!
+//! Pure. A family is a HELP line, a TYPE line, where it has one a UNIT line, and its samples; the text ends with `# EOF`.
+//!
+//! # Invariants
+//! A family's samples stand together. A counter's end in `_total`. A unit is the end of its family's name.
+
+use std::fmt::{Display, Write as _};
+use std::time::Duration;
+
+use super::board::{Board, Row};
+use crate::jobs::{DestState, DestView, Totals};
+
+/// Before every name.
+const PREFIX: &str = "kcopyfs_";
+
+/// The whole file.
+pub(super) fn render(board: &Board) -> String {
+    let mut out = Exposition::default();
+    daemon(&mut out, board);
+    engine(&mut out, board);
+    clients(&mut out, board);
+    jobs(&mut out, &board.live);
+    dests(&mut out, &board.live);
+    out.0.push_str("# EOF\n");
+    out.0
+}
+
+/// A text in the making.
+#[derive(Default)]
+struct Exposition(String);
+
+impl Exposition {
+    fn gauge(&mut self, name: &str, unit: &str, help: &str) -> Family<'_> {
+        self.family(name, unit, "gauge", "", help)
+    }
+
+    fn counter(&mut self, name: &str, unit: &str, help: &str) -> Family<'_> {
+        self.family(name, unit, "counter", "_total", help)
+    }
+
+    fn family(&mut self, name: &str, unit: &str, kind: &str, suffix: &'static str, help: &str) -> Family<'_> {
+        let name = if unit.is_empty() { format!("{PREFIX}{name}") } else { format!("{PREFIX}{name}_{unit}") };
+        _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        if !unit.is_empty() {
+            _ = writeln!(self.0, "# UNIT {name} {unit}");
+        }
+        Family { out: &mut self.0, name: name + suffix }
+    }
+}
+
+/// A family whose samples are being written.
+struct Family<'a> {
+    out: &'a mut String,
+    name: String,
+}
+
+impl Family<'_> {
+    fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) -> &mut Self {
+        self.out.push_str(&self.name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            _ = write!(self.out, "{}{label}=\"{}\"", if index == 0 { '{' } else { ',' }, escape(text));
+        }
+        _ = writeln!(self.out, "{} {value}", if labels.is_empty() { "" } else { "}" });
+        self
+    }
+}
+
+/// A label's value: backslash, quote and newline are escaped, bytes that are no UTF-8 were replaced before.
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{}.{:06}", time.as_secs(), time.subsec_micros())
+}
+
+fn daemon(out: &mut Exposition, board: &Board) {
+    let totals = &board.totals;
+    let build = [("version", env!("CARGO_PKG_VERSION")), ("backend", board.engine.backend)];
+    out.gauge("build_info", "", "Version and backend of the daemon.").sample(&build, 1);
+    out.counter("jobs_made", "", "Jobs made since the daemon began.").sample(&[], totals.jobs_made);
+    let mut ended = out.counter("jobs_ended", "", "Jobs ended since the daemon began, by how.");
+    for (state, jobs) in Totals::ENDS.into_iter().zip(totals.ended) {
+        ended.sample(&[("state", state.as_str())], jobs);
+    }
+    let help = "Source bytes copied to every live destination since the daemon began.";
+    out.counter("copied", "bytes", help).sample(&[], totals.copied);
+    let help = "Bytes written since the daemon began, summed over destinations.";
+    out.counter("written", "bytes", help).sample(&[], totals.written);
+    out.counter("read_errors", "", "Pieces that could not be read since the daemon began.")
+        .sample(&[], totals.read_errors);
+    let help = "Pieces that could not be written since the daemon began, summed over destinations.";
+    out.counter("write_errors", "", help).sample(&[], totals.write_errors);
+    let mut states = out.gauge("jobs", "", "Jobs held, by state.");
+    for (state, jobs) in board.states() {
+        states.sample(&[("state", state.as_str())], jobs);
+    }
+}
+
+fn engine(out: &mut Exposition, board: &Board) {
+    let engine = &board.engine;
+    for (name, unit, help, value) in [
+        ("page_size", "bytes", "Bytes in a page.", engine.page_size),
+        ("pages", "", "Pages in the pool.", engine.pages),
+        ("pages_free", "", "Pages that no sub-job holds.", engine.pages_free),
+        ("subjobs_waiting", "", "Sub-jobs that wait for pages.", engine.pages_waiting),
+        ("subjobs_in_flight", "", "Sub-jobs that hold pages.", engine.subjobs_in_flight),
+        ("subjob_size", "bytes", "Bytes in a full sub-job.", engine.subjob_bytes),
+        ("direct_io_devices", "", "Open devices with direct I/O.", engine.direct),
+        ("buffered_devices", "", "Open devices without direct I/O.", engine.buffered),
+    ] {
+        out.gauge(name, unit, help).sample(&[], value);
+    }
+    let throttle = format!("{}.{:02}", board.throttle / 100, board.throttle % 100);
+    out.gauge("throttle", "ratio", "Share of time in which the engine does I/O.").sample(&[], throttle);
+    let help = "Limit of all jobs together.";
+    out.gauge("speed_max", "bytes_per_second", help).sample(&[], rate(board.speed_max));
+}
+
+/// A limit, where there is one.
+fn rate(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "+Inf".to_owned(), |limit| limit.to_string())
+}
+
+fn clients(out: &mut Exposition, board: &Board) {
+    let mut pages = out.gauge("client_pages", "", "Pages set aside for a client.");
+    for (name, client) in &board.clients {
+        pages.sample(&[("client", name)], client.pages);
+    }
+    let mut used = out.gauge("client_pages_used", "", "Pages that a client's sub-jobs hold.");
+    for (name, client) in &board.clients {
+        used.sample(&[("client", name)], client.pages_used);
+    }
+}
+
+/// A family of the live jobs: name, unit, help, and the value where a job has it.
+type JobFamily = (&'static str, &'static str, &'static str, fn(&Row) -> Option<String>);
+
+const JOB_FAMILIES: [JobFamily; 9] = [
+    ("job_size", "bytes", "Bytes to copy.", |row| Some(row.view.total.to_string())),
+    ("job_copied", "bytes", "Bytes that every live destination has taken.", |row| Some(row.view.copied.to_string())),
+    ("job_durable", "bytes", "Bytes that survive a power cut now.", |row| Some(row.view.durable.to_string())),
+    ("job_bad", "bytes", "Source bytes that could not be read.", |row| Some(row.view.bad_bytes.to_string())),
+    ("job_speed", "bytes_per_second", "Speed over the last 5 s.", |row| Some(row.view.speed.to_string())),
+    ("job_speed_max", "bytes_per_second", "The job's own limit.", |row| Some(rate(row.speed_max))),
+    ("job_elapsed", "seconds", "Running time, pauses not counted.", |row| Some(seconds(row.view.elapsed))),
+    ("job_stalled", "seconds", "Since the last completed I/O while some is in flight.", |row| {
+        Some(seconds(row.view.stalled))
+    }),
+    ("job_eta", "seconds", "Time left, where an honest figure exists.", |row| row.view.eta.map(seconds)),
+];
+
+fn jobs(out: &mut Exposition, live: &[Row]) {
+    for (name, unit, help, value) in JOB_FAMILIES {
+        let mut family = out.gauge(name, unit, help);
+        for row in live {
+            let Some(value) = value(row) else { continue };
+            family.sample(&[("job", &row.view.id.to_string()), ("name", label(row))], value);
+        }
+    }
+}
+
+fn label(row: &Row) -> &str {
+    row.view.name.as_deref().unwrap_or("")
+}
+
+/// A family of the live jobs' destinations.
+type DestFamily = (&'static str, &'static str, &'static str, fn(&DestView) -> u64);
+
+const DEST_FAMILIES: [DestFamily; 4] = [
+    ("dest_copied", "bytes", "Bytes written to a destination.", |dest| dest.copied),
+    ("dest_durable", "bytes", "Bytes of it that survive a power cut now.", |dest| dest.durable),
+    ("dest_errors", "", "Failed pieces of a destination.", |dest| dest.errors),
+    ("dest_failed", "", "1 once a destination was given up or reads back differently.", |dest| {
+        u64::from(matches!(dest.state, DestState::Failed | DestState::Mismatch))
+    }),
+];
+
+fn dests(out: &mut Exposition, live: &[Row]) {
+    for (name, unit, help, value) in DEST_FAMILIES {
+        let mut family = out.gauge(name, unit, help);
+        for row in live {
+            let job = row.view.id.to_string();
+            for (index, dest) in row.view.dests.iter().enumerate() {
+                let (dest_index, path) = (index.to_string(), dest.path.to_string_lossy());
+                let labels = [("job", &*job), ("name", label(row)), ("dest", &*dest_index), ("path", &*path)];
+                family.sample(&labels, value(dest));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::fs::board::samples;
+
+    #[test]
+    fn families_are_whole_and_named_as_open_metrics_has_it() {
+        let text = render(&samples::board());
+        assert!(text.ends_with("\n# EOF\n") && text.matches("# EOF").count() == 1);
+        let (mut family, mut suffix, mut seen) = (String::new(), "", BTreeSet::new());
+        for line in text.lines().filter(|line| *line != "# EOF") {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                family = rest.split(' ').next().unwrap().to_owned();
+                assert!(seen.insert(family.clone()), "{family} comes twice");
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert_eq!(name, family);
+                suffix = if kind == "counter" { "_total" } else { "" };
+            } else if let Some(rest) = line.strip_prefix("# UNIT ") {
+                let (name, unit) = rest.split_once(' ').unwrap();
+                assert!(name == family && name.ends_with(&format!("_{unit}")), "{line}");
+            } else {
+                let name = line.split(['{', ' ']).next().unwrap();
+                assert_eq!(name, format!("{family}{suffix}"));
+                let value = line.rsplit(' ').next().unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn figures_stand_where_they_belong() {
+        let text = render(&samples::board());
+        for line in [
+            "kcopyfs_jobs_made_total 6",
+            "kcopyfs_jobs_ended_total{state=\"degraded\"} 1",
+            "kcopyfs_jobs{state=\"queued\"} 1",
+            "kcopyfs_throttle_ratio 0.50",
+            "kcopyfs_speed_max_bytes_per_second 104857600",
+            "kcopyfs_job_eta_seconds{job=\"7\",name=\"nightly\"} 32.126000",
+            "kcopyfs_job_speed_max_bytes_per_second{job=\"3\",name=\"\"} +Inf",
+            "kcopyfs_dest_errors{job=\"7\",name=\"nightly\",dest=\"1\",path=\"/dev/sdc\"} 2",
+            "kcopyfs_dest_copied_bytes{job=\"3\",name=\"\",dest=\"0\",path=\"/tmp/a\\nb\"} 45281234944",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        assert_eq!(escape("a\\b\"c\nd"), r#"a\\b\"c\nd"#);
+    }
+}
