@@ -1,0 +1,126 @@
+//! Waiting for a job's end, and being told of changes.
+
+use crate::table::{Bench, Row, Said};
+
+#[test]
+fn ends_are_waited_for_in_every_way_needs_fuse() {
+    let Some(bench) = Bench::new(&[], &[("bash", "bash"), ("dash", "dash"), ("python3", "python3")]) else { return };
+    bench.run(ROWS);
+}
+
+const fn row(
+    shell: &'static str,
+    command: &'static str,
+    status: i32,
+    said: Said,
+    made: u64,
+    after: &'static str,
+) -> Row {
+    Row { shell, command, status, said, made, after }
+}
+
+pub(crate) const ROWS: &[Row] = &[
+    row(
+        "bash",
+        "echo \"from=$S/a to=$S/b speed_max=64K\" > $M/jobs/new; cat $M/wait/$(last) && echo all is well",
+        0,
+        Said::Has(&[" state=", "\nstate done\n", "error -\nall is well\n"]),
+        1,
+        "",
+    ),
+    row(
+        "dash",
+        "while read -r key value; do test $key = state && echo $value; done < $M/wait/1; true",
+        0,
+        Said::Is("done\n"),
+        0,
+        "",
+    ),
+    row(
+        "bash",
+        "slow one; (until test -e $M/state/running/2; do :; done; echo cancel > $M/jobs/2/control) & cat $M/wait/2 && echo well",
+        1,
+        Said::Has(&["state cancelled", "Operation canceled"]),
+        1,
+        "",
+    ),
+    // Ctrl-C on a terminal, once the first line is there.
+    row(
+        "bash",
+        "slow one; python3 -c 'import os, pty, sys\n\
+         pid, terminal = pty.fork()\n\
+         if pid == 0: os.execvp(\"cat\", [\"cat\", sys.argv[1]])\n\
+         said = b\"\"\n\
+         while b\"state=\" not in said: said += os.read(terminal, 4096)\n\
+         os.write(terminal, b\"\\x03\")\n\
+         print(os.WTERMSIG(os.waitpid(pid, 0)[1]))' $M/wait/$(last)",
+        0,
+        Said::Is("2\n"),
+        1,
+        "test $(state $(last)) = running",
+    ),
+    row("bash", "timeout 1 cat $M/wait/$(last)", 124, Said::Has(&[" state=running "]), 0, ""),
+    row("bash", "cat $M/wait/$(last) > /dev/null & kill -KILL $!; wait $!", 137, Said::Any, 0, ""),
+    row(
+        "bash",
+        "dd if=$M/wait/$(last) of=/dev/null iflag=nonblock",
+        1,
+        Said::Has(&["Resource temporarily unavailable"]),
+        0,
+        "",
+    ),
+    row("bash", "cd $M/wait && head -qn1 * | wc -l", 0, Said::Is("3\n"), 0, ""),
+    // tail -f through a job's life: every state, and nothing else of that job.
+    row(
+        "bash",
+        "exec 3< <(exec tail -n 0 -f $M/events); tail=$!\n\
+         until test \"$(readlink /proc/$tail/exe)\" != \"$(readlink /proc/$$/exe)\" && test -e /proc/$tail/fd/3; do :; done\n\
+         echo \"from=$S/a to=$S/b paused\" > $M/jobs/new; echo resume > $M/jobs/$(last)/control\n\
+         while read -r time job old new reason <&3; do test $job = $(last) && echo $old $new; test $new = done && break; done\n\
+         kill $tail",
+        0,
+        Said::Has(&["paused queued\nqueued running\nrunning flushing\nflushing done\n"]),
+        1,
+        "",
+    ),
+    row(
+        "bash",
+        "python3 -c 'import os, select\n\
+         m, s = os.environ[\"M\"], os.environ[\"S\"]\n\
+         log = os.open(m + \"/events\", os.O_RDONLY)\n\
+         while os.read(log, 65536): pass\n\
+         poll = select.poll(); poll.register(log, select.POLLIN)\n\
+         print(poll.poll(50))\n\
+         open(m + \"/jobs/new\", \"w\").write(f\"from={s}/a to={s}/b\\n\")\n\
+         print(len(poll.poll(5000)), b\" - queued\" in os.read(log, 65536))'",
+        0,
+        Said::Is("[]\n1 True\n"),
+        1,
+        "ended $(last)",
+    ),
+    row(
+        "bash",
+        "grep -c ' - queued$' $M/events; tail -n 1 $M/events | cut -d' ' -f3-",
+        0,
+        Said::Has(&["flushing done"]),
+        0,
+        "",
+    ),
+    row(
+        "bash",
+        "test $(stat -c %s $M/events) = $(cat $M/events | wc -c) && echo true size",
+        0,
+        Said::Is("true size\n"),
+        0,
+        "",
+    ),
+    row(
+        "bash",
+        "echo cancel > $M/names/one/control; cat $M/wait/3 > /dev/null",
+        1,
+        Said::Has(&["Operation canceled"]),
+        0,
+        "",
+    ),
+    row("bash", "cat $M/wait/99", 1, Said::Has(&["No such file or directory"]), 0, ""),
+];
