@@ -140,9 +140,13 @@ pub(super) fn list(tree: &Tree, dir: Key) -> Vec<Entry> {
                 Entry { name, key }
             })),
             Each::Dest | Each::State => {
-                let keys = (0..=u8::MAX).map(|sub| Key { row, sub, ..dir });
-                let there = keys.take_while(|key| seen(tree, *key).is_some());
-                entries.extend(there.filter_map(|key| Some(Entry { name: name(tree, key)?, key })));
+                let count = match node.each {
+                    Each::State => State::ALL.len(),
+                    _ => tree.jobs.brief(dir.id).map_or(0, |job| job.dests),
+                };
+                let subs = (0..count).filter_map(|sub| u8::try_from(sub).ok());
+                let keys = subs.map(|sub| Key { row, sub, ..dir }).filter(|key| seen(tree, *key).is_some());
+                entries.extend(keys.filter_map(|key| Some(Entry { name: name(tree, key)?, key })));
             }
         }
     }
