@@ -147,9 +147,9 @@ impl Drop for Process {
 }
 
 /// The program in the foreground, once its tree answers.
-fn foreground(place: &Place) -> Process {
+fn foreground(place: &Place, options: &str) -> Process {
     let mut command = place.command(PROGRAM);
-    command.args(["-f", "-o", "state=none,pages=256"]).arg(&place.mount);
+    command.args(["-f", "-o", options]).arg(&place.mount);
     let log = fs::File::create(place.path("log")).expect("a log");
     let process = Process(command.stderr(log).spawn().expect("start it"));
     let late = Instant::now() + START_LIMIT;
@@ -160,6 +160,7 @@ fn foreground(place: &Place) -> Process {
     process
 }
 
+const OPTIONS: &str = "state=none,pages=256";
 const SPEC: &str = "from=$D/from to=$D/to create";
 
 #[test]
@@ -209,7 +210,7 @@ fn signals_and_umount_end_it_with_0() {
     }
     for end in ["TERM", "INT", "umount"] {
         let place = Place::new();
-        let mut daemon = foreground(&place);
+        let mut daemon = foreground(&place, OPTIONS);
         if end == "umount" {
             ok(&place.script("umount $M"));
         } else {
@@ -227,7 +228,7 @@ fn sighup_and_a_lost_terminal_change_nothing() {
         return;
     }
     let place = Place::new();
-    let mut daemon = foreground(&place);
+    let mut daemon = foreground(&place, OPTIONS);
     for signal in ["HUP", "PIPE", "HUP"] {
         send(daemon.0.id(), signal);
     }
@@ -317,29 +318,44 @@ fn sigterm_with_reads_and_writes_that_hang() {
     assert!(to[0].stat().parked > 0, "the disk still hangs");
 }
 
-// A flush and, without io_uring, a read or write is carried out by a thread of the process, which no signal ends as long
-// as the device hangs. All else must have ended by then.
+// A flush, and without io_uring a read or write, is carried out by a thread of the process (of the kernel's, in io_uring),
+// which no signal ends as long as the device hangs: the mount goes in time, and whoever waits for the process waits on.
 fn ends_but_for_its_stuck_threads(io: &str, hang: impl Fn(&FaultDisk)) {
     if !need::fault_disk() {
         return;
     }
     let (from, to) = nine_disks();
     hang(&to[0]);
-    let daemon = small(io);
-    copy_to_all(&daemon, &from, &to);
+    let place = Place::new();
+    let mut daemon = foreground(&place, &format!("state=none,pages=1024,subjob_kb=32,{io}"));
+    for disk in &to {
+        let spec = format!("from={} to={}\n", from.path().display(), disk.path().display());
+        fs::write(place.mount.join("jobs/new"), spec).unwrap();
+    }
     to[0].wait_parked(1);
-    let begin = Instant::now();
-    send(daemon.pid(), "TERM");
-    let mount = daemon.mount().to_str().unwrap().to_owned();
-    while fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&mount) {
-        assert!(begin.elapsed() < STOP_LIMIT, "still mounted");
+    send(daemon.0.id(), "TERM");
+    let late = Instant::now() + STOP_LIMIT;
+    while place.mounts() > 0 {
+        assert!(Instant::now() < late, "still mounted");
         thread::sleep(Duration::from_millis(2));
     }
     to[0].release();
-    let status = format!("/proc/{}/status", daemon.pid());
-    while fs::read_to_string(&status).is_ok_and(|status| !status.contains("\nState:\tZ")) {
-        assert!(begin.elapsed() < 2 * STOP_LIMIT, "still there");
-        thread::sleep(Duration::from_millis(2));
+    assert_eq!(daemon.wait(STOP_LIMIT).expect("it ends").code(), Some(0));
+}
+
+#[test]
+#[ignore = "a process whose thread waits for a hung device is there until the device answers"]
+fn sigterm_with_a_flush_that_hangs_leaves_no_process() {
+    if !need::fault_disk() {
+        return;
+    }
+    for io in ["io=uring", "io=threads"] {
+        let (from, to) = nine_disks();
+        to[0].rule(Op::Flush, .., Fault::Hang);
+        let mut daemon = small(io);
+        copy_to_all(&daemon, &from, &to);
+        to[0].wait_parked(1);
+        daemon.stop();
     }
 }
 
@@ -361,7 +377,7 @@ fn a_second_mount_is_refused_and_harms_nothing() {
         return;
     }
     let place = Place::new();
-    let mut daemon = foreground(&place);
+    let mut daemon = foreground(&place, OPTIONS);
     for more in [&[][..], &["-f"]] {
         let output = run(place.command(PROGRAM).args(more).args(["-o", "state=none"]).arg(&place.mount));
         let said = text(&output.stderr);
@@ -382,7 +398,7 @@ fn the_mount_of_a_killed_daemon_is_cleared() {
     }
     let place = Place::new();
     for more in ["", "-f > $D/log 2>&1 &"] {
-        let mut daemon = foreground(&place);
+        let mut daemon = foreground(&place, OPTIONS);
         daemon.0.kill().unwrap();
         daemon.0.wait().unwrap();
         let dead = fs::read_dir(&place.mount).unwrap_err();
