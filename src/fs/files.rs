@@ -152,6 +152,10 @@ pub(super) fn dest(tree: &Tree, key: Key) -> Option<OsString> {
     tree.jobs.dest_path(key.id, usize::from(key.sub))
 }
 
+pub(super) fn map(tree: &Tree, key: Key) -> Text {
+    tree.jobs.map(key.id, usize::from(key.sub)).map(String::into_bytes)
+}
+
 pub(super) fn state_link(tree: &Tree, key: Key) -> Option<OsString> {
     walk::seen(tree, key).map(|_| format!("../../jobs/{}", key.id).into())
 }

@@ -289,6 +289,17 @@ static NODES: &[Node] = &[
         Write::Never,
         "a line per bad range: read SECTOR COUNT ERRNO, or write DEST SECTOR COUNT ERRNO",
     ),
+    Node {
+        each: Each::Dest,
+        there: files::has_source,
+        ..file(
+            "jobs/ID/map.K",
+            0o444,
+            Read::Text(files::map),
+            Write::Never,
+            "ddrescue mapfile of destination K: + durable, - unreadable, ? else",
+        )
+    },
     file(
         "jobs/ID/control",
         0o200,
