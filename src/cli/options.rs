@@ -346,6 +346,7 @@ const IGNORED: &str = "_netdev async atime auto comment defaults dev diratime di
 
 /// What would change the mount's meaning: refused, with the reason.
 const REFUSED: [(&str, &str); 2] = [
+    // The first that is there is told: `mount -o remount,ro` is about remounting.
     ("remount", "kcopyfs cannot be remounted; unmount it and mount it again with the new options"),
     ("ro", "a control tree is there to be written; leave `ro` out, and see mode= for who may write"),
 ];
@@ -358,7 +359,12 @@ impl Options {
     pub fn parse(lists: &[OsString]) -> Result<Self> {
         let mut options = Self::default();
         let mut has_client_pages = false;
-        for word in lists.iter().flat_map(|list| split(list.as_bytes())) {
+        let words: Vec<Vec<u8>> = lists.iter().flat_map(|list| split(list.as_bytes())).collect();
+        if let Some((name, reason)) = REFUSED.iter().find(|(name, _)| words.iter().any(|word| word == name.as_bytes()))
+        {
+            return Err(invalid(format!("option {name}: {reason}")));
+        }
+        for word in &words {
             let equals = word.iter().position(|byte| *byte == b'=');
             let (name, value) = match equals {
                 Some(at) => (&word[..at], Some(OsStr::from_bytes(&word[at + 1..]))),
@@ -408,9 +414,6 @@ fn find(name: &[u8]) -> Result<Option<&'static Opt>> {
     let is = |known: &str| known.as_bytes() == name;
     if let Some(option) = OPTIONS.iter().find(|option| is(option.name)) {
         return Ok(Some(option));
-    }
-    if let Some((name, reason)) = REFUSED.iter().find(|(name, _)| is(name)) {
-        return Err(invalid(format!("option {name}: {reason}")));
     }
     if name.is_empty() || IGNORED.split(' ').any(is) || name.starts_with(b"x-") || name.starts_with(b"X-") {
         return Ok(None);

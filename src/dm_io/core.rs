@@ -64,6 +64,8 @@ struct Region {
     position: u64,
     length: u64,
     moved: u64,
+    /// Times in a row that it moved less than a block.
+    stuck: u32,
 }
 
 impl Core {
@@ -111,7 +113,7 @@ impl Core {
             let length = if op == Op::Flush { 0 } else { count.bytes() };
             self.requests[key].fit(&device);
             self.requests[key].left += 1;
-            self.submit(Region { request: key, index, op, device, position, length, moved: 0 });
+            self.submit(Region { request: key, index, op, device, position, length, moved: 0, stuck: 0 });
         }
         // The one that was counted for this function itself.
         if self.requests[key].left == 1 {
@@ -171,9 +173,12 @@ impl Core {
                 // What is left must begin where the device can address it.
                 let whole = moved - moved % u64::from(region.device.logical_block());
                 region.moved += whole;
-                match (whole, region.op) {
+                region.stuck = if whole == 0 { region.stuck + 1 } else { 0 };
+                match (moved, region.op) {
                     (0, Op::Write) => Err(libc::ENOSPC),
                     (0, _) => Err(libc::EIO),
+                    // It moved something, but no whole block: asked again it may do better.
+                    _ if region.stuck > STUCK => Err(libc::EIO),
                     _ => return self.again(region),
                 }
             }
@@ -198,6 +203,9 @@ impl Core {
         None
     }
 }
+
+/// Transfers of less than a block that a device may make in a row.
+const STUCK: u32 = 16;
 
 /// Tokens from here on are requests that had nothing to do.
 const NOTHING: u64 = 1 << 63;

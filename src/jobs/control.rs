@@ -11,6 +11,7 @@ use super::run::{Held, Jobs, Shared};
 use super::scribe::Entry;
 use super::view::{JobId, State, Verb};
 use crate::error::{Error, ErrorKind, Result};
+use crate::spec;
 
 impl Jobs {
     /// Does what a verb says.
@@ -52,7 +53,8 @@ impl Shared {
             Action::Retry => {
                 life.progress.begin_anew();
                 life.plan = Plan::new(&job.spec, life.plan.block());
-                self.revive(job, life, Phase::Copy);
+                let phase = if job.spec.action == spec::Action::Verify { Phase::Verify } else { Phase::Copy };
+                self.revive(job, life, phase);
             }
             Action::Verify => {
                 life.progress.begin_anew();

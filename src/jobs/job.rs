@@ -205,7 +205,7 @@ impl Job {
             eta,
             elapsed: life.watch.elapsed(now),
             stalled: life.running.as_ref().map_or(Duration::ZERO, |running| running.handle.stalled()),
-            bad_bytes: progress.unreadable.bytes(),
+            bad_bytes: progress.bad_bytes(),
             client: self.client_name().to_owned(),
             name: self.spec.name.clone(),
             digest: life.digest.clone(),

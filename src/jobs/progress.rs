@@ -36,7 +36,10 @@ pub(super) struct Progress {
     common: RangeSet,
     /// What of that survives a power cut.
     pub(super) durable: u64,
+    /// What could not be read, and was given up.
     pub(super) unreadable: RangeSet,
+    /// Bytes of pieces that could not be read, and for which the job ended.
+    stopped_bytes: u64,
     pub(super) read_err: bool,
     pub(super) write_err: ErrorBits,
     pub(super) bad: Vec<BadRange>,
@@ -58,6 +61,7 @@ impl Progress {
             common: RangeSet::new(),
             durable: 0,
             unreadable: RangeSet::new(),
+            stopped_bytes: 0,
             read_err: false,
             write_err: ErrorBits::NONE,
             bad: Vec::new(),
@@ -69,6 +73,11 @@ impl Progress {
     /// Bytes that every live destination has taken.
     pub(super) fn copied(&self) -> u64 {
         self.common.bytes()
+    }
+
+    /// Source bytes that could not be read.
+    pub(super) fn bad_bytes(&self) -> u64 {
+        self.unreadable.bytes() + self.stopped_bytes
     }
 
     /// Bytes of the job.
@@ -95,20 +104,31 @@ impl Progress {
         }
     }
 
-    /// What all live destinations have, after anything but the plain case.
-    fn look_again(&mut self) {
-        self.common = self.of_live(|dest| &dest.taken);
-        self.durable = self.of_live(|dest| &dest.durable).bytes();
+    /// Those destinations were found to have a range: read from the device itself, so it is durable too.
+    pub(super) fn found_equal(&mut self, range: &Range<u64>, dests: ErrorBits) {
+        for index in dests.iter() {
+            self.dests[index].taken.insert(range.clone());
+            self.dests[index].durable.insert(range.clone());
+        }
+        self.look_again();
     }
 
-    fn of_live(&self, set: impl Fn(&Dest) -> &RangeSet) -> RangeSet {
+    /// What all live destinations have, after anything but the plain case.
+    fn look_again(&mut self) {
+        // With nobody left the figures stay as they were.
+        if let Some(common) = self.of_live(|dest| &dest.taken) {
+            self.common = common;
+        }
+        if let Some(durable) = self.of_live(|dest| &dest.durable) {
+            self.durable = durable.bytes();
+        }
+    }
+
+    fn of_live(&self, set: impl Fn(&Dest) -> &RangeSet) -> Option<RangeSet> {
         let live = self.live();
         let mut sets = live.iter().map(|index| set(&self.dests[index]));
-        let Some(first) = sets.next() else {
-            // With nobody left the figures stay as they were.
-            return self.common.clone();
-        };
-        sets.fold(first.clone(), |all, set| all.intersection(set))
+        let first = sets.next()?.clone();
+        Some(sets.fold(first, |all, set| all.intersection(set)))
     }
 
     /// A range could not be read, for good.
@@ -117,9 +137,10 @@ impl Progress {
         self.read_failed(spec, range, errno);
     }
 
-    /// A range could not be read, and the job ends for it.
+    /// A range could not be read, and the job ends for it. Which blocks of it are bad nobody has looked: a map says `?`.
     pub(super) fn read_failed(&mut self, spec: &Spec, range: &Range<u64>, errno: i32) {
         self.read_err = true;
+        self.stopped_bytes += (range.end - range.start) * SECTOR_SIZE;
         if let Some(from) = &spec.from {
             self.note("read", from, None, range, errno);
         }
@@ -226,6 +247,7 @@ impl Progress {
             *dest = Dest { taken: dest.durable.clone(), durable: std::mem::take(&mut dest.durable), ..Dest::default() };
         }
         self.unreadable = RangeSet::new();
+        self.stopped_bytes = 0;
         self.read_err = false;
         self.write_err = ErrorBits::NONE;
         self.bad.clear();
@@ -234,7 +256,8 @@ impl Progress {
     }
 
     /// What was read from a record is put in place.
-    pub(super) fn restored(&mut self) {
+    pub(super) fn restored(&mut self, bad_bytes: u64) {
+        self.stopped_bytes = bad_bytes.saturating_sub(self.unreadable.bytes());
         self.look_again();
     }
 

@@ -49,7 +49,7 @@ impl Job {
             read_err: progress.read_err,
             write_err: progress.write_err.bits(),
             total: progress.total_bytes(),
-            bad_bytes: progress.unreadable.bytes(),
+            bad_bytes: progress.bad_bytes(),
             elapsed: life.watch.elapsed(Instant::now()),
             final_speed: life.final_speed,
             digest: life.digest.clone(),
@@ -139,5 +139,5 @@ fn fill(life: &mut Life, record: Record) {
             progress.dests[dest].mismatch = true;
         }
     }
-    progress.restored();
+    progress.restored(record.bad_bytes);
 }

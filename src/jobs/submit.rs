@@ -69,7 +69,7 @@ impl Shared {
             && self.registry.lock().get(after).is_none()
         {
             let what = format!("no job {after} to start after: it was never made, or was dismissed");
-            return Err((Place::Line, Error::new(ErrorKind::NotFound, what)));
+            return Err((Place::Word("after"), Error::new(ErrorKind::NotFound, what)));
         }
         match open(&spec, &Opener { clients: &self.clients, devices: &self.devices }) {
             Ok(opened) => {

@@ -94,7 +94,7 @@ impl Watcher {
             return progress.unreadable(spec, &range, errno);
         }
         if spec.action == Action::Verify {
-            progress.taken(&range, piece.written);
+            progress.found_equal(&range, piece.written);
         }
         for (index, errno) in piece.write_errors {
             progress.verify_failed(spec, *index, &range, *errno);

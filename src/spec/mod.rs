@@ -168,6 +168,8 @@ pub enum Place {
     From,
     /// Destination i.
     To(usize),
+    /// A word of the language, by its name.
+    Word(&'static str),
 }
 
 /// A line that was understood: the job, and where its parts stand.
@@ -185,6 +187,7 @@ pub struct Spans {
     line: Range<usize>,
     from: Range<usize>,
     to: Vec<Range<usize>>,
+    words: Vec<(&'static str, Range<usize>)>,
 }
 
 impl Spans {
@@ -194,6 +197,7 @@ impl Spans {
             Place::Line => None,
             Place::From => Some(&self.from).filter(|span| !span.is_empty()),
             Place::To(index) => self.to.get(index),
+            Place::Word(name) => self.words.iter().find(|(word, _)| *word == name).map(|(_, span)| span),
         };
         span.unwrap_or(&self.line).clone()
     }

@@ -96,6 +96,7 @@ impl Reader {
             }
             (Field::To, Some(value)) => self.dest(word, &value)?,
         }
+        self.spans.words.push((word.name, token.span.clone()));
         self.given.push(Given { word, span: token.span.clone() });
         Ok(())
     }

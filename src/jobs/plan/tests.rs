@@ -122,7 +122,7 @@ fn one_bad_block_costs_few_requests() {
     let spec = Spec { on_read_error: OnReadError::Skip, ..spec(2) };
     let mut model = Model { read: bad([300], ALWAYS), ..Model::default() };
     let (_, progress) = run(&spec, 1000, 1, &mut model);
-    assert_eq!(progress.unreadable.iter().collect::<Vec<_>>(), [300..301]);
+    assert!(progress.unreadable.iter().eq(std::iter::once(300..301)));
     assert!(model.requests <= 16 + 12, "{}", model.requests);
     assert!(!model.held[0].contains_key(&300) && model.held[1].len() == 999);
 }
@@ -196,7 +196,7 @@ fn policy() -> impl Strategy<Value = Spec> {
     (1..4_usize, read, write, 0..3_u32, any::<bool>(), any::<bool>()).prop_map(
         |(dests, on_read_error, on_write_error, retries, write_seq, ignore_error)| {
             let ignore_error = ignore_error && on_read_error == OnReadError::Stop;
-            Spec { on_read_error, on_write_error, retries, write_seq, ignore_error, ..spec(dests) }
+            Spec { ignore_error, write_seq, on_read_error, on_write_error, retries, ..spec(dests) }
         },
     )
 }
@@ -214,7 +214,9 @@ proptest! {
     ) {
         let total = blocks * block;
         let mut model = Model { read: read.iter().copied().collect(), write: vec![BTreeMap::new(); 3], ..Model::default() };
-        write.iter().for_each(|(dest, sector, times)| _ = model.write[*dest].insert(*sector, *times));
+        for (dest, sector, times) in &write {
+            model.write[*dest].insert(*sector, *times);
+        }
         let (plan, progress) = run(&spec, total, block, &mut model);
         // What the figures say a destination has, it has; what it has not taken holds no copy that was not asked for.
         for (index, dest) in progress.dests.iter().enumerate() {
