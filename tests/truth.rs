@@ -76,6 +76,9 @@ fn look(daemon: &Daemon, id: u64, through: &FaultDisk, cached: &FaultDisk, last:
     assert!(listed <= status.copied(), "ls -l says {listed}:\n{status}");
     assert!(status.copied() >= last.copied() && status.durable() >= last.durable(), "it went back:\n{last}\n{status}");
     assert!(status.percent() >= last.percent(), "percent went back:\n{last}\n{status}");
+    let hundredths = status.copied() * 10_000 / status.total();
+    let percent = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+    assert_eq!(status.get("percent"), percent, "percent is of copied, rounded down:\n{status}");
     assert!(status.elapsed_usec() >= last.elapsed_usec(), "time went back:\n{last}\n{status}");
     status
 }
@@ -129,6 +132,37 @@ fn figures_never_say_more_than_the_disks_hold() {
         assert_eq!(files.map(|file| daemon.read(file).unwrap()), first);
         assert_eq!(daemon.wait_to_end(id).status.text(), first[0]);
     }
+}
+
+#[test]
+fn a_running_job_becomes_durable_every_few_seconds() {
+    if !need::fault_disk() {
+        return;
+    }
+    let source = LoopDevice::new(SIZE, 512);
+    source.fill(SOURCE);
+    let through = FaultDisk::builder(SIZE).start();
+    let cached = FaultDisk::builder(SIZE).volatile(true).start();
+    for disk in [&through, &cached] {
+        disk.rule(Op::Write, .., Fault::Delay(Duration::from_millis(200)));
+    }
+    let daemon = start(&["subjobs=2"]);
+    let to = [&through, &cached].map(|disk| disk.path().display().to_string());
+    let id = daemon.job(&format!("from={} to={} to={}", source.path().display(), to[0], to[1])).unwrap();
+    let mut status = daemon.status(id);
+    let begin = Instant::now();
+    while status.durable() == 0 {
+        status = look(&daemon, id, &through, &cached, &status);
+        assert_eq!(status.state(), "running", "\n{status}");
+        // every 5 s, on a busy machine
+        assert!(begin.elapsed() < 2 * Duration::from_secs(5), "nothing is durable:\n{status}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(status.copied() < SIZE, "\n{status}");
+    daemon.control(id, "cancel").unwrap();
+    let waited = daemon.wait_to_end(id);
+    assert_eq!((waited.status.state(), waited.status.durable()), ("cancelled", waited.status.copied()));
+    assert!(arrived(&cached) >= waited.status.durable());
 }
 
 /// Disks for a job that goes well, one that fails, one whose destination is bad, and one that hangs.
