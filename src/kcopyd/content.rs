@@ -85,7 +85,7 @@ mod tests {
         let pool = PagePool::new(MIN_PAGES).unwrap();
         let client = pool.reserve(64, None).unwrap();
         let mut list = client.get(8).unwrap();
-        list.write(0, &[7; 32768]);
+        list.write(0, &vec![7; 32768]);
         assert!(are_equal(&list, 0, 16384, 16384));
         for at in [0, 4095, 4096, 16383] {
             list.write(16384 + at, &[8]);

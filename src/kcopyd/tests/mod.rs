@@ -496,8 +496,11 @@ fn plain(work: Work, dests: &[Arc<Device>]) -> Request {
     }
 }
 
+/// Which sides differ, which could not be read, how many sectors were equal, and the data that was shown.
+type Seen = (ErrorBits, ErrorBits, u64, Vec<u8>);
+
 #[derive(Clone, Default)]
-struct Sides(Arc<Mutex<(ErrorBits, ErrorBits, u64, Vec<u8>)>>);
+struct Sides(Arc<Mutex<Seen>>);
 
 impl Observer for Sides {
     fn piece(&mut self, piece: &Piece<'_>) {
