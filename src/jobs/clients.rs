@@ -62,6 +62,15 @@ impl Clients {
         self.table.lock().values().cloned().collect()
     }
 
+    /// Makes a client if there is none of that name: jobs that come from records use theirs.
+    pub(super) fn ensure(&self, name: &str) {
+        if let Err(error) = self.create(name)
+            && error.kind() != ErrorKind::Exists
+        {
+            log::warn!("client `{name}`: {error}");
+        }
+    }
+
     fn create(&self, name: &str) -> Result<()> {
         let mut table = self.table.lock();
         if table.contains_key(name) {

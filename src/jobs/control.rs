@@ -56,6 +56,10 @@ impl Shared {
                 let phase = if job.spec.action == spec::Action::Verify { Phase::Verify } else { Phase::Copy };
                 self.revive(job, life, phase);
             }
+            Action::Verify if job.spec.from.is_none() => {
+                let what = format!("verify: job {} has no source to compare with", job.id);
+                return Err(Error::new(ErrorKind::Invalid, what));
+            }
             Action::Verify => {
                 life.progress.begin_anew();
                 self.revive(job, life, Phase::Verify);

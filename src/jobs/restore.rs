@@ -85,6 +85,7 @@ impl Shared {
         }
         drop(registry);
         for (job, _) in jobs.iter().filter(|(_, state)| !state.is_ended()) {
+            self.clients.ensure(job.client_name());
             self.admit(job);
         }
         self.run_next();

@@ -458,7 +458,10 @@ impl Worker {
         let length = bytes(sub.span.count);
         let all = 0..length;
         match list {
-            None => self.write_part(key, Op::Zero, all, None),
+            None => {
+                let op = if job.new.sparse { Op::Punch } else { Op::Zero };
+                self.write_part(key, op, all, None);
+            }
             Some(list) if !job.new.sparse => {
                 self.write_part(key, Op::Write, all, Some(Memory::Pages { list, offset: 0 }));
             }

@@ -11,7 +11,9 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::keys::{self, Field, Kind, Word};
 use super::quote::{self, Byte, Token};
-use super::{Action, MAX_DESTS, MAX_LINE, Parsed, RegionSpec, Spans, Spec, SpecError, number, shown};
+use super::{
+    Action, MAX_DESTS, MAX_LINE, OnReadError, Parsed, Place, RegionSpec, Spans, Spec, SpecError, number, shown,
+};
 use crate::error::ErrorKind;
 use crate::sector::Sector;
 
@@ -223,8 +225,24 @@ fn check_source(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
             let end = spans.line.end;
             Err(SpecError::syntax(end..end, "no source; add from=PATH, or begin the line with zero to write zeros"))
         }
-        _ => Ok(()),
+        _ => check_sense(spec, spans),
     }
+}
+
+/// Words that contradict each other, or the action.
+fn check_sense(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
+    let refuse = |word, text: &str| Err(SpecError::syntax(spans.of(Place::Word(word)), text));
+    if spec.action == Action::Zero && spec.verify {
+        return refuse("verify", "`zero` reads nothing, so there is nothing to compare with; drop verify");
+    }
+    if spec.action == Action::Verify && spec.create {
+        return refuse("create", "`verify` writes nothing, so it makes no file; drop create");
+    }
+    if spec.ignore_error && spec.on_read_error != OnReadError::Stop {
+        let text = "`ignore_error` writes zeros for whole pieces, as kcopyd does; drop it, or on_read_error=";
+        return refuse("ignore_error", text);
+    }
+    Ok(())
 }
 
 /// All regions of a job are of one length, which the source says, or the first destination that says one.
