@@ -134,13 +134,17 @@ impl Progress {
     /// A range could not be read, for good.
     pub(super) fn unreadable(&mut self, spec: &Spec, range: &Range<u64>, errno: i32) {
         self.unreadable.insert(range.clone());
-        self.read_failed(spec, range, errno);
+        self.note_unreadable(spec, range, errno);
     }
 
     /// A range could not be read, and the job ends for it. Which blocks of it are bad nobody has looked: a map says `?`.
     pub(super) fn read_failed(&mut self, spec: &Spec, range: &Range<u64>, errno: i32) {
-        self.read_err = true;
         self.stopped_bytes += (range.end - range.start) * SECTOR_SIZE;
+        self.note_unreadable(spec, range, errno);
+    }
+
+    fn note_unreadable(&mut self, spec: &Spec, range: &Range<u64>, errno: i32) {
+        self.read_err = true;
         if let Some(from) = &spec.from {
             self.note("read", from, None, range, errno);
         }
@@ -319,7 +323,7 @@ mod tests {
         progress.taken(&(8..16), ErrorBits::first(1));
         progress.write_failed(&spec, 1, &(8..16), libc::EIO);
         progress.unreadable(&spec, &(16..24), libc::ENODATA);
-        assert_eq!((progress.copied(), progress.unreadable.bytes()), (8 * 512, 8 * 512));
+        assert_eq!((progress.copied(), progress.bad_bytes()), (8 * 512, 8 * 512));
         assert_eq!(progress.dests[0].taken.bytes(), 16 * 512);
         assert!(progress.read_err && progress.live() == BOTH);
     }
