@@ -57,13 +57,25 @@ impl Opened {
     /// Keeps other jobs from writing what it reads, and from what it writes.
     ///
     /// # Errors
-    /// `Busy`, naming the other job.
-    pub(super) fn claim(&mut self, claims: &Claims, owner: JobId) -> Result<()> {
+    /// `Busy`, naming the other job, and which region it is about.
+    pub(super) fn claim(&mut self, claims: &Claims, owner: JobId) -> std::result::Result<(), (Place, Error)> {
         if self.claim.is_none() {
             let writes = self.writes.iter().flatten().cloned().collect();
-            self.claim = Some(claims.claim(owner, self.reads.clone(), writes)?);
+            let claim = claims.claim(owner, self.reads.clone(), writes);
+            self.claim = Some(claim.map_err(|conflict| (self.place_of(claims, owner), conflict.into()))?);
         }
         Ok(())
+    }
+
+    /// The region for which a claim is refused.
+    fn place_of(&self, claims: &Claims, owner: JobId) -> Place {
+        let dest = self.writes.iter().position(|dest| claims.conflicts_with(owner, &[], dest).is_some());
+        match dest {
+            Some(index) => Place::To(index),
+            // A comparison reads its destinations too.
+            None if self.writes.is_empty() => Place::Line,
+            None => Place::From,
+        }
     }
 
     /// The job is refused after all: nothing of it stays behind.

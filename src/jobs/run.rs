@@ -141,6 +141,9 @@ impl Shared {
     /// The job that it waited for has ended otherwise than well.
     fn cannot_follow(self: &Arc<Self>, job: &Arc<Job>, after: JobId, end: Option<State>) {
         let mut life = job.lock();
+        if life.state != State::Queued || life.ending != Ending::No {
+            return;
+        }
         let how = end.map_or("was dismissed", State::as_str);
         life.waits = None;
         life.progress.error = Some(format!("not started: job {after}, which it waited for, {how}"));
@@ -176,7 +179,7 @@ impl Shared {
             }
             return;
         };
-        if let Err(error) = opened.claim(&self.claims, job.id) {
+        if let Err((_, error)) = opened.claim(&self.claims, job.id) {
             drop(life);
             return self.wait_for(job, &error.to_string());
         }
@@ -426,7 +429,11 @@ impl Shared {
             }
             shared.news.deliver();
             for follower in ended.followers {
-                shared.enqueue(&follower, false);
+                // It may be among the forgotten already, so nobody is asked how it ended.
+                match state {
+                    State::Done => shared.registry.lock().enqueue(follower.id),
+                    _ => shared.cannot_follow(&follower, job.id, Some(state)),
+                }
             }
             shared.run_next();
             shared.news.deliver();

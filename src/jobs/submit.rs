@@ -115,10 +115,10 @@ impl Shared {
             // Those that wait claim when their turn comes.
             let waits = one.spec.queue || one.spec.after.is_some();
             if let (Ok(opened), false) = (&mut one.opened, waits)
-                && let Err(error) = opened.claim(&self.claims, id)
+                && let Err((place, error)) = opened.claim(&self.claims, id)
             {
                 ready.into_iter().for_each(Ready::undo);
-                return Err(Refusal { index, place: Place::Line, error });
+                return Err(Refusal { index, place, error });
             }
         }
         let jobs: Vec<Arc<Job>> = ready.into_iter().zip(first..).map(|(one, id)| Arc::new(job(id, one))).collect();
