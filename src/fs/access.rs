@@ -12,8 +12,18 @@ use super::tree::TreeConfig;
 pub(super) struct Caller {
     /// User.
     pub(super) uid: u32,
-    /// Process.
+    /// Process, or a thread of it: see [`of_process`](Self::of_process).
     pub(super) pid: u32,
+}
+
+impl Caller {
+    /// The same, by the number of its process. FUSE tells that of the thread, which no `ps` shows; a thread that is gone
+    /// keeps it.
+    pub(super) fn of_process(self) -> Self {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let pid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
+        Self { pid: pid.unwrap_or(self.pid), ..self }
+    }
 }
 
 /// The bits that `mode=` may add: the owner's and the group's, and reading for others. Others never write.
@@ -54,6 +64,19 @@ mod tests {
 
     fn mode_of(path: &str, option: u16) -> u16 {
         mode(nodes().iter().find(|node| node.path == path).unwrap(), &config(option))
+    }
+
+    #[test]
+    fn a_thread_is_known_by_its_process() {
+        let own = std::process::id();
+        let thread = || std::fs::read_link("/proc/thread-self").unwrap().file_name().unwrap().to_str().unwrap().parse();
+        let pid = std::thread::spawn(move || {
+            let pid = thread().unwrap();
+            assert_ne!(pid, own);
+            Caller { uid: 0, pid }.of_process().pid
+        });
+        assert_eq!(pid.join().unwrap(), own);
+        assert_eq!(Caller { uid: 0, pid: 0 }.of_process().pid, 0);
     }
 
     #[test]

@@ -328,12 +328,12 @@ impl Tree {
         let kind = error.kind();
         let file = walk::path(self, key);
         let refused = Refused { error, line: name.as_encoded_bytes().to_vec(), span: 0..name.len() };
-        self.errors.enter(SystemTime::now(), caller, &file, &refused);
+        self.errors.enter(SystemTime::now(), caller.of_process(), &file, &refused);
         kind
     }
 
     fn refused(&self, open: &Open, writer: Caller, refused: &Refused) {
-        let file = walk::path(self, open.key);
+        let (file, writer) = (walk::path(self, open.key), writer.of_process());
         log::info!("{file}: refused, pid {} uid {}: {}", writer.pid, writer.uid, refused.error);
         self.errors.enter(SystemTime::now(), writer, &file, refused);
     }
