@@ -484,9 +484,7 @@ fn short_transfers_are_finished() {
     }
 }
 
-// A file's block is taken as 4096 bytes here, and a transfer of less is EIO or ENOSPC, as if the file ended there.
 #[test]
-#[ignore = "a transfer that ends within its first block is not tried again"]
 fn transfers_that_end_within_a_block_are_finished() {
     for short in [512, 1000, 1] {
         end_short(short);

@@ -11,7 +11,7 @@ use crate::spec;
 /// A tree with jobs on scratch files, each line a job.
 fn tree(specs: &[&str]) -> (Tree, tempfile::TempDir) {
     let scratch = tempfile::tempdir().unwrap();
-    for name in ["a", "b", "c"] {
+    for name in ["a", "b", "c", "d"] {
         std::fs::write(scratch.path().join(name), [0; 4096]).unwrap();
     }
     let config = Config { pages: 256, client_pages: 128, backend: BackendKind::Threads, ..Config::default() };
@@ -44,7 +44,7 @@ fn a_number_has_one_name() {
 
 #[test]
 fn what_is_listed_is_found_and_leads_back() {
-    let (tree, _scratch) = tree(&["from=@/a to=@/b to=@/c paused name=x", "zero to=@/b,0,8 paused"]);
+    let (tree, _scratch) = tree(&["from=@/a to=@/b to=@/c paused name=x", "zero to=@/d,0,8 paused"]);
     let mut dirs = vec![Key::ROOT];
     let mut count = 0;
     while let Some(dir) = dirs.pop() {
@@ -64,7 +64,7 @@ fn what_is_listed_is_found_and_leads_back() {
 
 #[test]
 fn directories_hold_what_there_is() {
-    let (tree, _scratch) = tree(&["from=@/a to=@/b to=@/c paused name=x", "zero to=@/b,0,8 paused name=x"]);
+    let (tree, _scratch) = tree(&["from=@/a to=@/b to=@/c paused name=x", "zero to=@/d,0,8 paused name=x"]);
     assert_eq!(names(&tree, "jobs"), ["new", "1", "2"]);
     assert_eq!(names(&tree, "state").len(), State::ALL.len());
     assert_eq!(names(&tree, "state/paused"), ["1", "2"]);
