@@ -33,8 +33,8 @@ fn fio_finds_its_own_blocks_on_every_copy_needs_root_and_fuse() {
     let written = fio(from.path(), false);
     assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
     let mut daemon = daemon();
-    let dests: String = to.iter().map(|disk| format!(" to={}", disk.path().display())).collect();
-    let job = daemon.job(&format!("copy from={}{dests}", from.path().display())).unwrap();
+    let [first, second] = to.each_ref().map(|disk| disk.path().display().to_string());
+    let job = daemon.job(&format!("copy from={} to={first} to={second}", from.path().display())).unwrap();
     assert_eq!(daemon.wait(job).state(), "done");
     for disk in &to {
         let checked = fio(disk.path(), true);
@@ -58,7 +58,7 @@ fn ddrescuelog_reads_every_map_needs_root_and_fuse() {
     let spec = format!("copy from={},100,20000 to={},3000 paused", from.path().display(), to.path().display());
     let job = daemon.job(&spec).unwrap();
     let judge = |option: &str| {
-        let map = daemon.path(&format!("jobs/{job}/map.0"));
+        let map = daemon.path(format!("jobs/{job}/map.0"));
         Command::new("ddrescuelog").arg(option).arg(map).output().expect("ddrescuelog runs")
     };
     // Nothing is copied yet: well formed, and not done.
