@@ -133,7 +133,12 @@ impl Shared {
                 drop(registry);
                 self.cannot_follow(job, after, end);
             }
-            _ if blocked => registry.block(job.id),
+            _ if blocked => {
+                registry.block(job.id);
+                drop(registry);
+                // Who tries it again may be asleep.
+                self.tell_moved();
+            }
             _ => registry.enqueue(job.id),
         }
     }
