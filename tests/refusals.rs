@@ -272,7 +272,6 @@ fn number(errno: &str) -> i32 {
         "ELOOP" => libc::ELOOP,
         "ENOTDIR" => libc::ENOTDIR,
         "ENAMETOOLONG" => libc::ENAMETOOLONG,
-        "EOPNOTSUPP" => libc::EOPNOTSUPP,
         _ => panic!("no number for {errno}"),
     }
 }
