@@ -133,6 +133,10 @@ impl Jobs {
     /// # Errors
     /// `NotFound`; `Busy` while it has jobs, and always for `default`.
     pub fn destroy_client(&self, name: &str) -> Result<()> {
+        // Those that wait for a device, or come from a record, do not hold it.
+        if name != DEFAULT && self.shared.registry.lock().live_of(name) > 0 {
+            return Err(Error::new(ErrorKind::Busy, format!("client `{name}` has jobs that have not ended")));
+        }
         self.shared.clients.destroy(name)
     }
 
