@@ -11,7 +11,11 @@ use crate::io::PAGE_SIZE;
 impl Jobs {
     /// A job's figures.
     pub fn view(&self, id: JobId) -> Option<View> {
-        Some(self.job(id)?.view())
+        let mut view = self.job(id)?.view();
+        if view.state == State::Queued && view.error.is_none() {
+            view.error = self.shared.registry.lock().is_full();
+        }
+        Some(view)
     }
 
     /// The little of them that a listing shows.

@@ -105,6 +105,7 @@ impl Shared {
         life.hashing = job.spec.digest.filter(|_| phase == Phase::Copy).map(super::digest::Hashing::new);
         life.digest = None;
         life.restored = true;
+        life.released = true;
         self.registry.lock().revive(job.id);
         job.change(&mut life, State::Queued, None, &self.news);
         drop(life);

@@ -86,6 +86,8 @@ pub(super) struct Life {
     pub(super) identities: Vec<Option<String>>,
     /// It comes from a record, and its devices must be recognised before it goes on.
     pub(super) restored: bool,
+    /// It waits for no other job any more: that is done, or an administrator said so.
+    pub(super) released: bool,
     /// Why it waits, where nothing has gone wrong with it.
     pub(super) waits: Option<String>,
     /// The daemon paused it by itself, and will have it go on.
@@ -114,6 +116,7 @@ impl Job {
             digest: None,
             identities: Vec::new(),
             restored: false,
+            released: spec.after.is_none(),
             waits: None,
             held_up: false,
             meter: Meter::default(),

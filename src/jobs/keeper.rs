@@ -23,7 +23,7 @@ pub(super) fn spawn(shared: &Arc<Shared>) -> Result<()> {
 }
 
 fn keep(shared: &Weak<Shared>) {
-    let mut due: Option<Instant> = None;
+    let (mut due, mut look): (Option<Instant>, Option<Instant>) = (None, None);
     while let Some(shared) = Weak::upgrade(shared) {
         let mut stopping = shared.stopping.lock();
         let registry = shared.registry.lock();
@@ -31,10 +31,8 @@ fn keep(shared: &Weak<Shared>) {
         drop(registry);
         let now = Instant::now();
         due = runs.then(|| due.unwrap_or(now + PERIOD));
-        let until = match (due, blocked) {
-            (due, true) => Some(due.unwrap_or(now + LOOK).min(now + LOOK)),
-            (due, false) => due,
-        };
+        look = blocked.then(|| look.unwrap_or(now + LOOK));
+        let until = due.into_iter().chain(look).min();
         if *stopping {
             return;
         }
@@ -50,7 +48,8 @@ fn keep(shared: &Weak<Shared>) {
             due = None;
             checkpoint(&shared);
         }
-        if blocked {
+        if look.is_some_and(|look| Instant::now() >= look) {
+            look = None;
             shared.registry.lock().unblock();
             shared.run_next();
         }

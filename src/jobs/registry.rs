@@ -37,6 +37,17 @@ pub(super) struct Limits {
     pub(super) max_jobs: usize,
 }
 
+/// What becomes of a job that is to wait for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Follow {
+    /// It waits.
+    Waits,
+    /// The other has ended.
+    Ended(State),
+    /// The other is not there.
+    Gone,
+}
+
 /// What follows from a job's end.
 #[derive(Debug)]
 pub(super) struct AfterEnd {
@@ -139,10 +150,24 @@ impl Registry {
         self.blocked.insert(id);
     }
 
-    /// It waits for the end of `after`.
-    pub(super) fn follow(&mut self, id: JobId, after: JobId) {
+    /// It waits for the end of `after`, unless that has ended.
+    pub(super) fn follow(&mut self, id: JobId, after: JobId) -> Follow {
+        if let Some(end) = self.ended.get(&after) {
+            return Follow::Ended(*end);
+        }
+        if !self.jobs.contains_key(&after) {
+            return Follow::Gone;
+        }
         self.set_aside(id);
         self.followers.entry(after).or_default().push(id);
+        Follow::Waits
+    }
+
+    /// Why a queued job does not run: so many do that no more may.
+    pub(super) fn is_full(&self) -> Option<String> {
+        let active = self.limits.active;
+        let what = || format!("waits: {active} jobs are running, and no more may at once (active={active})");
+        (self.running.len() >= active).then(what)
     }
 
     /// All that wait for a device are tried again.
@@ -169,11 +194,6 @@ impl Registry {
         let id = self.queued.pop_first()?;
         self.running.insert(id);
         self.get(id)
-    }
-
-    /// How a job has ended, if it has.
-    pub(super) fn end_of(&self, id: JobId) -> Option<State> {
-        self.ended.get(&id).copied()
     }
 
     /// It has ended; the oldest ended beyond what is kept are dismissed, and those that wait for a device tried again.

@@ -83,7 +83,15 @@ impl Shared {
                 }
             }
         }
+        let is_alone = |job: &&Arc<Job>| job.spec.after.is_some_and(|after| registry.get(after).is_none());
+        let alone: Vec<Arc<Job>> = jobs.iter().map(|(job, _)| job).filter(is_alone).cloned().collect();
         drop(registry);
+        for job in alone {
+            // A queued job whose predecessor has no record was let go on before that was dismissed; else its own end
+            // would have been recorded first.
+            let mut life = job.lock();
+            life.released |= life.state == State::Queued;
+        }
         for (job, _) in jobs.iter().filter(|(_, state)| !state.is_ended()) {
             self.clients.ensure(job.client_name());
             self.admit(job);
@@ -120,6 +128,8 @@ fn fill(life: &mut Life, record: Record) {
     life.restored = true;
     life.final_speed = record.final_speed;
     life.digest = record.digest;
+    // It has begun.
+    life.released |= !record.elapsed.is_zero() || record.dests.iter().any(|side| !side.durable.is_empty());
     life.watch = super::meter::Stopwatch::at(record.elapsed.max(Duration::ZERO));
     let identity = |side: &Side| (!side.identity.is_empty()).then(|| side.identity.clone());
     life.identities = record.source.iter().chain(&record.dests).map(identity).collect();

@@ -29,7 +29,7 @@ use super::news::News;
 use super::open::{Opened, Opener, open};
 use super::plan::Step;
 use super::progress::Mark;
-use super::registry::{Limits, Registry};
+use super::registry::{Follow, Limits, Registry};
 use super::scribe::{Entry, Scribe};
 use super::view::{Change, JobId, State};
 use super::watch::Watcher;
@@ -108,13 +108,8 @@ impl Drop for Jobs {
 impl Shared {
     /// A job that is new here is told, and waits for its turn, for another job, or for `resume`.
     pub(super) fn admit(self: &Arc<Self>, job: &Arc<Job>) {
-        let mut life = job.lock();
+        let life = job.lock();
         let (state, reason) = (life.state, life.waits.clone());
-        if let (State::Queued, Some(after)) = (state, job.spec.after)
-            && life.waits.is_none()
-        {
-            life.waits = Some(format!("waits for job {after}"));
-        }
         let blocked = life.opened.is_none() && reason.is_some();
         drop(life);
         self.news.post(Change { time: SystemTime::now(), id: job.id, old: None, new: state, reason });
@@ -126,30 +121,52 @@ impl Shared {
 
     /// Sorts a queued job in: behind the job that it waits for, among the blocked, or for its turn.
     pub(super) fn enqueue(self: &Arc<Self>, job: &Arc<Job>, blocked: bool) {
+        let mut life = job.lock();
+        if let Some(after) = job.spec.after.filter(|_| !life.released) {
+            // Said before it waits: what it waits for may end at once.
+            let waits = life.waits.replace(format!("waits for job {after}"));
+            drop(life);
+            let follows = self.registry.lock().follow(job.id, after);
+            match follows {
+                Follow::Waits => return,
+                Follow::Ended(State::Done) => {}
+                Follow::Ended(end) => return self.cannot_follow(job, after, end.as_str()),
+                Follow::Gone => return self.cannot_follow(job, after, "was dismissed"),
+            }
+            life = job.lock();
+            life.released = true;
+            life.waits = waits;
+        }
+        drop(life);
         let mut registry = self.registry.lock();
-        match job.spec.after.map(|after| (after, registry.end_of(after))) {
-            Some((after, None)) if registry.get(after).is_some() => registry.follow(job.id, after),
-            Some((after, end)) if end != Some(State::Done) => {
-                drop(registry);
-                self.cannot_follow(job, after, end);
-            }
-            _ if blocked => {
-                registry.block(job.id);
-                drop(registry);
-                // Who tries it again may be asleep.
-                self.tell_moved();
-            }
-            _ => registry.enqueue(job.id),
+        if blocked {
+            registry.block(job.id);
+            drop(registry);
+            // Somebody has to look at the device.
+            self.tell_moved();
+        } else {
+            registry.enqueue(job.id);
         }
     }
 
+    /// The job that it waited for has ended.
+    fn follow(self: &Arc<Self>, job: &Arc<Job>, after: JobId, end: State) {
+        if end != State::Done {
+            return self.cannot_follow(job, after, end.as_str());
+        }
+        let mut life = job.lock();
+        life.released = true;
+        life.waits = None;
+        drop(life);
+        self.enqueue(job, false);
+    }
+
     /// The job that it waited for has ended otherwise than well.
-    fn cannot_follow(self: &Arc<Self>, job: &Arc<Job>, after: JobId, end: Option<State>) {
+    fn cannot_follow(self: &Arc<Self>, job: &Arc<Job>, after: JobId, how: &str) {
         let mut life = job.lock();
         if life.state != State::Queued || life.ending != Ending::No {
             return;
         }
-        let how = end.map_or("was dismissed", State::as_str);
         life.waits = None;
         life.progress.error = Some(format!("not started: job {after}, which it waited for, {how}"));
         self.conclude(job, life, State::Cancelled);
@@ -429,16 +446,13 @@ impl Shared {
             drop(life);
             shared.counters.ended(state);
             let ended = shared.registry.lock().end(job.id, state);
-            for id in ended.forgotten {
-                shared.scribe.forget(id);
-            }
             shared.news.deliver();
             for follower in ended.followers {
-                // It may be among the forgotten already, so nobody is asked how it ended.
-                match state {
-                    State::Done => shared.registry.lock().enqueue(follower.id),
-                    _ => shared.cannot_follow(&follower, job.id, Some(state)),
-                }
+                shared.follow(&follower, job.id, state);
+            }
+            // After those that follow: a restart that finds no record of a job takes it that they were let go on.
+            for id in ended.forgotten {
+                shared.scribe.forget(id);
             }
             shared.run_next();
             shared.news.deliver();
