@@ -19,6 +19,7 @@
 //! Everything that asks the tree has a limit; past it the daemon is killed and the test fails. Let disks be declared
 //! before the daemon that uses them, so that they are dropped after it.
 
+mod events;
 mod shell;
 mod status;
 mod watchdog;
@@ -39,6 +40,7 @@ use tempfile::TempDir;
 
 use self::watchdog::Watchdog;
 pub use self::{
+    events::{Event, Events},
     shell::{Output, SCRIPT_LIMIT},
     status::{BadRange, Dest, STATES, STATUS_KEYS, Status},
 };
