@@ -255,7 +255,11 @@ fn any_spec() -> impl Strategy<Value = Spec> {
     (regions(), words, any::<[bool; 8]>()).prop_map(|((action, from, to), words, flags)| {
         let (on_read_error, on_write_error, retries, client, name, speed_max, after, digest) = words;
         let [ignore_error, write_seq, paused, queue, verify, sparse, create, force_mounted] = flags;
+        // What contradicts the action or another word is refused.
         let digest = digest.filter(|_| action != Action::Zero);
+        let verify = verify && action != Action::Zero;
+        let create = create && action != Action::Verify;
+        let ignore_error = ignore_error && on_read_error == OnReadError::Stop;
         Spec {
             action,
             from,
