@@ -13,6 +13,9 @@ use super::view::{JobId, State, Verb};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec;
 
+/// How long `cancel` waits for the end.
+const SOON: Duration = Duration::from_millis(500);
+
 impl Jobs {
     /// Does what a verb says.
     ///
@@ -20,7 +23,12 @@ impl Jobs {
     /// `NotFound`; `Invalid` or `Busy` where the job's state does not allow it.
     pub fn control(&self, id: JobId, verb: Verb) -> Result<()> {
         let job = self.job(id).ok_or_else(|| Error::no_job(id))?;
-        self.shared.control(&job, verb)
+        self.shared.control(&job, verb)?;
+        if verb == Verb::Cancel {
+            // A script that looks next finds it cancelled, unless a device keeps it.
+            self.shared.wait_until(Instant::now() + SOON, || job.lock().state.is_ended());
+        }
+        Ok(())
     }
 
     /// Ends all I/O within `limit`, whatever the devices do: no new I/O, then a checkpoint. Jobs that are not quiet by
@@ -80,7 +88,7 @@ impl Shared {
         drop(life);
         self.registry.lock().set_aside(job.id);
         if idle {
-            self.scribe.record(self, job, Entry::default(), |_, _| {});
+            self.scribe.record(job, Entry::default(), |_, _| {});
         }
     }
 
@@ -94,7 +102,7 @@ impl Shared {
         job.change(&mut life, State::Queued, None, &self.news);
         drop(life);
         self.enqueue(job, false);
-        self.scribe.record(self, job, Entry::default(), |_, _| {});
+        self.scribe.record(job, Entry::default(), |_, _| {});
     }
 
     /// An ended job lives again: its devices are opened anew.

@@ -86,7 +86,7 @@ impl Jobs {
             moved: Condvar::new(),
             stopping: Mutex::new(false),
         });
-        shared.scribe.start(&shared)?;
+        Scribe::start(&shared)?;
         keeper::spawn(&shared)?;
         shared.restore(found.records);
         Ok(Self { shared })
@@ -400,7 +400,7 @@ impl Shared {
             // The mark goes twice: into the record, and, once that is written, into the figures.
             let told = mark.clone();
             let end = move |shared: &Arc<Self>, job: &Arc<Job>| shared.recorded(job, &told, good, then);
-            shared.scribe.record(&shared, &theirs, Entry::checkpoint(mark, good), end);
+            shared.scribe.record(&theirs, Entry::checkpoint(mark, good), end);
         });
     }
 
@@ -435,7 +435,7 @@ impl Shared {
         life.ending = Ending::Closing;
         life.waits = None;
         drop(life);
-        self.scribe.record(self, job, Entry::end(state), move |shared, job| {
+        self.scribe.record(job, Entry::end(state), move |shared, job| {
             let opened = job.lock().opened.take();
             // Closing a device may take its time.
             drop(opened);

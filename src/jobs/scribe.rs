@@ -1,7 +1,7 @@
-//! Who writes records: a thread that makes jobs durable, so that no other waits for the state directory's disk.
+//! Who writes records and closes jobs: a thread of its own, so that no other waits for the state directory's disk.
 //!
 //! # Protocol
-//! 1. Whoever needs a record asks for it with what is to follow. Without a state directory that follows at once.
+//! 1. Whoever needs a record asks for it with what is to follow.
 //! 2. The thread writes all that was asked for in one go, durably; then, for each, what is to follow is called.
 //! 3. If the directory is full or failing, the jobs in question pause and say why, and it is tried again every second.
 //!    When it has worked they go on by themselves.
@@ -88,11 +88,9 @@ impl Scribe {
         Ok((Self { store, desk: Mutex::default(), came: Condvar::new() }, found))
     }
 
-    /// Starts the thread, where there is something to write to.
-    pub(super) fn start(&self, shared: &Arc<Shared>) -> Result<()> {
-        if self.store.is_none() {
-            return Ok(());
-        }
+    /// Starts the thread. Without a state directory it writes nothing, and what is to follow follows all the same: so
+    /// the end of a job takes one way, and a chain of jobs that end each other no stack.
+    pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
         let shared = Arc::downgrade(shared);
         std::thread::Builder::new()
             .name("scribe".into())
@@ -117,14 +115,10 @@ impl Scribe {
     /// Writes a job's record, then calls `then`.
     pub(super) fn record(
         &self,
-        shared: &Arc<Shared>,
         job: &Arc<Job>,
         entry: Entry,
         then: impl FnOnce(&Arc<Shared>, &Arc<Job>) + Send + 'static,
     ) {
-        if self.store.is_none() {
-            return then(shared, job);
-        }
         self.put(Task::Save(Arc::clone(job), entry, Box::new(then)));
     }
 
