@@ -51,6 +51,16 @@ impl Step {
             Self::Copy { range, .. } | Self::Zero { range, .. } | Self::Compare { range, .. } => range,
         }
     }
+
+    /// Whether the engine ends the step by itself for a piece that failed: then what is in flight is written.
+    pub(super) fn ends_for(&self, piece: &Piece<'_>) -> bool {
+        let (Self::Copy { flags, .. } | Self::Zero { flags, .. }) = self else { return false };
+        let goes_on = match piece.read_error {
+            Some(_) => &[Flags::IGNORE_ERROR, Flags::SKIP_UNREADABLE][..],
+            None => &[Flags::IGNORE_ERROR, Flags::KEEP_FAILED, Flags::DROP_FAILED],
+        };
+        !goes_on.iter().any(|flag| flags.contains(*flag))
+    }
 }
 
 /// Something that failed and is not given up yet.

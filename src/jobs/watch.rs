@@ -74,11 +74,12 @@ impl Watcher {
             }
             return;
         }
+        let was_fatal = plan.fatal;
         let lost = plan.piece(&self.job.spec, &running.step, piece, progress);
         if !lost.is_empty() {
             running.handle.give_up(lost);
         }
-        if plan.fatal {
+        if plan.fatal && !was_fatal && !running.step.ends_for(piece) {
             running.handle.cancel();
         }
     }
