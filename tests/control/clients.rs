@@ -116,7 +116,7 @@ fn the_oldest_ended_jobs_make_room_needs_fuse() {
     let jobs = ["b0", "b1", "b2"].map(|name| done(&bench, name));
     // The oldest end goes first, not the oldest job.
     bench.daemon.control(jobs[0], "verify").unwrap();
-    bench.daemon.events().until(&"compared", |events| {
+    bench.daemon.events().until("compared", |events| {
         let own = events.iter().filter(|event| event.job == jobs[0] && event.new == "done");
         (own.count() == 2).then_some(())
     });

@@ -131,7 +131,7 @@ impl Driver<'_> {
             }
         }
         if let Some(after) = self.any_job().filter(|_| self.rng.one_in(4)) {
-            spec.push_str(&format!(" after={after}"));
+            spec = format!("{spec} after={after}");
         }
         match self.bench.daemon.job(&spec) {
             Ok(id) => _ = self.jobs.insert(id, Known { image, writes, said: Vec::new() }),
@@ -179,7 +179,9 @@ impl Driver<'_> {
         }
         events.until("the end of all", |events| {
             let mut last = BTreeMap::new();
-            events.iter().for_each(|event| _ = last.insert(event.job, event.new.as_str()));
+            for event in events {
+                last.insert(event.job, event.new.as_str());
+            }
             self.jobs.keys().all(|id| last.get(id).copied().is_some_and(is_ended)).then_some(())
         });
     }

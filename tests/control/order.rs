@@ -24,7 +24,7 @@ fn no_more_than_active_run_and_the_others_wait_in_order_needs_fuse() {
     bench.daemon.control(jobs[1], "resume").unwrap();
     assert_eq!([1, 4].map(state), ["queued"; 2]);
     bench.daemon.control(jobs[2], "cancel").unwrap();
-    events.until(&"the second runs again", |events| {
+    events.until("the second runs again", |events| {
         let own = events.iter().filter(|event| event.job == jobs[1] && event.new == "running");
         (own.count() == 2).then_some(())
     });
@@ -106,7 +106,7 @@ fn after_one_that_ends_otherwise_the_whole_chain_is_cancelled_and_says_why_needs
     assert_eq!(bench.daemon.wait(late).state(), "cancelled");
     // `retry` starts it all the same: who says so has looked. And then it does not ask again.
     bench.daemon.control(second, "retry").unwrap();
-    events.until(&"it runs", |events| {
+    events.until("it runs", |events| {
         events.iter().any(|event| event.job == second && event.new == "running").then_some(())
     });
     bench.daemon.control(second, "pause").unwrap();

@@ -69,7 +69,9 @@ fn every_verb_in_every_state_needs_root() {
 fn exchange(bench: &mut Bench, jobs: &[u64]) {
     {
         let mut events = bench.daemon.events();
-        jobs.iter().for_each(|id| events.until_state(*id, "running"));
+        for id in jobs {
+            events.until_state(*id, "running");
+        }
     }
     bench.daemon.stop();
     for verb in VERBS {
