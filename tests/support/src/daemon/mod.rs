@@ -295,6 +295,11 @@ impl Daemon {
         output.unwrap_or_else(|| panic!("{shell} took longer than {SCRIPT_LIMIT:?}:\n{script}\n{}", self.log()))
     }
 
+    /// Asks it to end, by SIGTERM, and does not wait.
+    pub fn terminate(&self) {
+        self.running().pidfd.signal(libc::SIGTERM);
+    }
+
     /// Stops it as an administrator would, by SIGTERM.
     ///
     /// # Panics

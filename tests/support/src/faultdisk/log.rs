@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use crate::sweep;
@@ -37,6 +38,8 @@ pub struct Logged {
     pub offset: u64,
     /// How many bytes it wrote; of a mark, the length of its text.
     pub len: u64,
+    /// Its place among the entries of all disks of this process: smaller is earlier.
+    pub tick: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +49,13 @@ struct Entry {
     len: u64,
     /// Where its data begins in the file.
     data: u64,
+    tick: u64,
+}
+
+/// The next tick.
+fn tick() -> u64 {
+    static TICKS: AtomicU64 = AtomicU64::new(0);
+    TICKS.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Entry {
@@ -91,7 +101,7 @@ impl Log {
             let len = u64::from_le_bytes(head[9..17].try_into().expect("8 bytes"));
             let data = end + HEAD;
             let Some(next) = data.checked_add(len).filter(|next| *next <= size) else { break };
-            entries.push(Entry { letter: head[0], offset, len, data });
+            entries.push(Entry { letter: head[0], offset, len, data, tick: tick() });
             end = next;
         }
         Ok(Self { file, end, entries })
@@ -128,7 +138,7 @@ impl Log {
         entry.extend(data);
         self.file.seek(SeekFrom::Start(self.end))?;
         self.file.write_all(&entry)?;
-        self.entries.push(Entry { letter, offset, len, data: self.end + HEAD });
+        self.entries.push(Entry { letter, offset, len, data: self.end + HEAD, tick: tick() });
         self.end += HEAD + len;
         Ok(())
     }
@@ -141,6 +151,7 @@ impl Log {
             event,
             offset: entry.offset,
             len: entry.len,
+            tick: entry.tick,
         };
         counted.enumerate().map(logged).collect()
     }
@@ -188,7 +199,9 @@ mod tests {
         log.mark("here").unwrap();
         log.write(2, &[2]).unwrap();
         let log = Log::open(log.file.try_clone().unwrap()).unwrap();
-        assert_eq!(log.entries()[3], Logged { order: 3, event: Event::Write, offset: 2, len: 1 });
+        let last = log.entries()[3];
+        assert_eq!((last.order, last.event, last.offset, last.len), (3, Event::Write, 2, 1));
+        assert!(last.tick > log.entries()[2].tick);
         assert_eq!(log.text(2).unwrap(), "here");
         for (prefix, expected) in [(0, [9, 9, 9, 9]), (1, [9, 1, 9, 9]), (3, [9, 1, 9, 9]), (4, [9, 1, 2, 9])] {
             let mut image = [0; 4];

@@ -364,6 +364,13 @@ impl Rule<'_> {
         self
     }
 
+    /// Lets the next `n` requests that meet it pass before it fires.
+    #[allow(clippy::return_self_not_must_use)]
+    pub fn after(self, n: u64) -> Self {
+        self.disk.shared.state.lock().rules.spare(self.id, n);
+        self
+    }
+
     /// How often it has fired.
     ///
     /// # Panics

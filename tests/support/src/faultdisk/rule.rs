@@ -62,6 +62,8 @@ struct Rule {
     op: Op,
     range: Range<u64>,
     fault: Fault,
+    /// How many requests it still lets pass.
+    spare: u64,
     limit: Option<u64>,
     hits: u64,
 }
@@ -82,7 +84,7 @@ impl Rules {
         assert!(fault.fits(op), "{fault:?} is nothing that can happen to a {op:?}");
         assert!(!range.is_empty(), "a rule for no byte never fires");
         self.last_id += 1;
-        self.rules.push(Rule { id: self.last_id, op, range, fault, limit: None, hits: 0 });
+        self.rules.push(Rule { id: self.last_id, op, range, fault, spare: 0, limit: None, hits: 0 });
         self.last_id
     }
 
@@ -90,6 +92,13 @@ impl Rules {
     pub(super) fn limit(&mut self, id: u64, limit: u64) {
         if let Some(rule) = self.rules.iter_mut().find(|rule| rule.id == id) {
             rule.limit = Some(limit);
+        }
+    }
+
+    /// Lets the next `count` requests pass rule `id` before it fires.
+    pub(super) fn spare(&mut self, id: u64, count: u64) {
+        if let Some(rule) = self.rules.iter_mut().find(|rule| rule.id == id) {
+            rule.spare = count;
         }
     }
 
@@ -105,12 +114,18 @@ impl Rules {
 
     /// The first rule for `op` that touches `range` and whose fault is `wanted`; it fires.
     pub(super) fn hit(&mut self, op: Op, range: &Range<u64>, wanted: impl Fn(&Fault) -> bool) -> Option<Hit> {
-        let rule = self.rules.iter_mut().find(|rule| {
+        for rule in &mut self.rules {
             let touches = op == Op::Flush || (range.start < rule.range.end && rule.range.start < range.end);
-            rule.op == op && touches && rule.limit.is_none_or(|limit| rule.hits < limit) && wanted(&rule.fault)
-        })?;
-        rule.hits += 1;
-        Some(Hit { fault: rule.fault.clone(), start: rule.range.start })
+            let fires = rule.limit.is_none_or(|limit| rule.hits < limit);
+            if rule.op == op && touches && fires && wanted(&rule.fault) {
+                if rule.spare == 0 {
+                    rule.hits += 1;
+                    return Some(Hit { fault: rule.fault.clone(), start: rule.range.start });
+                }
+                rule.spare -= 1;
+            }
+        }
+        None
     }
 }
 
@@ -138,5 +153,14 @@ mod tests {
             assert!(rules.hit(Op::Flush, &(0..0), |_| true).is_some());
         }
         assert_eq!((rules.hits(first), rules.hits(second)), (Some(2), Some(1)));
+    }
+
+    #[test]
+    fn a_rule_may_let_some_pass_first() {
+        let mut rules = Rules::default();
+        let id = rules.add(Op::Write, 0..512, Fault::Err(5));
+        rules.spare(id, 2);
+        let mut fires = |range| rules.hit(Op::Write, &range, |_| true).is_some();
+        assert_eq!([fires(0..512), fires(512..1024), fires(0..512), fires(0..512)], [false, false, false, true]);
     }
 }

@@ -18,8 +18,8 @@ use std::{
 
 use fuser::{
     BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyWrite, SessionACL, TimeOrNow, WriteFlags,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyOpen, ReplyWrite, SessionACL, TimeOrNow, WriteFlags,
 };
 
 use super::state::{Request, Shared};
@@ -28,6 +28,10 @@ use crate::{mounts, sweep};
 /// The file's name and inode.
 const NAME: &str = "disk";
 const INODE: INodeNo = INodeNo(2);
+
+/// `FS_IOC_GETVERSION` of linux/fs.h, and its answer.
+const FS_IOC_GETVERSION: u32 = 0x8008_7601;
+const GENERATION: u64 = 1;
 
 /// Attributes are asked for anew each time: the size may change.
 const TTL: Duration = Duration::ZERO;
@@ -203,6 +207,24 @@ impl Filesystem for FaultFs {
     fn flush(&self, _req: &fuser::Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
         // close(2) flushes no disk
         reply.ok();
+    }
+
+    fn ioctl(
+        &self,
+        _req: &fuser::Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        // by its generation, of which there is one, the disk is known to be the same
+        match cmd {
+            FS_IOC_GETVERSION => reply.ioctl(0, &GENERATION.to_ne_bytes()),
+            _ => reply.error(Errno::ENOTTY),
+        }
     }
 
     fn readdir(&self, _req: &fuser::Request, _ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
