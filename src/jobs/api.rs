@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use super::clients::check_rate;
 use super::run::Jobs;
+use super::scribe::Entry;
 use super::view::{BadRange, Brief, Change, EngineView, JobId, State, Totals, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::PAGE_SIZE;
@@ -25,7 +26,7 @@ impl Jobs {
 
     /// The job in canonical form, as a line without its newline.
     pub fn spec_line(&self, id: JobId) -> Option<Vec<u8>> {
-        Some(self.job(id)?.spec.to_line())
+        Some(self.job(id)?.line())
     }
 
     /// What could not be read or written.
@@ -85,6 +86,7 @@ impl Jobs {
         if let Some(running) = &job.lock().running {
             running.handle.wake();
         }
+        self.shared.scribe.record(&job, Entry::default(), |_, _| {});
         Ok(())
     }
 

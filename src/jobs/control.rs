@@ -83,13 +83,11 @@ impl Shared {
         if let Some(running) = &life.running {
             running.handle.pause();
         }
-        let idle = life.running.is_none();
         job.change(&mut life, State::Paused, None, &self.news);
         drop(life);
         self.registry.lock().set_aside(job.id);
-        if idle {
-            self.scribe.record(job, Entry::default(), |_, _| {});
-        }
+        // The checkpoint comes when nothing is in flight any more, which may be never.
+        self.scribe.record(job, Entry::default(), |_, _| {});
     }
 
     fn requeue(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
@@ -111,13 +109,16 @@ impl Shared {
         life.compared = RangeSet::new();
         life.narrowing.clear();
         life.hashing = job.spec.digest.filter(|_| phase == Phase::Copy).map(super::digest::Hashing::new);
-        life.digest = None;
+        if phase == Phase::Copy {
+            life.digest = None;
+        }
         life.restored = true;
         life.released = true;
         self.registry.lock().revive(job.id);
         job.change(&mut life, State::Queued, None, &self.news);
         drop(life);
         self.registry.lock().enqueue(job.id);
+        self.scribe.record(job, Entry::default(), |_, _| {});
     }
 
     fn cancel(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {

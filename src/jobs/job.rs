@@ -76,6 +76,8 @@ pub(super) struct Life {
     pub(super) ending: Ending,
     /// Flushes and records under way.
     pub(super) flushes: u32,
+    /// When the devices were asked to flush, while they do.
+    pub(super) flushing: Option<Instant>,
     /// What has been compared.
     pub(super) compared: RangeSet,
     /// Pieces that were different, to be narrowed down.
@@ -110,6 +112,7 @@ impl Job {
             running: None,
             ending: Ending::No,
             flushes: 0,
+            flushing: None,
             compared: RangeSet::new(),
             narrowing: Vec::new(),
             hashing: spec.digest.map(Hashing::new),
@@ -132,6 +135,11 @@ impl Job {
     pub(super) fn made_at(self, created: SystemTime) -> Self {
         self.lock().progressed = created;
         Self { created, ..self }
+    }
+
+    /// In canonical form, with the limit of speed that it has now.
+    pub(super) fn line(&self) -> Vec<u8> {
+        Spec { speed_max: self.speed_max.get(), ..self.spec.clone() }.to_line()
     }
 
     pub(super) fn client_name(&self) -> &str {
@@ -207,7 +215,7 @@ impl Job {
             speed,
             eta,
             elapsed: life.watch.elapsed(now),
-            stalled: life.running.as_ref().map_or(Duration::ZERO, |running| running.handle.stalled()),
+            stalled: life.stalled(now),
             bad_bytes: progress.bad_bytes(),
             client: self.client_name().to_owned(),
             name: self.spec.name.clone(),
@@ -228,6 +236,14 @@ impl Life {
             State::Flushing | State::Verifying => self.final_speed,
             state if state.is_ended() => self.final_speed,
             _ => 0,
+        }
+    }
+
+    /// Since its devices last answered, while they should: to a piece, or with none under way to a flush.
+    fn stalled(&self, now: Instant) -> Duration {
+        match &self.running {
+            Some(running) if !running.quiet => running.handle.stalled(),
+            _ => self.flushing.map_or(Duration::ZERO, |since| now.duration_since(since)),
         }
     }
 

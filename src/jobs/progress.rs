@@ -75,6 +75,11 @@ impl Progress {
         self.common.bytes()
     }
 
+    /// What every live destination has taken.
+    pub(super) fn common(&self) -> &RangeSet {
+        &self.common
+    }
+
     /// Source bytes that could not be read.
     pub(super) fn bad_bytes(&self) -> u64 {
         self.unreadable.bytes() + self.stopped_bytes
@@ -260,7 +265,8 @@ impl Progress {
     }
 
     /// What was read from a record is put in place.
-    pub(super) fn restored(&mut self, bad_bytes: u64) {
+    pub(super) fn restored(&mut self, bad_bytes: u64, common: RangeSet, durable: u64) {
+        (self.common, self.durable) = (common, durable);
         self.stopped_bytes = bad_bytes.saturating_sub(self.unreadable.bytes());
         self.look_again();
     }

@@ -21,34 +21,41 @@ impl Job {
         let progress = &life.progress;
         let sources = usize::from(self.spec.from.is_some());
         let identity = |index: usize| life.identities.get(index).cloned().flatten().unwrap_or_default();
+        // What a record can say of a job that is alive: it goes on after a restart, or it is paused.
+        let paused = life.state == State::Paused && !life.held_up;
+        let alive = if paused { State::Paused } else { State::Queued };
+        let state = entry.end.unwrap_or(if life.state.is_ended() { life.state } else { alive });
         let dests = (0..progress.dests.len()).map(|index| {
             let dest = &progress.dests[index];
             let durable = match &entry.durable {
                 Some((mark, dests)) => progress.durable_with(mark, *dests, index),
                 None => dest.durable.clone(),
             };
+            // What is not durable counts for nothing after a restart, unless the job has ended and only its figures remain.
+            let taken = if state.is_ended() { &dest.taken } else { &durable };
             Side {
                 identity: identity(index + sources),
-                copied: durable.bytes(),
+                copied: taken.bytes(),
+                taken: pairs(taken),
                 durable: pairs(&durable),
                 errors: dest.errors,
                 first_error: dest.first_error,
                 failed: progress.write_err.contains(index),
             }
         });
-        // What a record can say of a job that is alive: it goes on after a restart, or it is paused.
-        let paused = life.state == State::Paused && !life.held_up;
-        let alive = if paused { State::Paused } else { State::Queued };
-        let state = entry.end.unwrap_or(if life.state.is_ended() { life.state } else { alive });
         Record {
             id: self.id,
             created: self.created,
-            spec: self.spec.to_line(),
+            progressed: life.progressed,
+            spec: self.line(),
             state,
             error: progress.error.clone(),
             read_err: progress.read_err,
             write_err: progress.write_err.bits(),
+            followed: life.released,
             total: progress.total_bytes(),
+            common: pairs(progress.common()),
+            durable: progress.durable,
             bad_bytes: progress.bad_bytes(),
             elapsed: life.watch.elapsed(Instant::now()),
             final_speed: life.final_speed,
@@ -83,15 +90,7 @@ impl Shared {
                 }
             }
         }
-        let is_alone = |job: &&Arc<Job>| job.spec.after.is_some_and(|after| registry.get(after).is_none());
-        let alone: Vec<Arc<Job>> = jobs.iter().map(|(job, _)| job).filter(is_alone).cloned().collect();
         drop(registry);
-        for job in alone {
-            // A queued job whose predecessor has no record was let go on before that was dismissed; else its own end
-            // would have been recorded first.
-            let mut life = job.lock();
-            life.released |= life.state == State::Queued;
-        }
         for (job, _) in jobs.iter().filter(|(_, state)| !state.is_ended()) {
             self.clients.ensure(job.client_name());
             self.admit(job);
@@ -116,27 +115,31 @@ fn job(record: Record) -> Option<(Arc<Job>, State)> {
     }
     let state = record.state;
     let job = Job::new(id, spec, count, 1).made_at(record.created);
-    fill(&mut job.lock(), record);
+    fill(&mut job.lock(), &job.spec, record);
     Some((Arc::new(job), state))
 }
 
-fn fill(life: &mut Life, record: Record) {
+fn fill(life: &mut Life, spec: &spec::Spec, record: Record) {
     life.state = match record.state {
         state if state.is_ended() || state == State::Paused => state,
         _ => State::Queued,
     };
     life.restored = true;
+    life.progressed = record.progressed;
+    life.released |= record.followed;
+    // A comparison begins anew, unless there is a digest still to be made of what was copied.
+    if record.verified && (spec.digest.is_none() || record.digest.is_some()) {
+        life.phase = Phase::Verify;
+        life.hashing = None;
+    }
     life.final_speed = record.final_speed;
     life.digest = record.digest;
-    // It has begun.
-    life.released |= !record.elapsed.is_zero() || record.dests.iter().any(|side| !side.durable.is_empty());
     life.watch = super::meter::Stopwatch::at(record.elapsed.max(Duration::ZERO));
     let identity = |side: &Side| (!side.identity.is_empty()).then(|| side.identity.clone());
     life.identities = record.source.iter().chain(&record.dests).map(identity).collect();
     let progress = &mut life.progress;
     for (dest, side) in progress.dests.iter_mut().zip(record.dests) {
-        let durable = ranges(&side.durable);
-        let (taken, mismatch) = (durable.clone(), false);
+        let (taken, durable, mismatch) = (ranges(&side.taken), ranges(&side.durable), false);
         let (errors, first_error) = (side.errors, side.first_error);
         *dest = Dest { taken, durable, lost: RangeSet::new(), errors, first_error, mismatch };
     }
@@ -150,5 +153,5 @@ fn fill(life: &mut Life, record: Record) {
             progress.dests[dest].mismatch = true;
         }
     }
-    progress.restored(record.bad_bytes);
+    progress.restored(record.bad_bytes, ranges(&record.common), record.durable);
 }

@@ -15,7 +15,7 @@
 //! 4. `durable` and the maps move.
 
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -133,11 +133,10 @@ impl Shared {
                 Follow::Ended(end) => return self.cannot_follow(job, after, end.as_str()),
                 Follow::Gone => return self.cannot_follow(job, after, "was dismissed"),
             }
-            life = job.lock();
-            life.released = true;
-            life.waits = waits;
+            self.release(job, waits);
+        } else {
+            drop(life);
         }
-        drop(life);
         let mut registry = self.registry.lock();
         if blocked {
             registry.block(job.id);
@@ -154,11 +153,17 @@ impl Shared {
         if end != State::Done {
             return self.cannot_follow(job, after, end.as_str());
         }
+        self.release(job, None);
+        self.enqueue(job, false);
+    }
+
+    /// It waits for no other job any more: not after a pause or a restart either, when that one may be dismissed.
+    fn release(&self, job: &Arc<Job>, waits: Option<String>) {
         let mut life = job.lock();
         life.released = true;
-        life.waits = None;
+        life.waits = waits;
         drop(life);
-        self.enqueue(job, false);
+        self.scribe.record(job, Entry::default(), |_, _| {});
     }
 
     /// The job that it waited for has ended otherwise than well.
@@ -384,6 +389,7 @@ impl Shared {
     ) {
         let (asked, mark) = (life.progress.live(), life.progress.mark());
         life.flushes += 1;
+        life.flushing.get_or_insert_with(Instant::now);
         let opened = life.opened.as_ref().expect("a job that runs is open");
         let (client, devices) = (Arc::clone(&opened.client), flushable(&opened.dests, asked));
         drop(life);
@@ -391,6 +397,7 @@ impl Shared {
         client.flush(devices, move |bits, failed| {
             let Some(shared) = Weak::upgrade(&shared) else { return };
             let mut life = theirs.lock();
+            life.flushing = None;
             let lost = life.progress.flush_failed(&theirs.spec, failed);
             if let Some(running) = life.running.as_ref().filter(|_| !lost.is_empty()) {
                 running.handle.give_up(lost);
@@ -434,6 +441,8 @@ impl Shared {
     pub(super) fn conclude(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, state: State) {
         life.ending = Ending::Closing;
         life.waits = None;
+        // Its figures are final: what is recorded is what will be shown.
+        life.watch.stop(Instant::now());
         drop(life);
         self.scribe.record(job, Entry::end(state), move |shared, job| {
             let opened = job.lock().opened.take();

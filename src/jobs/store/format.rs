@@ -4,9 +4,13 @@
 //! kcopyfs job 1
 //! id 7
 //! created 1763612345.000000000
+//! progressed 1763612357.500000000
 //! state running
 //! spec copy from=/dev/sda,0,4096 to=/dev/sdb,0,4096
+//! followed 0
 //! total 2097152
+//! common 0+1024
+//! durable 524288
 //! read_err 0
 //! write_err 0x0
 //! bad_bytes 4096
@@ -22,6 +26,7 @@
 //! dest.0.errors 1
 //! dest.0.failed 0
 //! dest.0.copied 532480
+//! dest.0.taken 0+1024 1032+8
 //! dest.0.first_error 5:1032
 //! bad -:1024+8:5
 //! unreadable 1024+8
@@ -49,9 +54,13 @@ pub(super) fn print(record: &Record) -> Vec<u8> {
     let mut out = Lines::default();
     out.line("id", record.id);
     out.line("created", seconds(record.created.duration_since(UNIX_EPOCH).unwrap_or_default()));
+    out.line("progressed", seconds(record.progressed.duration_since(UNIX_EPOCH).unwrap_or_default()));
     out.line("state", record.state.as_str());
     out.line("spec", escape(&record.spec));
+    out.line("followed", u8::from(record.followed));
     out.line("total", record.total);
+    out.line("common", ranges(&record.common));
+    out.line("durable", record.durable);
     out.line("read_err", u8::from(record.read_err));
     out.line("write_err", format_args!("{:#x}", record.write_err));
     out.line("bad_bytes", record.bad_bytes);
@@ -98,6 +107,7 @@ impl Lines {
         self.line(&key("errors"), side.errors);
         self.line(&key("failed"), u8::from(side.failed));
         self.line(&key("copied"), side.copied);
+        self.line(&key("taken"), ranges(&side.taken));
         if let Some((errno, sector)) = side.first_error {
             self.line(&key("first_error"), format_args!("{errno}:{sector}"));
         }
@@ -132,16 +142,20 @@ pub(super) fn parse(bytes: &[u8]) -> Reading<Record> {
     let fields = Fields::new(unseal(KIND, bytes)?)?;
     let source = if fields.has("source.identity") { Some(fields.side("source")?) } else { None };
     let dests = (0..fields.number("dests")?).map(|index: usize| fields.side(&format!("dest.{index}")));
-    let created = fields.read("created", |text| UNIX_EPOCH.checked_add(parse_seconds(text)?))?;
+    let time = |key| fields.read(key, |text| UNIX_EPOCH.checked_add(parse_seconds(text)?));
     Ok(Record {
         id: fields.number("id")?,
-        created,
+        created: time("created")?,
+        progressed: time("progressed")?,
         spec: fields.read("spec", unescape)?,
         state: fields.read("state", |text| State::ALL.into_iter().find(|state| state.as_str() == text))?,
         error: fields.text("error")?,
         read_err: fields.flag("read_err")?,
         write_err: fields.read("write_err", |text| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok())?,
+        followed: fields.flag("followed")?,
         total: fields.number("total")?,
+        common: fields.list("common", parse_range)?,
+        durable: fields.number("durable")?,
         bad_bytes: fields.number("bad_bytes")?,
         elapsed: fields.read("elapsed", parse_seconds)?,
         final_speed: fields.number("final_speed")?,
@@ -211,6 +225,7 @@ impl<'a> Fields<'a> {
             first_error,
             failed: self.flag(&key("failed"))?,
             copied: self.number(&key("copied"))?,
+            taken: self.list(&key("taken"), parse_range)?,
         })
     }
 }

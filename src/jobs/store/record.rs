@@ -12,6 +12,8 @@ pub(in crate::jobs) struct Record {
     pub(in crate::jobs) id: JobId,
     /// When it was made. A time before 1970 is kept as 1970.
     pub(in crate::jobs) created: SystemTime,
+    /// The last progress, or when it was made.
+    pub(in crate::jobs) progressed: SystemTime,
     /// The job as a canonical line, any bytes.
     pub(in crate::jobs) spec: Vec<u8>,
     /// Where it was in its life.
@@ -22,8 +24,14 @@ pub(in crate::jobs) struct Record {
     pub(in crate::jobs) read_err: bool,
     /// Bit i: destination i failed.
     pub(in crate::jobs) write_err: u64,
+    /// The job that it was to start after is done, and may have been dismissed since.
+    pub(in crate::jobs) followed: bool,
     /// Bytes to copy.
     pub(in crate::jobs) total: u64,
+    /// Sectors from..to of the job that every destination has taken that was alive last.
+    pub(in crate::jobs) common: Vec<(u64, u64)>,
+    /// Bytes of that which survive a power cut.
+    pub(in crate::jobs) durable: u64,
     /// Source bytes that could not be read.
     pub(in crate::jobs) bad_bytes: u64,
     /// Running time, pauses not counted.
@@ -59,4 +67,6 @@ pub(in crate::jobs) struct Side {
     pub(in crate::jobs) failed: bool,
     /// Bytes written.
     pub(in crate::jobs) copied: u64,
+    /// Sectors from..to of the job that it has taken: more than what is durable only where the job has ended.
+    pub(in crate::jobs) taken: Vec<(u64, u64)>,
 }

@@ -18,14 +18,15 @@ fn sector() -> impl Strategy<Value = Sector> {
 
 fn side() -> impl Strategy<Value = Side> {
     let first_error = proptest::option::of((any::<i32>(), sector()));
-    (any::<String>(), ranges(), any::<u64>(), first_error, any::<bool>(), any::<u64>()).prop_map(
-        |(identity, durable, errors, first_error, failed, copied)| Side {
+    (any::<String>(), (ranges(), ranges()), any::<u64>(), first_error, any::<bool>(), any::<u64>()).prop_map(
+        |(identity, (durable, taken), errors, first_error, failed, copied)| Side {
             identity,
             durable,
             errors,
             first_error,
             failed,
             copied,
+            taken,
         },
     )
 }
@@ -39,23 +40,35 @@ fn bad() -> impl Strategy<Value = BadRange> {
 fn any_record() -> impl Strategy<Value = Record> {
     let time = || (0..1_u64 << 40, 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos));
     let text = || proptest::option::of(any::<String>());
-    let head = (any::<u64>(), time(), any::<Vec<u8>>(), 0..State::ALL.len(), text(), text(), any::<(bool, bool)>());
-    let figures = (any::<(u64, u64, u64, u64)>(), time());
+    let head = (
+        any::<u64>(),
+        (time(), time()),
+        any::<Vec<u8>>(),
+        0..State::ALL.len(),
+        text(),
+        text(),
+        any::<(bool, bool, bool)>(),
+    );
+    let figures = (any::<(u64, u64, u64, u64, u64)>(), time(), ranges());
     let sides = (proptest::option::of(side()), proptest::collection::vec(side(), 0..4));
     let bad = (proptest::collection::vec(bad(), 0..4), ranges());
     (head, figures, sides, bad).prop_map(|(head, figures, (source, dests), (bad, unreadable))| {
-        let (id, created, spec, state, error, digest, (read_err, verified)) = head;
-        let ((write_err, total, bad_bytes, final_speed), elapsed) = figures;
+        let (id, (created, progressed), spec, state, error, digest, (read_err, verified, followed)) = head;
+        let ((write_err, total, durable, bad_bytes, final_speed), elapsed, common) = figures;
         let (created, state) = (UNIX_EPOCH + created, State::ALL[state]);
         Record {
             id,
             created,
+            progressed: UNIX_EPOCH + progressed,
             spec,
             state,
             error,
             read_err,
             write_err,
+            followed,
             total,
+            common,
+            durable,
             bad_bytes,
             elapsed,
             final_speed,
@@ -97,9 +110,13 @@ fn the_text_is_the_documented_one() {
         "kcopyfs job 1",
         "id 7",
         "created 1763612345.678000000",
+        "progressed 1763612357.500000000",
         "state flushing",
         r"spec copy from=/dev/sda,0,4096 to='/srv/a b\xff\x5c',0,4096",
+        "followed 1",
         "total 3",
+        "common 0+3",
+        "durable 1536",
         "read_err 1",
         "write_err 0x8000000000000001",
         "bad_bytes 4096",
@@ -113,6 +130,7 @@ fn the_text_is_the_documented_one() {
         "source.errors 0",
         "source.failed 0",
         "source.copied 0",
+        "source.taken ",
         "dests 0",
         "bad -:8+8:5",
         "unreadable 8+8",
