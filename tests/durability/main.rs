@@ -1,0 +1,14 @@
+//! Nothing is lost: kill -9, power cuts, a state directory that fails, devices that change places, I/O that never ends.
+//! Needs FUSE, and root for disks.
+//!
+//! `KCOPYFS_SEED` sets the seed, which is printed. `KCOPYFS_TORTURE=N` asks for N rounds in place of the few that a default
+//! run takes; the code is the same.
+
+mod hung;
+mod kill;
+mod kit;
+mod life;
+mod power;
+mod races;
+mod restart;
+mod state_dir;

@@ -1,0 +1,248 @@
+//! A state directory that is full, read-only, or fails: running jobs pause and say why, new ones are refused, and when it is
+//! mended all goes on by itself.
+
+use std::{fs, path::Path, time::Duration};
+
+use kcopyfs_support::{Daemon, Fault, FaultDisk, LoopDevice, MountPoint, Op, Rng, mounted::make_ext4, need};
+
+use crate::kit::{assert_nothing_torn, daemon, torture, until, until_reason, until_state};
+
+const SIZE: u64 = 1 << 20;
+const STATE_SIZE: u64 = 8 << 20;
+const SEED: u64 = 3;
+
+/// A source, and a destination that can be made to wait.
+struct Pair {
+    source: LoopDevice,
+    dest: FaultDisk,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let source = LoopDevice::new(SIZE, 512);
+        source.fill(SEED);
+        Self { source, dest: FaultDisk::builder(SIZE).start() }
+    }
+
+    fn spec(&self) -> String {
+        format!("from={} to={}", self.source.path().display(), self.dest.path().display())
+    }
+
+    /// Lets the copy go half way.
+    fn stop_half_way(&self) {
+        self.dest.rule(Op::Write, SIZE / 2..SIZE / 2 + 512, Fault::Hang);
+    }
+}
+
+fn with_state(point: &MountPoint) -> Daemon {
+    daemon().option(format!("state={}", point.path().join("state").display())).start()
+}
+
+/// Has a running job write a record, which fails: it pauses and says why.
+fn fail_a_record(daemon: &Daemon, id: u64, why: &str) {
+    daemon.control(id, "pause").unwrap();
+    daemon.control(id, "resume").unwrap();
+    let reason = until_reason(daemon, id, "waits for the state directory");
+    assert!(reason.contains(why), "{reason}");
+    until_state(daemon, id, "paused");
+    let reason = daemon.status(id).error().map(str::to_owned).unwrap_or_default();
+    assert!(reason.contains("state directory") && reason.contains(why), "{reason}");
+    let events = daemon.read("events").unwrap();
+    let told = events.lines().any(|line| line.contains(" running paused ") && line.contains(why));
+    assert!(told, "no event says why:\n{events}");
+}
+
+fn assert_refused(daemon: &Daemon, pair: &Pair, errno: i32) {
+    let refused = daemon.refused(&format!("zero to={},0,8 paused queue", pair.dest.path().display()));
+    assert_eq!(refused.errno, errno, "{}", refused.reason);
+}
+
+fn assert_goes_on(daemon: &Daemon, id: u64, pair: &Pair) {
+    until("it goes on by itself", || {
+        let status = daemon.status(id);
+        (status.state() == "running" || status.is_ended()).then_some(())
+    });
+    pair.dest.release();
+    let status = daemon.wait(id);
+    assert_eq!((status.state(), status.durable(), status.error()), ("done", SIZE, None), "\n{status}");
+    assert_eq!(pair.dest.check(SEED), Ok(()));
+    assert_nothing_torn(daemon);
+}
+
+/// Fills a file system, by blocks or by inodes; says what it made.
+fn fill_up(point: &Path) -> Vec<std::path::PathBuf> {
+    let names = (0..10_000).map(|number| point.join(format!("ballast.{number}")));
+    names.take_while(|name| fs::write(name, [1; 4096]).is_ok()).collect()
+}
+
+#[test]
+fn a_full_state_directory_pauses_jobs_until_there_is_room() {
+    if !need::fault_disk() {
+        return;
+    }
+    for options in ["size=128k,mode=700", "nr_inodes=12,mode=700"] {
+        let pair = Pair::new();
+        let point = MountPoint::new().unwrap();
+        point.mount("tmpfs", "kcopyfs-test", options);
+        let mut daemon = with_state(&point);
+        pair.stop_half_way();
+        let id = daemon.job(&pair.spec()).unwrap();
+        pair.dest.wait_parked(1);
+        let mut ballast = fill_up(point.path());
+        // the file that did not fit whole is there, too
+        ballast.push(point.path().join(format!("ballast.{}", ballast.len())));
+        fail_a_record(&daemon, id, "No space left on device");
+        assert_refused(&daemon, &pair, libc::ENOSPC);
+        // a verb is taken all the same
+        daemon.control(id, "pause").unwrap();
+        daemon.control(id, "resume").unwrap();
+        until_state(&daemon, id, "paused");
+        // nor does it keep the daemon from stopping, or starting
+        daemon.stop();
+        daemon.restart();
+        pair.dest.release();
+        let status = daemon.status(id);
+        assert!(!status.is_ended(), "\n{status}");
+        for file in ballast {
+            let _ = fs::remove_file(file);
+        }
+        assert_goes_on(&daemon, id, &pair);
+        daemon.job(&format!("zero to={},0,8", pair.dest.path().display())).unwrap();
+    }
+}
+
+#[test]
+fn a_read_only_state_directory_pauses_jobs_until_it_is_writable() {
+    if !need::fault_disk() {
+        return;
+    }
+    let pair = Pair::new();
+    let point = MountPoint::new().unwrap();
+    point.mount("tmpfs", "kcopyfs-test", "size=1m,mode=700");
+    let mut daemon = with_state(&point);
+    pair.stop_half_way();
+    let id = daemon.job(&pair.spec()).unwrap();
+    pair.dest.wait_parked(1);
+    daemon.kill9();
+    point.remount("ro");
+    daemon.restart();
+    pair.dest.release();
+    pair.stop_half_way();
+    until_state(&daemon, id, "running");
+    fail_a_record(&daemon, id, "Read-only file system");
+    assert_refused(&daemon, &pair, libc::EROFS);
+    point.remount("rw");
+    assert_goes_on(&daemon, id, &pair);
+}
+
+/// What happens in a run: a job that is made, paused, resumed, ends and is dismissed, and another.
+struct Story {
+    made: Vec<u64>,
+    refused: Vec<i32>,
+}
+
+fn run_story(daemon: &Daemon, pair: &Pair) -> Story {
+    let mut story = Story { made: Vec::new(), refused: Vec::new() };
+    for _ in 0..2 {
+        match daemon.job(&format!("{} queue", pair.spec())) {
+            Ok(id) => story.made.push(id),
+            Err(error) => {
+                story.refused.push(error.raw_os_error().unwrap());
+                continue;
+            }
+        }
+        let id = story.made[story.made.len() - 1];
+        let _ = daemon.control(id, "pause");
+        let _ = daemon.control(id, "resume");
+        // to its end, or to where it waits for the state directory
+        until("an end", || {
+            let status = daemon.status(id);
+            let waits = status.error().is_some_and(|error| error.starts_with("waits"));
+            (status.is_ended() || waits).then_some(())
+        });
+    }
+    story
+}
+
+/// An ext4 as it was made, mounted on a disk that will fail.
+fn mounted(image: &[u8], options: &str) -> (FaultDisk, MountPoint) {
+    let disk = FaultDisk::builder(STATE_SIZE).start();
+    disk.load(0, image);
+    let point = MountPoint::new().unwrap();
+    point.mount("ext4", disk.path(), options);
+    // in this order they are dropped from the last to the first
+    (disk, point)
+}
+
+/// Fails I/O number `number` of the state's disk, and looks at all that follows.
+fn fail_one(image: &[u8], journal: bool, op: Op, number: u64) {
+    let pair = Pair::new();
+    pair.dest.rule(Op::Write, .., Fault::Delay(Duration::from_millis(1)));
+    let (disk, point) = mounted(image, if journal { "errors=remount-ro" } else { "errors=continue" });
+    let mut daemon = with_state(&point);
+    let rule = disk.rule(op, .., Fault::Err(libc::EIO)).times(1).after(number);
+    let story = run_story(&daemon, &pair);
+    let met = rule.hits() > 0;
+    disk.clear();
+    for errno in &story.refused {
+        assert!([libc::EIO, libc::EROFS].contains(errno), "{op:?} {number}: errno {errno}");
+    }
+    assert!(met || story.refused.is_empty());
+    let is_alive = fs::write(point.path().join("probe"), [0]).is_ok();
+    if !is_alive {
+        // an ext4 with a journal stays read-only until it is mounted again
+        daemon.stop();
+        point.unmount();
+        point.mount("ext4", disk.path(), "errors=remount-ro");
+        daemon.restart();
+    }
+    for id in &story.made {
+        until("an end without help", || daemon.status(*id).is_ended().then_some(()));
+        let status = daemon.status(*id);
+        assert_eq!((status.state(), status.durable()), ("done", SIZE), "{op:?} {number}, alive {is_alive}:\n{status}");
+    }
+    assert!(story.made.is_empty() || pair.dest.check(SEED).is_ok());
+    daemon.job(&pair.spec()).unwrap();
+    daemon.kill9();
+    daemon.restart();
+    for id in &story.made {
+        assert_eq!(daemon.status(*id).state(), "done");
+    }
+    assert_nothing_torn(&daemon);
+    let refused = story.refused.len();
+    eprintln!("{op:?} {number}, journal {journal}: met {met}, refused {refused}, still writable {is_alive}");
+}
+
+#[test]
+fn one_failing_request_of_the_state_disk_tears_no_record() {
+    if !need::fault_disk() || !need::program("mkfs.ext4", "e2fsprogs") {
+        return;
+    }
+    let mut rng = Rng::from_env_or(8);
+    for journal in [false, true] {
+        let image = {
+            let disk = FaultDisk::builder(STATE_SIZE).start();
+            make_ext4(&disk.path(), if journal { "has_journal" } else { "^has_journal" });
+            disk.contents()
+        };
+        let (disk, point) = mounted(&image, "errors=continue");
+        let counts = {
+            let daemon = with_state(&point);
+            let before = disk.stat();
+            let story = run_story(&daemon, &Pair::new());
+            assert_eq!((story.made.len(), story.refused.len()), (2, 0));
+            let after = disk.stat();
+            [(Op::Write, after.writes - before.writes), (Op::Flush, after.flushes - before.flushes)]
+        };
+        drop(point);
+        drop(disk);
+        for (op, count) in counts {
+            eprintln!("{op:?}: {count}, journal {journal}");
+            if torture().is_some() {
+                (0..count).for_each(|number| fail_one(&image, journal, op, number));
+            } else {
+                fail_one(&image, journal, op, rng.below(count));
+            }
+        }
+    }
+}
