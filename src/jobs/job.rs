@@ -268,7 +268,7 @@ impl Life {
     pub(super) fn next_step(&mut self, spec: &Spec) -> Option<Step> {
         if self.phase == Phase::Verify {
             if let Some(range) = self.narrowing.pop() {
-                return Some(Step::Compare { range, dests: self.progress.live() });
+                return Some(Step::Compare { range, dests: self.progress.compared() });
             }
             return self.plan.next_compare(&self.progress, &self.compared);
         }

@@ -366,12 +366,12 @@ impl Plan {
 
     /// The comparison of what is left to compare, from `done` on.
     pub(super) fn next_compare(&self, progress: &Progress, done: &RangeSet) -> Option<Step> {
-        if self.fatal || progress.live().is_empty() {
+        if self.fatal || progress.compared().is_empty() {
             return None;
         }
         let apart = done.union(&progress.unreadable);
         let range = apart.gaps(0..progress.total).iter().next()?;
-        Some(Step::Compare { range, dests: progress.live() })
+        Some(Step::Compare { range, dests: progress.compared() })
     }
 
     /// A piece of a comparison has ended; `true` if it should be looked at again in halves.

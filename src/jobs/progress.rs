@@ -42,6 +42,8 @@ pub(super) struct Progress {
     stopped_bytes: u64,
     pub(super) read_err: bool,
     pub(super) write_err: ErrorBits,
+    /// Destinations that failed only when they were read back.
+    differ: ErrorBits,
     pub(super) bad: Vec<BadRange>,
     /// The first thing that went wrong, in a line that names path, sector and errno.
     pub(super) error: Option<String>,
@@ -64,6 +66,7 @@ impl Progress {
             stopped_bytes: 0,
             read_err: false,
             write_err: ErrorBits::NONE,
+            differ: ErrorBits::NONE,
             bad: Vec::new(),
             error: None,
             keeps_failed: spec.ignore_error && !spec.write_seq,
@@ -94,6 +97,11 @@ impl Progress {
     pub(super) fn live(&self) -> ErrorBits {
         let all = ErrorBits::first(self.dests.len());
         if self.keeps_failed { all } else { all.without(self.write_err) }
+    }
+
+    /// Destinations that are compared: to its end, however different one is.
+    pub(super) fn compared(&self) -> ErrorBits {
+        self.live().union(self.differ)
     }
 
     /// Those destinations have a range now.
@@ -174,6 +182,9 @@ impl Progress {
         let gone: RangeSet = [range.clone()].into_iter().collect();
         dest.taken = dest.taken.without(&gone);
         dest.durable = dest.durable.without(&gone);
+        if self.live().contains(index) {
+            self.differ.set(index);
+        }
         self.write_err.set(index);
         self.look_again();
     }
@@ -259,6 +270,7 @@ impl Progress {
         self.stopped_bytes = 0;
         self.read_err = false;
         self.write_err = ErrorBits::NONE;
+        self.differ = ErrorBits::NONE;
         self.bad.clear();
         self.error = None;
         self.look_again();
