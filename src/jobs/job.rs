@@ -259,6 +259,11 @@ impl Life {
         }
     }
 
+    /// Whether it has not ended in one way or another, and a destination is left.
+    pub(super) fn goes_on(&self) -> bool {
+        self.ending == Ending::No && !self.plan.fatal && !self.progress.live().is_empty()
+    }
+
     /// Whether the engine has nothing of it in flight, and no flush is under way.
     pub(super) fn is_quiet(&self) -> bool {
         self.flushes == 0 && self.running.as_ref().is_none_or(|running| running.quiet)

@@ -357,6 +357,11 @@ impl Plan {
         self.fatal |= self.stops_on_write;
     }
 
+    /// Destinations were given up for a flush.
+    pub(super) fn flush_failed(&mut self, lost: ErrorBits) {
+        self.fatal |= self.stops_on_write && !lost.is_empty();
+    }
+
     /// The step that was given last is not done now: something comes before it.
     pub(super) fn put_back(&mut self) {
         self.suspects.extend(self.current.take());

@@ -24,6 +24,8 @@ pub(super) struct Dest {
     pub(super) errors: u64,
     pub(super) first_error: Option<(i32, Sector)>,
     pub(super) mismatch: bool,
+    /// A flush failed. What the device lost by that nobody knows, and a later flush does not tell.
+    pub(super) flush_failed: bool,
 }
 
 /// The figures of a job. Ranges count sectors from the job's beginning.
@@ -236,6 +238,7 @@ impl Progress {
         for (index, errno) in failed {
             let region = &spec.to[*index];
             let dest = &mut self.dests[*index];
+            dest.flush_failed = true;
             dest.errors += 1;
             dest.first_error.get_or_insert((*errno, region.sector));
             let path = region.path.to_string_lossy();
@@ -257,7 +260,12 @@ impl Progress {
     /// What would be durable on a destination, were the mark recorded now.
     pub(super) fn durable_with(&self, mark: &Mark, dests: ErrorBits, index: usize) -> RangeSet {
         let dest = &self.dests[index];
-        let more = if dests.contains(index) { mark.0[index].intersection(&dest.taken) } else { RangeSet::new() };
+        // Two flushes may be under way at once: where one failed, that the other did not says nothing.
+        let more = if dests.contains(index) && !dest.flush_failed {
+            mark.0[index].intersection(&dest.taken)
+        } else {
+            RangeSet::new()
+        };
         dest.durable.union(&more)
     }
 
@@ -361,6 +369,23 @@ mod tests {
         assert_eq!((progress.dests[0].durable.bytes(), progress.dests[1].durable.bytes()), (8 * 512, 16 * 512));
         assert_eq!(progress.durable, 16 * 512, "of the one that is left");
         assert_eq!(progress.error.as_deref(), Some("flush /d0: EIO"));
+    }
+
+    #[test]
+    fn a_flush_that_succeeds_beside_one_that_fails_counts_nothing() {
+        for spec in [spec(2), Spec { ignore_error: true, ..spec(2) }] {
+            let mut progress = progress(&spec, 24);
+            progress.taken(&(0..8), BOTH);
+            let mark = progress.mark();
+            progress.made_durable(&mark, BOTH);
+            progress.taken(&(8..16), BOTH);
+            let marks = [progress.mark(), progress.mark()];
+            progress.flush_failed(&spec, &[(0, libc::EIO)]);
+            progress.made_durable(&marks[0], ErrorBits::from_bits(2));
+            assert_eq!(progress.durable_with(&marks[1], BOTH, 0).bytes(), 8 * 512);
+            progress.made_durable(&marks[1], BOTH);
+            assert_eq!([0, 1].map(|index: usize| progress.dests[index].durable.bytes()), [8 * 512, 16 * 512]);
+        }
     }
 
     #[test]

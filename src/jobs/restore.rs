@@ -139,9 +139,9 @@ fn fill(life: &mut Life, spec: &spec::Spec, record: Record) {
     life.identities = record.source.iter().chain(&record.dests).map(identity).collect();
     let progress = &mut life.progress;
     for (dest, side) in progress.dests.iter_mut().zip(record.dests) {
-        let (taken, durable, mismatch) = (ranges(&side.taken), ranges(&side.durable), false);
+        let (taken, durable) = (ranges(&side.taken), ranges(&side.durable));
         let (errors, first_error) = (side.errors, side.first_error);
-        *dest = Dest { taken, durable, lost: RangeSet::new(), errors, first_error, mismatch };
+        *dest = Dest { taken, durable, errors, first_error, ..Dest::default() };
     }
     progress.unreadable = ranges(&record.unreadable);
     progress.read_err = record.read_err;

@@ -342,7 +342,7 @@ impl Shared {
     /// Step 3.
     fn phase_over(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
         life.keep_speed();
-        let goes_on = life.ending == Ending::No && !life.plan.fatal && !life.progress.live().is_empty();
+        let goes_on = life.goes_on();
         if life.phase == Phase::Verify {
             return self.all_over(job, life, goes_on);
         }
@@ -351,7 +351,7 @@ impl Shared {
         }
         self.checkpoint(job, life, move |shared, job| {
             let mut life = job.lock();
-            let goes_on = goes_on && life.ending == Ending::No && !life.progress.live().is_empty();
+            let goes_on = goes_on && life.goes_on();
             if job.spec.verify && goes_on {
                 life.phase = Phase::Verify;
                 job.change(&mut life, State::Verifying, None, &shared.news);
@@ -399,8 +399,10 @@ impl Shared {
             let mut life = theirs.lock();
             life.flushing = None;
             let lost = life.progress.flush_failed(&theirs.spec, failed);
+            life.plan.flush_failed(lost);
+            let fatal = life.plan.fatal;
             if let Some(running) = life.running.as_ref().filter(|_| !lost.is_empty()) {
-                running.handle.give_up(lost);
+                if fatal { running.handle.cancel() } else { running.handle.give_up(lost) }
             }
             drop(life);
             let good = asked.without(bits);
