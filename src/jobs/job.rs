@@ -278,7 +278,9 @@ impl Life {
             return self.plan.next_compare(&self.progress, &self.compared);
         }
         let step = self.plan.next(spec, &mut self.progress);
-        let Some(hashing) = &mut self.hashing else { return step };
+        let Some(hashing) = self.hashing.as_mut().filter(|_| !matches!(step, Some(Step::Probe { .. }))) else {
+            return step;
+        };
         // What lies before the step was copied by an earlier run of the daemon, or could not be read.
         let due = step.as_ref().map_or(self.progress.total, |step| step.range().start);
         while hashing.at() < due && !self.plan.fatal {

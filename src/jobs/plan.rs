@@ -15,7 +15,7 @@
 //!
 //! # Order
 //! What reads well is copied first, the suspects after it: a dying disk gives the most that way. A job that must go in
-//! order (`write_seq`, `digest=`) stops at each suspect and clears it up before it goes on.
+//! order (`write_seq`, `digest=`) stops at each suspect, and does what comes first on the source before it goes on.
 
 use std::ops::Range;
 
@@ -43,12 +43,17 @@ pub(super) enum Step {
     Zero { range: Range<u64>, dests: ErrorBits, flags: Flags },
     /// Compare with them; with none of them only read.
     Compare { range: Range<u64>, dests: ErrorBits },
+    /// Read, out of turn, to learn whether it can be read.
+    Probe { range: Range<u64> },
 }
 
 impl Step {
     pub(super) fn range(&self) -> &Range<u64> {
         match self {
-            Self::Copy { range, .. } | Self::Zero { range, .. } | Self::Compare { range, .. } => range,
+            Self::Copy { range, .. }
+            | Self::Zero { range, .. }
+            | Self::Compare { range, .. }
+            | Self::Probe { range } => range,
         }
     }
 
@@ -154,11 +159,33 @@ impl Plan {
             return None;
         }
         if self.ordered {
-            let step = self.next_zero(progress).or_else(|| self.next_suspect(spec, progress));
-            return step.or_else(|| self.next_bulk(progress));
+            return self.next_in_order(spec, progress);
         }
         let step = self.next_bulk(progress).or_else(|| self.next_suspect(spec, progress));
         step.or_else(|| self.next_zero(progress))
+    }
+
+    /// Whatever comes first on the source. A piece that failed may leave others undone on both sides of it.
+    fn next_in_order(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
+        loop {
+            let bulk = self.next_bulk(progress);
+            let zero = self.first_unzeroed(progress);
+            let suspects = self.suspects.iter().enumerate();
+            let suspect = suspects.map(|(place, suspect)| (suspect.range().start, place)).min();
+            let starts = [zero.map(|range| range.start), bulk.as_ref().map(|step| step.range().start)];
+            match suspect {
+                Some((start, place)) if starts.iter().flatten().all(|other| start < *other) => {
+                    let suspect = self.suspects.remove(place);
+                    if let Some(step) = self.look_at(suspect, spec, progress) {
+                        return Some(step);
+                    }
+                }
+                _ if starts[0].is_some_and(|zero| starts[1].is_none_or(|bulk| zero < bulk)) => {
+                    return self.next_zero(progress);
+                }
+                _ => return bulk,
+            }
+        }
     }
 
     /// The first range that a live destination lacks and nobody has given up, and all that lack it.
@@ -208,43 +235,55 @@ impl Plan {
     }
 
     fn next_suspect(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
-        loop {
-            let suspect = self.suspects.pop()?;
-            let live = progress.live();
-            let (range, dests) = match &suspect {
-                Suspect::Split { range, errno } => {
-                    self.split(range, *errno);
-                    continue;
-                }
-                Suspect::Read { range, .. } => (range.clone(), live),
-                Suspect::Probe { range, place, errno } => {
-                    if *place == PROBES {
-                        Self::give_up(spec, progress, range, *errno);
-                        continue;
-                    }
-                    (self.probe_block(range, *place), live)
-                }
-                Suspect::Write { dest, .. } if !live.contains(*dest) => continue,
-                Suspect::Write { range, dest, .. } => {
-                    let mut one = ErrorBits::NONE;
-                    one.set(*dest);
-                    (range.clone(), one)
-                }
-            };
-            self.current = Some(suspect);
-            // One piece or few: what fails of it comes back here.
-            let flags = if self.in_order { Flags::WRITE_SEQ } else { Flags::NONE } | Flags::KEEP_FAILED;
-            return Some(match self.action {
-                Action::Zero => Step::Zero { range, dests, flags },
-                _ => Step::Copy { range, dests, flags },
-            });
+        while let Some(suspect) = self.suspects.pop() {
+            let step = self.look_at(suspect, spec, progress);
+            if step.is_some() {
+                return step;
+            }
         }
+        None
+    }
+
+    /// The step that clears a suspect up, unless it is known what becomes of it.
+    fn look_at(&mut self, suspect: Suspect, spec: &Spec, progress: &mut Progress) -> Option<Step> {
+        let live = progress.live();
+        let (range, dests) = match &suspect {
+            Suspect::Split { range, errno } => {
+                self.split(range, *errno);
+                return None;
+            }
+            Suspect::Read { range, .. } => (range.clone(), live),
+            Suspect::Probe { range, place, errno } => {
+                if *place == PROBES {
+                    Self::give_up(spec, progress, range, *errno);
+                    return None;
+                }
+                (self.probe_block(range, *place), live)
+            }
+            Suspect::Write { dest, .. } if !live.contains(*dest) => return None,
+            Suspect::Write { range, dest, .. } => {
+                let mut one = ErrorBits::NONE;
+                one.set(*dest);
+                (range.clone(), one)
+            }
+        };
+        let probes = matches!(suspect, Suspect::Probe { .. });
+        self.current = Some(suspect);
+        if probes && self.ordered {
+            return Some(Step::Probe { range });
+        }
+        // One piece or few: what fails of it comes back here.
+        let flags = if self.in_order { Flags::WRITE_SEQ } else { Flags::NONE } | Flags::KEEP_FAILED;
+        Some(match self.action {
+            Action::Zero => Step::Zero { range, dests, flags },
+            _ => Step::Copy { range, dests, flags },
+        })
     }
 
     /// Bisects a range, or has it probed first where its neighbourhood is dead.
     fn split(&mut self, range: &Range<u64>, errno: i32) {
         let blocks = (range.end - range.start) / self.block;
-        if self.dead >= DEAD && blocks > PROBES && !self.ordered {
+        if self.dead >= DEAD && blocks > PROBES {
             self.suspects.push(Suspect::Probe { range: range.clone(), place: 0, errno });
             return;
         }
@@ -274,11 +313,13 @@ impl Plan {
     }
 
     /// The first lost range that the destinations have no zeros for yet.
+    fn first_unzeroed(&self, progress: &Progress) -> Option<Range<u64>> {
+        let fills = self.on_read == OnRead::Zero || self.on_read == OnRead::Ignore && self.retries > 0;
+        if fills { progress.unreadable.without(&self.zeroed).iter().next() } else { None }
+    }
+
     fn next_zero(&mut self, progress: &Progress) -> Option<Step> {
-        if self.on_read != OnRead::Zero && !(self.on_read == OnRead::Ignore && self.retries > 0) {
-            return None;
-        }
-        let range = progress.unreadable.without(&self.zeroed).iter().next()?;
+        let range = self.first_unzeroed(progress)?;
         self.zeroed.insert(range.clone());
         let flags = if self.stops_on_write { Flags::NONE } else { Flags::DROP_FAILED };
         Some(Step::Zero { range, dests: progress.live(), flags })
@@ -296,8 +337,10 @@ impl Plan {
             }
             Some(errno) => self.read_failed(spec, progress, &range, errno),
             None => {
-                self.dead = 0;
                 if !fills {
+                    self.dead = 0;
+                }
+                if !fills && !matches!(step, Step::Probe { .. }) {
                     progress.taken(&range, piece.written);
                 }
                 if let Some(Suspect::Probe { range, errno, .. }) =

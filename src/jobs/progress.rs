@@ -251,8 +251,7 @@ impl Progress {
     /// What was taken at the mark is durable on those destinations, and recorded.
     pub(super) fn made_durable(&mut self, mark: &Mark, dests: ErrorBits) {
         for index in dests.iter() {
-            let dest = &mut self.dests[index];
-            dest.durable = dest.durable.union(&mark.0[index].intersection(&dest.taken));
+            self.dests[index].durable = self.durable_with(mark, dests, index);
         }
         self.look_again();
     }

@@ -36,7 +36,7 @@ use super::watch::Watcher;
 use crate::blkdev::{Claims, Device, Devices};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kcopyd::{Outcome, Request, Work};
+use crate::kcopyd::{Flags, Outcome, Request, Work};
 use crate::sector::Sector;
 
 /// All jobs of a daemon, and the engine that runs them.
@@ -511,10 +511,16 @@ fn request(job: &Job, opened: &Opened, step: &Step) -> Request {
     let (work, dests, flags) = match step {
         Step::Copy { dests, flags, .. } => (Work::Copy(from()), *dests, *flags),
         Step::Zero { dests, flags, .. } => (Work::Zero, *dests, *flags),
-        Step::Compare { dests, .. } => (Work::Compare(from()), *dests, crate::kcopyd::Flags::SKIP_UNREADABLE),
+        Step::Compare { dests, .. } => (Work::Compare(from()), *dests, Flags::SKIP_UNREADABLE),
+        Step::Probe { .. } => (Work::Compare(from()), ErrorBits::NONE, Flags::NONE),
     };
     let all = ErrorBits::first(opened.dests.len());
-    let reads = matches!(step, Step::Copy { .. }) || dests.is_empty();
+    // With nobody to write to or to compare with, only the data tells that a piece was read.
+    let sees = match step {
+        Step::Copy { .. } => job.spec.digest.is_some(),
+        Step::Compare { .. } | Step::Probe { .. } => dests.is_empty(),
+        Step::Zero { .. } => false,
+    };
     Request {
         work,
         dests: opened.dests.iter().map(part).collect(),
@@ -523,7 +529,7 @@ fn request(job: &Job, opened: &Opened, step: &Step) -> Request {
         speed_max: job.speed_max.clone(),
         paused: false,
         sparse: job.spec.sparse,
-        in_order: job.spec.digest.is_some() && reads,
+        in_order: sees,
         observer: None,
     }
 }

@@ -39,7 +39,9 @@ impl Observer for Watcher {
     fn data(&mut self, offset: Sector, bytes: &Bytes<'_>) {
         let mut life = self.job.lock();
         let Life { running, hashing, .. } = &mut *life;
-        if let (Some(running), Some(hashing)) = (running, hashing) {
+        if let (Some(running), Some(hashing)) = (running, hashing)
+            && !matches!(running.step, Step::Probe { .. })
+        {
             hashing.see(running.step.range().start + offset.get(), bytes);
         }
     }

@@ -50,6 +50,7 @@ impl Model {
     fn run(&mut self, plan: &mut Plan, spec: &Spec, step: &Step, progress: &mut Progress) {
         let (range, mut dests, flags, copies) = match step {
             Step::Copy { range, dests, flags } => (range, *dests, *flags, true),
+            Step::Probe { range } => (range, ErrorBits::NONE, Flags::NONE, true),
             Step::Zero { range, dests, flags } => (range, *dests, *flags, false),
             Step::Compare { .. } => unreachable!("no comparison here"),
         };
@@ -136,6 +137,38 @@ fn a_dead_area_is_probed_and_not_read_block_by_block() {
     assert_eq!(progress.unreadable.bytes(), 380_000 * 512);
     assert!(model.requests < 380_000 / 3, "{} requests", model.requests);
     assert!(model.held[0][&200_000].is_none() && model.held[0].len() == total as usize);
+}
+
+#[test]
+fn in_order_means_that_whatever_comes_first_on_the_source_is_done_first() {
+    let spec = Spec { write_seq: true, on_read_error: OnReadError::Skip, ..spec(1) };
+    let (mut plan, mut progress) = (Plan::new(&spec, 1), Progress::new(&spec, Sector::new(1000).unwrap()));
+    let step = plan.next(&spec, &mut progress).unwrap();
+    // several are in flight, and end in any order: two fail, and the one before them is not written for that
+    for first in [3, 1] {
+        let sector = |number| Sector::new(number).unwrap();
+        let (offset, count) = (sector(first * PIECE), sector(PIECE));
+        let (read_error, written, different) = (Some(libc::EIO), ErrorBits::NONE, ErrorBits::NONE);
+        let piece = Piece { offset, count, read_error, written, write_errors: &[], different };
+        plan.piece(&spec, &step, &piece, &mut progress);
+    }
+    let (mut model, mut steps) = (Model::default(), Vec::new());
+    model.write.resize_with(1, BTreeMap::new);
+    model.held.resize_with(1, BTreeMap::new);
+    while let Some(step) = plan.next(&spec, &mut progress) {
+        model.run(&mut plan, &spec, &step, &mut progress);
+        steps.push(step.range().clone());
+    }
+    assert!(steps.iter().flat_map(Clone::clone).eq(0..1000), "{steps:?}");
+}
+
+#[test]
+fn a_dead_area_is_probed_in_order_too() {
+    let spec = Spec { write_seq: true, on_read_error: OnReadError::Zero, ..spec(1) };
+    let mut model = Model { read: bad(10_000..90_000, ALWAYS), ..Model::default() };
+    let (_, progress) = run(&spec, 100_000, 1, &mut model);
+    assert_eq!(progress.unreadable.bytes(), 80_000 * 512);
+    assert!(model.requests < 80_000 / 2 && model.order.is_sorted(), "{} requests", model.requests);
 }
 
 #[test]
