@@ -47,6 +47,13 @@ impl LoopDevice {
         Self::attach(Arc::new(image), Shape { block, must_be_direct: false, read_only: true, offset: 0 })
     }
 
+    /// A device over a file of the caller's, which is removed with the last device over it, if it is still there. Only
+    /// the device's path is asked of it, should the file go before.
+    pub fn over(image: &Path, block: u32) -> Self {
+        let image = TempPath::try_from_path(image).expect("a path");
+        Self::attach(Arc::new(image), Shape { block, must_be_direct: false, read_only: false, offset: 0 })
+    }
+
     /// A second device over the same image, from `offset` bytes on: an alias that neither the device number nor
     /// `O_EXCL` gives away.
     #[must_use]

@@ -121,6 +121,11 @@ impl Attached {
         ioctl(hold, LOOP_SET_CAPACITY, 0).map(drop)
     }
 
+    /// Whether the kernel may make one request of neighbours. The number keeps it for its next user, who sets it again.
+    pub(crate) fn set_merging(&self, merging: bool) -> io::Result<()> {
+        fs::write(format!("/sys/block/loop{}/queue/nomerges", self.number), if merging { "0" } else { "2" })
+    }
+
     fn attribute(&self, name: &str) -> io::Result<String> {
         let text = fs::read_to_string(format!("/sys/block/loop{}/loop/{name}", self.number))?;
         Ok(text.trim_end().to_owned())

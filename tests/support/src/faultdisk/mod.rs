@@ -61,6 +61,8 @@ pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
 const CHUNK: usize = 1 << 20;
 
 /// How a disk is to be.
+// One flag a property.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug)]
 pub struct Builder {
     size: u64,
@@ -69,6 +71,7 @@ pub struct Builder {
     log: bool,
     log_file: Option<File>,
     file_only: bool,
+    merging: bool,
 }
 
 impl Builder {
@@ -107,6 +110,13 @@ impl Builder {
         self
     }
 
+    /// Whether the kernel may make one request of neighbours, which it does by default: then a bad block fails them all.
+    #[must_use]
+    pub const fn merging(mut self, merging: bool) -> Self {
+        self.merging = merging;
+        self
+    }
+
     /// Makes it, full of zeros.
     ///
     /// # Panics
@@ -125,6 +135,7 @@ impl Builder {
         if !self.file_only {
             let shape = Shape { block: self.block, must_be_direct: true, read_only: false, offset: 0 };
             let attached = Attached::new(&disk.open_image(), shape).expect("attach a loop device");
+            attached.set_merging(self.merging).expect("set the queue of the loop device");
             disk.attached = Some(attached);
             // attaching flushes the file, which is not the test's doing
             disk.shared.state.lock().forget();
@@ -143,7 +154,7 @@ pub struct FaultDisk {
 impl FaultDisk {
     /// A disk of `size` bytes, to be shaped and started.
     pub const fn builder(size: u64) -> Builder {
-        Builder { size, block: 512, volatile: false, log: false, log_file: None, file_only: false }
+        Builder { size, block: 512, volatile: false, log: false, log_file: None, file_only: false, merging: true }
     }
 
     /// The device, `/dev/loopN`; of a disk without one, the file.
