@@ -1,0 +1,111 @@
+//! `retry` after the fault is mended: the job completes, and only what is missing is copied.
+
+use std::ops::Range;
+
+use kcopyfs_support::{Daemon, Fault, FaultDisk, Op, Rng, need};
+
+use crate::{NEW, OLD, disk, end, join, len, map, mapped, spec, stamped, start, until};
+
+const SIZE: u64 = 2 << 20;
+const PIECE: u64 = 64 << 10;
+
+const WAYS: [(&str, u32); 2] = [("io=uring", 512), ("io=threads", 4096)];
+
+fn logged(block: u32, seed: u64) -> FaultDisk {
+    stamped(FaultDisk::builder(SIZE).block(block).log(true).merging(false), seed)
+}
+
+/// What was written since `mark`, in bytes.
+fn written_since(disk: &FaultDisk, mark: usize) -> Vec<Range<u64>> {
+    let written = disk.written().into_iter().filter(|entry| entry.order >= mark);
+    join(written.map(|entry| entry.offset..entry.offset + entry.len).collect())
+}
+
+/// What map.K does not say to be on the destination.
+fn missing(daemon: &Daemon, id: u64, index: usize) -> Vec<Range<u64>> {
+    let map = map(daemon, id, index);
+    join([mapped(&map, '?'), mapped(&map, '-')].concat())
+}
+
+/// Retries a job that must become `done`, and looks at what that wrote.
+fn mend(daemon: &Daemon, id: u64, to: &[FaultDisk]) -> Vec<u64> {
+    let before: Vec<_> = (0..to.len()).map(|index| missing(daemon, id, index)).collect();
+    let marks: Vec<_> = to.iter().map(|disk| disk.logged().len()).collect();
+    daemon.control(id, "retry").unwrap();
+    let status = end(daemon, id, "done");
+    assert_eq!((status.read_err(), status.write_err(), status.bad_bytes()), (false, 0, 0), "\n{status}");
+    assert_eq!((status.copied(), status.durable(), status.error()), (SIZE, SIZE, None), "\n{status}");
+    assert_eq!(daemon.errors(id), []);
+    for (index, disk) in to.iter().enumerate() {
+        assert_eq!(disk.check(NEW), Ok(()), "destination {index}");
+        assert_eq!(daemon.dests(id)[index].state, "done");
+        assert_eq!(written_since(disk, marks[index]), before[index], "what was missing on destination {index}");
+        assert_eq!(len(&mapped(&map(daemon, id, index), '+')), SIZE);
+    }
+    before.iter().map(|ranges| len(ranges)).collect()
+}
+
+#[test]
+fn blocks_that_can_be_read_again_are_all_that_is_copied() {
+    if !need::fault_disk() {
+        return;
+    }
+    let mut rng = Rng::from_env_or(91);
+    for (io, block) in WAYS {
+        let (from, to) = (disk(SIZE, block, NEW), [logged(block, OLD), logged(block, OLD + 1)]);
+        let daemon = start(&["state=none", "subjob_kb=64", io]);
+        for words in ["on_read_error=zero", "on_read_error=skip", "on_read_error=zero verify", "ignore_error"] {
+            to[0].fill(OLD);
+            to[1].fill(OLD + 1);
+            let size = u64::from(block);
+            let bad: Vec<_> = (0..5).map(|_| rng.below(SIZE / size) * size).map(|at| at..at + size).collect();
+            for range in &bad {
+                from.rule(Op::Read, range.clone(), Fault::Err(libc::EIO));
+            }
+            let id = daemon.job(&spec(&from, &to, words)).unwrap();
+            end(&daemon, id, "degraded");
+            from.clear();
+            let copied = mend(&daemon, id, &to);
+            if !words.contains("ignore") {
+                let lost = len(&join(bad));
+                assert_eq!(copied, [lost, lost], "{words}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_destination_that_was_given_up_gets_what_it_had_not_made_durable() {
+    if !need::fault_disk() {
+        return;
+    }
+    let mut rng = Rng::from_env_or(92);
+    for (io, block) in WAYS {
+        for words in ["", "on_write_error=stop", "write_seq", "digest=sha256"] {
+            let (from, to) = (disk(SIZE, block, NEW), [0, 1, 2].map(|index| logged(block, OLD + index)));
+            let daemon = start(&["state=none", "subjob_kb=64", io]);
+            let id = daemon.job(&spec(&from, &to, &format!("{words} paused"))).unwrap();
+            // a pause in the middle makes durable what there is
+            let place = rng.within(6..14) * PIECE;
+            from.rule(Op::Read, place.., Fault::Hang);
+            daemon.control(id, "resume").unwrap();
+            from.wait_parked(1);
+            until("copied", || (daemon.status(id).copied() >= place).then_some(()));
+            daemon.control(id, "pause").unwrap();
+            from.release();
+            until("durable", || (daemon.status(id).durable() >= place).then_some(()));
+            let bad = usize::try_from(rng.below(3)).unwrap();
+            to[bad].rule(Op::Write, 28 * PIECE..29 * PIECE, Fault::Err(libc::EIO));
+            daemon.control(id, "resume").unwrap();
+            let status = end(&daemon, id, if words.contains("stop") { "failed" } else { "degraded" });
+            assert_eq!(status.write_err(), 1 << bad, "\n{status}");
+            to[bad].clear();
+            let copied = mend(&daemon, id, &to);
+            for (index, copied) in copied.iter().enumerate() {
+                let most = SIZE - place;
+                assert!(*copied <= most, "{words}: {copied} bytes again to destination {index} of {most}");
+                assert!(index == bad || words.contains("stop") || *copied == 0, "{words}: destination {index} had all");
+            }
+        }
+    }
+}

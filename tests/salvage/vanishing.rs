@@ -1,0 +1,166 @@
+//! Devices that go away in mid-copy: an error soon, and the others finish.
+
+use std::{
+    fs::OpenOptions,
+    time::{Duration, Instant},
+};
+
+use kcopyfs_support::{Daemon, Fault, FaultDisk, LoopDevice, Op, Rng, need, stamp};
+
+use crate::{NEW, OLD, disk, end, len, map, mapped, spec, start, until};
+
+const SIZE: u64 = 4 << 20;
+const PIECE: u64 = 64 << 10;
+
+/// How soon the error must be known.
+const SOON: Duration = Duration::from_secs(2);
+
+const WAYS: [(&str, u32); 2] = [("io=uring", 512), ("io=threads", 4096)];
+
+/// Waits until destination `index` has failed, and returns how long that took.
+fn failed_after(daemon: &Daemon, id: u64, index: usize, since: Instant) -> Duration {
+    until("the error", || (daemon.status(id).write_err() == 1 << index).then_some(()));
+    since.elapsed()
+}
+
+/// Every sector of it is old or new.
+fn assert_torn(disk: &FaultDisk, old: u64) {
+    for (sector, data) in (0..).zip(disk.contents().chunks(512)) {
+        let sound = stamp::check(data, NEW, sector).is_ok() || stamp::check(data, old, sector).is_ok();
+        assert!(sound, "sector {sector} is neither old nor new");
+    }
+}
+
+#[test]
+fn a_destination_that_vanishes_or_shrinks_is_known_soon_and_the_others_finish() {
+    if !need::fault_disk() {
+        return;
+    }
+    let mut rng = Rng::from_env_or(71);
+    for (io, block) in WAYS {
+        for (shrinks, words) in [(false, ""), (true, ""), (false, "retries=3"), (true, "write_seq"), (false, "verify")]
+        {
+            let bad = usize::try_from(rng.below(3)).unwrap();
+            let (from, to) = (disk(SIZE, block, NEW), [0, 1, 2].map(|index| disk(SIZE, block, OLD + index)));
+            let daemon = start(&["state=none", "subjob_kb=64", io]);
+            let place = rng.within(8..48) * PIECE;
+            // so that it is in the middle when the disk goes, and far from its end when that is known
+            from.rule(Op::Read, place.., Fault::Hang);
+            to[bad].rule(Op::Write, place / 2.., Fault::Hang);
+            let id = daemon.job(&spec(&from, &to, words)).unwrap();
+            to[bad].wait_parked(1);
+            let began = Instant::now();
+            if shrinks {
+                to[bad].resize(place / 2 - PIECE / 2);
+                to[bad].release();
+            } else {
+                to[bad].dead(libc::ENODEV);
+            }
+            if words.contains("retries") {
+                // a block is tried again when all others were tried
+                from.release();
+            }
+            let took = failed_after(&daemon, id, bad, began);
+            assert!(took < SOON, "{io}, {words:?}: after {took:?}");
+            from.release();
+            let status = end(&daemon, id, "degraded");
+            assert_eq!((status.write_err(), status.read_err()), (1 << bad, false), "\n{status}");
+            let dests = daemon.dests(id);
+            for index in (0..3).filter(|index| *index != bad) {
+                assert_eq!(to[index].check(NEW), Ok(()), "destination {index}");
+                assert_eq!(dests[index].state, "done");
+            }
+            assert_eq!(dests[bad].state, "failed");
+            assert_torn(&to[bad], OLD + bad as u64);
+            if !shrinks {
+                to[bad].revive();
+                to[bad].clear();
+                daemon.control(id, "retry").unwrap();
+                end(&daemon, id, "done");
+                assert_eq!(to[bad].check(NEW), Ok(()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_source_that_vanishes_or_shrinks_is_known_soon() {
+    if !need::fault_disk() {
+        return;
+    }
+    let mut rng = Rng::from_env_or(72);
+    for (io, block) in WAYS {
+        for (shrinks, words) in [(false, ""), (true, ""), (false, "on_read_error=zero"), (true, "on_read_error=skip")] {
+            let (from, to) = (disk(SIZE, block, NEW), [disk(SIZE, block, OLD)]);
+            let daemon = start(&["state=none", "subjob_kb=64", io]);
+            let place = rng.within(8..48) * PIECE;
+            from.rule(Op::Read, place.., Fault::Hang);
+            let id = daemon.job(&spec(&from, &to, words)).unwrap();
+            from.wait_parked(1);
+            let began = Instant::now();
+            if shrinks {
+                from.resize(place);
+                from.release();
+            } else {
+                from.dead(libc::ENODEV);
+            }
+            let salvages = !words.is_empty();
+            until("the error", || daemon.status(id).read_err().then_some(()));
+            assert!(began.elapsed() < SOON, "{io}, {words:?}: after {:?}", began.elapsed());
+            let status = end(&daemon, id, if salvages { "degraded" } else { "failed" });
+            assert!(status.copied() <= place && status.write_err() == 0, "\n{status}");
+            let there = mapped(&map(&daemon, id, 0), '+');
+            assert!(len(&there) == status.durable() && len(&there) > 0, "{there:?}\n{status}");
+            for range in there {
+                assert_eq!(stamp::check(&to[0].contents_of(range.clone()), NEW, range.start / 512), Ok(()));
+            }
+            let rest = to[0].contents_of(place..);
+            if words.contains("zero") {
+                assert!(rest.iter().all(|byte| *byte == 0));
+            } else {
+                assert_eq!(stamp::check(&rest, OLD, place / 512), Ok(()));
+            }
+        }
+    }
+}
+
+/// A loop device cannot be taken from who has it open: the kernel waits for the last close. Its file can be cut.
+#[test]
+fn a_loop_device_that_is_detached_or_whose_file_is_cut_never_makes_a_false_done() {
+    if !need::fault_disk() {
+        return;
+    }
+    for (io, block) in WAYS {
+        for cut in [false, true] {
+            let (from, good) = (disk(SIZE, block, NEW), disk(SIZE, block, OLD));
+            let bad = LoopDevice::new(SIZE, block);
+            let image = OpenOptions::new().read(true).write(true).open(bad.image()).expect("the image");
+            let daemon = start(&["state=none", "subjob_kb=64", io]);
+            from.rule(Op::Read, SIZE / 2.., Fault::Hang);
+            let words = format!("to={} to={} verify", bad.path().display(), good.path().display());
+            let id = daemon.job(&format!("from={} {words}", from.path().display())).unwrap();
+            from.wait_parked(1);
+            if cut {
+                bad.resize(SIZE / 4);
+            } else {
+                let status = std::process::Command::new("losetup").arg("-d").arg(bad.path()).status();
+                assert!(status.expect("run losetup").success());
+            }
+            let began = Instant::now();
+            from.release();
+            let status = daemon.wait(id);
+            assert!(began.elapsed() < SOON, "{io}: after {:?}", began.elapsed());
+            let dests = daemon.dests(id);
+            assert_eq!((dests[1].state.as_str(), good.check(NEW)), ("done", Ok(())));
+            if cut {
+                assert_eq!((status.state(), status.write_err()), ("degraded", 1), "\n{status}");
+                assert_ne!(dests[0].state, "done");
+            } else {
+                assert_eq!(status.state(), "done", "\n{status}");
+                let mut data = vec![0; usize::try_from(SIZE).unwrap()];
+                std::os::unix::fs::FileExt::read_exact_at(&image, &mut data, 0).expect("read the image");
+                assert_eq!(stamp::check(&data, NEW, 0), Ok(()));
+            }
+        }
+    }
+}
