@@ -7,7 +7,7 @@
 //! # Invariants
 //! * Each submitted transfer has exactly one completion, except that a device may never answer.
 //! * A completion says what the device said: bytes moved, which may be fewer than asked, or an errno. Nothing is retried
-//!   here; that is the work of [`dm_io`](crate::dm_io).
+//!   here; that is the work of the room above.
 //! * The memory of a transfer belongs to the backend from [`Backend::submit`] until its completion is reaped.
 
 mod open;

@@ -1,9 +1,11 @@
 //! The life of an administrator's jobs: made from specs, run by the engine, watched through views.
 //!
 //! ```text
-//! submit ─> open (devices, checks) ─> registry ─> launch ─> kcopyd ─> pieces ─> Progress ─> View
-//!                                        │                    │
-//!                                     queued               outcome ─> flush ─> verdict ─> ended
+//! submit ─> open (devices, checks, claims) ─> record ─> registry ─> launch ─> plan ─> step ─> kcopyd
+//!                                                │                    │                 │
+//!                                             restore              queued            pieces ─> figures ─> View
+//!                                                                                       │
+//!                    ended <─ record of the end <─ compare <─ flush <─ no step left <───┘
 //! ```
 //!
 //! # Invariants
@@ -20,6 +22,7 @@ mod counters;
 mod digest;
 mod job;
 mod keeper;
+mod launch;
 mod life;
 mod map;
 mod meter;

@@ -1,0 +1,212 @@
+//! From a new job to its first step: its turn, its devices, its claim.
+//!
+//! # Protocol of a start
+//! 1. A job waits for the job that it follows, then for its turn: fewer than `active` run.
+//! 2. Its devices are opened if they are not yet, on a thread of their own. A job that comes from a record goes on only with
+//!    the devices that it began with; else it is held.
+//! 3. It claims what it reads and writes. If a device or a claim is busy it gives its place up, and is tried again when
+//!    another job ends, or in a second.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::job::{Ending, Job, Life, Phase};
+use super::open::{Opened, Opener, open};
+use super::registry::Follow;
+use super::run::{Held, Shared};
+use super::scribe::Entry;
+use super::view::{Change, JobId, State};
+use crate::error::ErrorKind;
+
+impl Shared {
+    /// A job that is new here is told, and waits for its turn, for another job, or for `resume`.
+    pub(super) fn admit(self: &Arc<Self>, job: &Arc<Job>) {
+        let life = job.lock();
+        let (state, reason) = (life.state, life.waits.clone());
+        let blocked = life.opened.is_none() && reason.is_some();
+        drop(life);
+        self.news.post(Change { time: SystemTime::now(), id: job.id, old: None, new: state, reason });
+        if state == State::Queued {
+            self.enqueue(job, blocked);
+        }
+        self.news.deliver();
+    }
+
+    /// Sorts a queued job in: behind the job that it waits for, among the blocked, or for its turn.
+    pub(super) fn enqueue(self: &Arc<Self>, job: &Arc<Job>, blocked: bool) {
+        let mut life = job.lock();
+        if let Some(after) = job.spec.after.filter(|_| !life.released) {
+            // Said before it waits: what it waits for may end at once.
+            let waits = life.waits.replace(format!("waits for job {after}"));
+            drop(life);
+            let follows = self.registry.lock().follow(job.id, after);
+            match follows {
+                Follow::Waits => return,
+                Follow::Ended(State::Done) => {}
+                Follow::Ended(end) => return self.cannot_follow(job, after, end.as_str()),
+                Follow::Gone => return self.cannot_follow(job, after, "was dismissed"),
+            }
+            self.release(job, waits);
+        } else {
+            drop(life);
+        }
+        let mut registry = self.registry.lock();
+        if blocked {
+            registry.block(job.id);
+            drop(registry);
+            // Somebody has to look at the device.
+            self.tell_moved();
+        } else {
+            registry.enqueue(job.id);
+        }
+    }
+
+    /// The job that it waited for has ended.
+    pub(super) fn follow(self: &Arc<Self>, job: &Arc<Job>, after: JobId, end: State) {
+        if end != State::Done {
+            return self.cannot_follow(job, after, end.as_str());
+        }
+        self.release(job, None);
+        self.enqueue(job, false);
+    }
+
+    /// It waits for no other job any more: not after a pause or a restart either, when that one may be dismissed.
+    fn release(&self, job: &Arc<Job>, waits: Option<String>) {
+        let mut life = job.lock();
+        life.released = true;
+        life.waits = waits;
+        drop(life);
+        self.scribe.record(job, Entry::default(), |_, _| {});
+    }
+
+    /// The job that it waited for has ended otherwise than well.
+    fn cannot_follow(self: &Arc<Self>, job: &Arc<Job>, after: JobId, how: &str) {
+        let mut life = job.lock();
+        if life.state != State::Queued || life.ending != Ending::No {
+            return;
+        }
+        life.waits = None;
+        life.progress.error = Some(format!("not started: job {after}, which it waited for, {how}"));
+        self.conclude(job, life, State::Cancelled);
+    }
+
+    /// Step 1, as often as there is room.
+    pub(super) fn run_next(self: &Arc<Self>) {
+        loop {
+            if *self.stopping.lock() {
+                return;
+            }
+            let next = self.registry.lock().next_to_run();
+            let Some(job) = next else { return };
+            self.launch(&job);
+            self.news.deliver();
+        }
+    }
+
+    fn launch(self: &Arc<Self>, job: &Arc<Job>) {
+        let mut life = job.lock();
+        if life.state != State::Queued || life.ending != Ending::No {
+            drop(life);
+            self.registry.lock().set_aside(job.id);
+            return;
+        }
+        let Some(opened) = &mut life.opened else {
+            drop(life);
+            let (shared, theirs) = (Arc::clone(self), Arc::clone(job));
+            let opener = std::thread::Builder::new().name("opener".into()).spawn(move || shared.reopen(&theirs));
+            if let Err(error) = opener {
+                self.wait_for(job, &format!("no thread to open its devices: {error}"));
+            }
+            return;
+        };
+        if let Err((_, error)) = opened.claim(&self.claims, job.id) {
+            drop(life);
+            return self.wait_for(job, &error.to_string());
+        }
+        if job.spec.sparse
+            && let Err(error) = opened.stretch()
+        {
+            life.progress.error = Some(error.to_string());
+            return self.conclude(job, life, State::Failed);
+        }
+        life.waits = None;
+        let state = if life.phase == Phase::Verify { State::Verifying } else { State::Running };
+        job.change(&mut life, state, None, &self.news);
+        match &mut life.running {
+            Some(running) => {
+                running.quiet = false;
+                running.handle.resume();
+                drop(life);
+            }
+            None => self.advance(job, life),
+        }
+        self.tell_moved();
+    }
+
+    /// It cannot start yet: it gives its place up, and is tried again when another job ends, or in a second.
+    fn wait_for(&self, job: &Job, why: &str) {
+        job.lock().waits = Some(format!("waits: {why}"));
+        self.registry.lock().block(job.id);
+        self.tell_moved();
+    }
+
+    /// Opens the devices of a job that has none: it waited for them, or comes from a record.
+    fn reopen(self: &Arc<Self>, job: &Arc<Job>) {
+        let opened = open(&job.spec, &Opener { clients: &self.clients, devices: &self.devices });
+        let mut life = job.lock();
+        if life.state != State::Queued || life.ending != Ending::No {
+            drop(life);
+            return self.registry.lock().set_aside(job.id);
+        }
+        match opened {
+            Ok(opened) => match Self::recognise(job, &mut life, opened) {
+                Ok(()) => {
+                    drop(life);
+                    self.launch(job);
+                }
+                Err(why) => self.hold(job, life, why),
+            },
+            Err((_, error)) if error.kind() == ErrorKind::Busy => {
+                drop(life);
+                self.wait_for(job, &error.to_string());
+            }
+            Err((_, error)) if life.restored => self.hold(job, life, error.to_string()),
+            Err((_, error)) => {
+                life.progress.error = Some(error.to_string());
+                self.conclude(job, life, State::Failed);
+            }
+        }
+        self.news.deliver();
+    }
+
+    /// A job that comes from a record goes on only with the devices that it began with.
+    fn recognise(job: &Job, life: &mut Life, opened: Opened) -> std::result::Result<(), String> {
+        let identities = opened.identities();
+        if opened.count().get() != life.progress.total {
+            return Err("the source's size is not what it was".to_owned());
+        }
+        if life.restored && life.identities.len() == identities.len() {
+            let paths = job.spec.from.iter().chain(&job.spec.to).map(|region| region.path.to_string_lossy());
+            for ((path, old), new) in paths.zip(&life.identities).zip(&identities) {
+                if old.is_none() || old != new {
+                    let (old, new) = (old.as_deref().unwrap_or("unknown"), new.as_deref().unwrap_or("unknown"));
+                    return Err(format!(
+                        "{path} is not surely the device it was ({old}, now {new}): look, then `resume`"
+                    ));
+                }
+            }
+        }
+        life.identities = identities;
+        life.restored = false;
+        life.plan.set_block(opened.block());
+        life.opened = Some(opened);
+        Ok(())
+    }
+
+    fn hold(&self, job: &Job, mut life: Held<'_>, why: String) {
+        life.waits = Some(why.clone());
+        job.change(&mut life, State::Held, Some(why), &self.news);
+        drop(life);
+        self.registry.lock().set_aside(job.id);
+    }
+}
