@@ -1,7 +1,8 @@
 //! Limits in bytes per second. Pure but for the lock around a shared one; time is an argument.
 //!
-//! A limit saves up nothing: what was not used while there was nothing to do, or while a device was slow, is gone. Only a
-//! late wake-up is made good, up to [`GRACE`], so that the speed asked for is the speed got.
+//! A limit saves up nothing: what was not used while there was nothing to do, or while a device was slow, is gone. Only
+//! that is made good, within bounds, by which somebody who waited for the limit was woken too late, so that the speed asked
+//! for is the speed got.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,10 @@ use parking_lot::Mutex;
 
 use crate::sector::SECTOR_SIZE;
 
-/// How much lateness is made good.
+/// How much is made good to somebody who did not wait: pieces do not start to the microsecond.
 const GRACE: Duration = Duration::from_millis(20);
+/// How much is made good to somebody who waited: a busy machine wakes its threads late.
+const LATE_MAX: Duration = Duration::from_millis(100);
 /// Pieces under a limit are so small that there are at least so many a second, down to [`MIN_PIECE`].
 const PIECES_PER_SECOND: u64 = 32;
 /// The smallest piece, which every device takes.
@@ -27,12 +30,16 @@ struct Bucket {
     rate: Option<u64>,
     /// When the next piece may start.
     free_at: Duration,
+    /// When the last one started.
+    charged: Duration,
+    /// Somebody was told to wait since then.
+    awaited: bool,
 }
 
 impl SpeedLimit {
     /// A limit of `rate` bytes per second; `None` limits nothing.
     pub fn new(rate: Option<u64>) -> Self {
-        Self(Arc::new(Mutex::new(Bucket { rate, free_at: Duration::ZERO })))
+        Self(Arc::new(Mutex::new(Bucket { rate, ..Bucket::default() })))
     }
 
     /// Bytes per second.
@@ -43,14 +50,16 @@ impl SpeedLimit {
     /// Sets it. Debts from before are forgotten. Whoever waits must be woken: see
     /// [`JobHandle::wake`](super::JobHandle::wake) and [`Client::wake`](super::Client::wake).
     pub fn set(&self, rate: Option<u64>) {
-        *self.0.lock() = Bucket { rate, free_at: Duration::ZERO };
+        *self.0.lock() = Bucket { rate, ..Bucket::default() };
     }
 
     /// When the next piece may start, if that is later than `now`.
     pub(super) fn ask(&self, now: Duration) -> Option<Duration> {
-        let bucket = self.0.lock();
+        let mut bucket = self.0.lock();
         bucket.rate?;
-        (bucket.free_at > now).then_some(bucket.free_at)
+        let waits = bucket.free_at > now;
+        bucket.awaited |= waits;
+        waits.then_some(bucket.free_at)
     }
 
     /// A piece of `bytes` starts.
@@ -59,7 +68,12 @@ impl SpeedLimit {
         if let Some(rate) = bucket.rate {
             let takes = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
             let takes = Duration::from_nanos(u64::try_from(takes).unwrap_or(u64::MAX));
-            bucket.free_at = bucket.free_at.max(now.saturating_sub(GRACE)).saturating_add(takes);
+            // What is made good takes more than one piece, of which only the first was waited for.
+            let goes_on = now.saturating_sub(bucket.charged) <= GRACE;
+            let grace = if bucket.awaited || goes_on { LATE_MAX } else { GRACE };
+            bucket.free_at = bucket.free_at.max(now.saturating_sub(grace)).saturating_add(takes);
+            bucket.charged = now;
+            bucket.awaited = false;
         }
     }
 
@@ -95,7 +109,7 @@ mod tests {
     #[test]
     fn the_speed_is_kept_over_ten_seconds() {
         for rate in [100_000, 1 << 20, 100 << 20, 3_000_000_000] {
-            for late in [0, 60, 2000] {
+            for late in [0, 60, 2000, 50_000] {
                 let limit = SpeedLimit::new(Some(rate));
                 let bytes = pass(&limit, Duration::ZERO, Duration::from_secs(10), Duration::from_micros(late));
                 let permille = bytes * 100 / rate;
