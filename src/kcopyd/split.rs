@@ -33,6 +33,12 @@ impl Splitter {
         self.limit = limit.min(self.piece);
     }
 
+    /// Takes back what was cut from `offset` on.
+    pub(super) fn rewind(&mut self, offset: Sector) {
+        assert!(offset <= self.next, "only what was cut is taken back");
+        self.next = offset;
+    }
+
     /// Whether nothing is left to cut.
     pub(super) fn is_empty(&self) -> bool {
         self.next == self.end
@@ -67,6 +73,25 @@ mod tests {
                 prop_assert!((1..=piece).contains(&span.count.get()));
                 at += span.count.get();
                 prop_assert!(span.count.get() == piece || at == total);
+            }
+            prop_assert_eq!(at, total);
+        }
+
+        #[test]
+        fn what_is_taken_back_is_cut_anew(total in 1_u64..10_000, piece in 1_u64..3000, limit in 1_u64..3000) {
+            let sectors = |number| Sector::new(number).unwrap();
+            let mut splitter = Splitter::new(sectors(total), sectors(piece));
+            let kept = splitter.next().unwrap();
+            let taken_back = splitter.next();
+            splitter.limit(sectors(limit));
+            if let Some(span) = taken_back {
+                splitter.rewind(span.offset);
+            }
+            let mut at = kept.count.get();
+            for span in splitter {
+                prop_assert_eq!(span.offset.get(), at);
+                prop_assert!((1..=piece.min(limit)).contains(&span.count.get()));
+                at += span.count.get();
             }
             prop_assert_eq!(at, total);
         }

@@ -22,7 +22,7 @@ use slab::Slab;
 use super::client::Settings;
 use super::content::are_equal;
 use super::job::{Job, NewJob, Notify, Phase, SubJob};
-use super::throttle::{Start, Throttle};
+use super::throttle::Start;
 use super::{Outcome, Piece};
 use crate::blkdev::Device;
 use crate::dm_io::{Core, ErrorBits, Finished, Memory};
@@ -84,7 +84,6 @@ pub(super) struct Worker {
     mailbox: Mailbox<Message>,
     settings: Settings,
     gauges: Arc<Gauges>,
-    throttle: Throttle,
     jobs: Slab<Job>,
     by_serial: HashMap<u64, usize>,
     subs: Slab<SubJob>,
@@ -93,6 +92,8 @@ pub(super) struct Worker {
     for_pages: VecDeque<usize>,
     /// Jobs that may not go faster, by when they may go on; their sub-jobs are parked.
     delayed: BTreeSet<(Duration, usize)>,
+    /// Sub-jobs that hold pages or have I/O in flight.
+    started: u32,
     /// Sub-jobs that were read and wait to be written.
     for_io: VecDeque<usize>,
     /// Jobs that have ended and whose callers do not know.
@@ -118,13 +119,13 @@ impl Worker {
             mailbox,
             settings,
             gauges,
-            throttle: Throttle::default(),
             jobs: Slab::new(),
             by_serial: HashMap::new(),
             subs: Slab::new(),
             flushes: Slab::new(),
             for_pages: VecDeque::new(),
             delayed: BTreeSet::new(),
+            started: 0,
             for_io: VecDeque::new(),
             ended: VecDeque::new(),
             finished: Vec::new(),
@@ -226,15 +227,35 @@ impl Worker {
 
     /// Cuts pieces until enough sub-jobs of the job are on their way.
     fn feed(&mut self, key: usize) {
+        let limit = self.piece_max(key);
         let job = &mut self.jobs[key];
-        let even = job.new.speed.piece_max().min(self.settings.speed_max.piece_max());
-        job.splitter.limit(Sector::whole_in(even).max(job.new.block));
+        job.splitter.limit(limit);
         while job.subs < self.settings.subjobs && !job.stopping && !job.paused {
             let Some(span) = job.splitter.next() else { break };
             job.subs += 1;
             self.fed = true;
             self.for_pages.push_back(self.subs.insert(SubJob::new(key, span)));
         }
+    }
+
+    /// The largest piece that a job may start now.
+    fn piece_max(&self, key: usize) -> Sector {
+        let new = &self.jobs[key].new;
+        let even = new.speed.piece_max().min(self.settings.speed_max.piece_max());
+        Sector::whole_in(even).max(new.block).min(new.piece)
+    }
+
+    /// Takes back the pieces of a job that have not begun, and cuts smaller ones: a limit fell after they were cut.
+    fn cut_anew(&mut self, key: usize) {
+        let job = &mut self.jobs[key];
+        let mut back = std::mem::take(&mut job.parked);
+        back.extend(self.for_pages.iter().filter(|sub| self.subs[**sub].job == key));
+        self.for_pages.retain(|sub| self.subs[*sub].job != key);
+        job.subs -= back.len();
+        // They begin in order, so they are the last that were cut.
+        let spans = back.into_iter().map(|sub| self.subs.remove(sub).span.offset);
+        job.splitter.rewind(spans.min().expect("the piece that is too large"));
+        self.feed(key);
     }
 
     /// After anything that may have stopped, paused or ended a job: drops what will not run, tells who waits for it.
@@ -323,7 +344,8 @@ impl Worker {
     /// A sub-job has gone its way; its pages are back.
     fn sub_ended(&mut self, key: usize) {
         let now = self.core.now();
-        self.throttle.end(now);
+        self.settings.throttle.end(now);
+        self.started -= 1;
         let sub = self.subs.remove(key);
         let SubJob { job: owner, span, read_error, different, .. } = sub;
         let job = &mut self.jobs[owner];
@@ -351,10 +373,8 @@ impl Worker {
         self.undelay();
         while let Some(key) = self.for_pages.front().copied() {
             let now = self.core.now();
-            match self.throttle.ask(now, self.settings.throttle.get()) {
-                Start::Now => {}
-                Start::At(time) => return Some(self.sooner(time)),
-                Start::AfterIo => return self.next_delayed(),
+            if let Start::At(time) = self.settings.throttle.ask(now, self.started) {
+                return Some(self.sooner(time));
             }
             let owner = self.subs[key].job;
             let job = &mut self.jobs[owner];
@@ -368,6 +388,8 @@ impl Worker {
                 self.for_pages.pop_front();
             } else if let Some(time) = self.settings.speed_max.ask(now) {
                 return Some(self.sooner(time));
+            } else if self.subs[key].span.count > self.piece_max(owner) {
+                self.cut_anew(owner);
             } else if !self.begin(key, now) {
                 return self.next_delayed();
             }
@@ -421,7 +443,8 @@ impl Worker {
             Some(Memory::Pages { list, offset: 0 })
         };
         self.for_pages.pop_front();
-        self.throttle.start(now);
+        self.settings.throttle.start(now);
+        self.started += 1;
         self.settings.speed_max.charge(now, bytes);
         let (_, job) = self.sub_and_job(key);
         job.busy += 1;
