@@ -215,7 +215,7 @@ mod tests {
         throttle.start(Duration::ZERO, 10);
         for second in 1..10 {
             let now = PATIENCE * second;
-            assert_eq!(throttle.ask(now - LOOK, 10, 1), Start::At(now));
+            assert_eq!(throttle.ask(now.saturating_sub(LOOK), 10, 1), Start::At(now));
             assert_eq!(throttle.ask(now, 10, 1), Start::Now);
             throttle.start(now, 10);
             throttle.end(now, 10);
