@@ -130,6 +130,25 @@ impl Device {
         plain.write_all_at(&[0], end - 1).map_err(failed)
     }
 
+    /// Keeps others from writing a region of a regular file, as the exclusive open of a block device does: a lock on its
+    /// bytes, which also a write in flight of a process that was killed still holds. Other programs see it if they lock,
+    /// too. Where a file system has no locks there is no fence.
+    ///
+    /// # Errors
+    /// `Busy` where another open file has a part of it locked.
+    pub fn fence(&self, sector: Sector, count: Sector) -> Result<()> {
+        if count.is_zero() || !matches!(self.target, Target::File { .. }) {
+            return Ok(());
+        }
+        match sys::lock_range(&self.file, sector.bytes(), count.bytes()) {
+            Ok(false) => {
+                let what = format!("{} is in use: another program has locked a part of it", self.path.display());
+                Err(Error::new(ErrorKind::Busy, what))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }

@@ -11,6 +11,11 @@ const BLKGETSIZE64: libc::Ioctl = 0x8008_1272;
 const BLKROGET: libc::Ioctl = 0x125e;
 /// `LOOP_GET_STATUS64` of linux/loop.h.
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
+/// Small numbers, in the type of their fields.
+#[allow(clippy::cast_possible_truncation)]
+const F_WRLCK: libc::c_short = libc::F_WRLCK as libc::c_short;
+#[allow(clippy::cast_possible_truncation)]
+const SEEK_SET: libc::c_short = libc::SEEK_SET as libc::c_short;
 
 /// Size of a block device in bytes.
 pub(super) fn block_size_bytes(file: &File) -> io::Result<u64> {
@@ -34,6 +39,22 @@ pub(super) fn is_read_only(file: &File) -> io::Result<bool> {
     // SAFETY: BLKROGET writes one int through the pointer, which lives until the call is back.
     check(unsafe { libc::ioctl(file.as_raw_fd(), BLKROGET, &raw mut flag) })?;
     Ok(flag != 0)
+}
+
+/// Locks `count` bytes of a file from `start` on for this open file alone, until the last who uses it lets go: also the kernel,
+/// for a request of a process that is gone. False if another open file has them locked.
+pub(super) fn lock_range(file: &File, start: u64, count: u64) -> io::Result<bool> {
+    // SAFETY: flock is plain numbers, for which zeros are a value.
+    let mut lock = unsafe { std::mem::zeroed::<libc::flock>() };
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    let number = |bytes: u64| libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
+    (lock.l_start, lock.l_len) = (number(start)?, number(count)?);
+    // SAFETY: F_OFD_SETLK reads one flock through the pointer, which lives until the call is back.
+    match check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) }) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        result => result.map(|_| true),
+    }
 }
 
 /// `struct loop_info64` of linux/loop.h.

@@ -57,12 +57,19 @@ impl Opened {
     /// Keeps other jobs from writing what it reads, and from what it writes.
     ///
     /// # Errors
-    /// `Busy`, naming the other job, and which region it is about.
+    /// `Busy`, and which region it is about: naming the other job, or for a file that another program has locked, as a late
+    /// write of a daemon that is gone does.
     pub(super) fn claim(&mut self, claims: &Claims, owner: JobId) -> std::result::Result<(), (Place, Error)> {
         if self.claim.is_none() {
             let writes = self.writes.iter().flatten().cloned().collect();
             let claim = claims.claim(owner, self.reads.clone(), writes);
-            self.claim = Some(claim.map_err(|conflict| (self.place_of(claims, owner), conflict.into()))?);
+            let claim = claim.map_err(|conflict| (self.place_of(claims, owner), conflict.into()))?;
+            if !self.writes.is_empty() {
+                for (index, dest) in self.dests.iter().enumerate() {
+                    dest.device.fence(dest.sector, dest.count).map_err(|error| (Place::To(index), error))?;
+                }
+            }
+            self.claim = Some(claim);
         }
         Ok(())
     }

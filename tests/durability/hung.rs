@@ -1,8 +1,11 @@
 //! I/O that never ends: it is seen, nothing else waits for it, its memory is not used again, and the daemon can go.
 
-use std::{fs, time::Duration, time::Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use kcopyfs_support::{Daemon, Fault, FaultDisk, LoopDevice, Op, need, stamp};
+use kcopyfs_support::{Daemon, Fault, FaultDisk, LoopDevice, MountPoint, Op, mounted::make_ext4, need, stamp};
 
 use crate::kit::{daemon, until, until_reason, until_state};
 
@@ -139,6 +142,43 @@ fn a_late_write_of_a_killed_daemon_does_not_land_on_what_came_after() {
     let status = daemon.wait(id);
     assert_eq!((status.state(), status.durable()), ("done", SIZE), "\n{status}");
     stamp::check(&to.contents_of(HUNG), SEED + 1, HUNG.start / 512).unwrap();
+}
+
+#[test]
+fn a_late_write_to_a_file_does_not_land_on_what_came_after() {
+    if !need::fault_disk() || !need::program("mkfs.ext4", "e2fsprogs") {
+        return;
+    }
+    let below = FaultDisk::builder(8 << 20).start();
+    make_ext4(&below.path(), "^has_journal");
+    let point = MountPoint::new().unwrap();
+    point.mount("ext4", below.path(), "noatime");
+    let path = point.path().join("copy.img");
+    let sectors = usize::try_from(SIZE / 512).unwrap();
+    fs::write(&path, stamp::stamped(0, 0, sectors)).unwrap();
+    fs::File::open(&path).unwrap().sync_all().unwrap();
+    let source = LoopDevice::new(SIZE, 512);
+    source.fill(SEED);
+    let mut daemon = daemon().option("io=uring").start();
+    below.rule(Op::Write, .., Fault::Hang).times(1);
+    let id = daemon.job(&format!("from={} to={}", source.path().display(), path.display())).unwrap();
+    below.wait_parked(1);
+    until("all but one piece", || (daemon.status(id).copied() == SIZE - PIECE).then_some(()));
+    daemon.kill9();
+    source.fill(SEED + 1);
+    daemon.restart();
+    until_reason(&daemon, id, "in use");
+    let again = daemon.refused(&format!("zero to={},0,2048", path.display()));
+    assert_eq!(again.errno, libc::EBUSY, "{}", again.reason);
+    below.release();
+    assert_eq!(daemon.wait(id).state(), "done");
+    stamp::check(&fs::read(&path).unwrap(), SEED + 1, 0).unwrap();
+    // what is written elsewhere in that file is in nobody's way
+    let first = daemon.job(&format!("zero to={},0,8 paused", path.display())).unwrap();
+    let beside = daemon.job(&format!("zero to={},8,8", path.display())).unwrap();
+    assert_eq!(daemon.wait(beside).state(), "done");
+    daemon.control(first, "resume").unwrap();
+    assert_eq!(daemon.wait(first).state(), "done");
 }
 
 #[test]

@@ -195,6 +195,8 @@ fn fail_one(image: &[u8], journal: bool, op: Op, number: u64) {
         point.unmount();
         point.mount("ext4", disk.path(), "errors=remount-ro");
         daemon.restart();
+        // of a pause and a resume the first may have been recorded last
+        story.made.iter().for_each(|id| drop(daemon.control(*id, "resume")));
     }
     for id in &story.made {
         until("an end without help", || daemon.status(*id).is_ended().then_some(()));
