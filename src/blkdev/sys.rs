@@ -53,7 +53,7 @@ pub(super) fn lock_range(file: &File, start: u64, count: u64) -> io::Result<bool
     // SAFETY: F_OFD_SETLK reads one flock through the pointer, which lives until the call is back.
     match check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) }) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
-        result => result.map(|_| true),
+        result => result.map(|()| true),
     }
 }
 
