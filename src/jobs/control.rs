@@ -80,8 +80,8 @@ impl Shared {
     }
 
     fn pause(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
-        if let Some(running) = &life.running {
-            running.handle.pause();
+        if let Some(running) = &mut life.running {
+            running.pause();
         }
         job.change(&mut life, State::Paused, None, &self.news);
         drop(life);
@@ -138,8 +138,8 @@ impl Shared {
         self.tell_moved();
         let jobs = self.registry.lock().running();
         for job in &jobs {
-            if let Some(running) = &job.lock().running {
-                running.handle.pause();
+            if let Some(running) = &mut job.lock().running {
+                running.pause();
             }
         }
         let pause = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;

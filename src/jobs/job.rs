@@ -56,8 +56,27 @@ pub(super) enum Ending {
 pub(super) struct Running {
     pub(super) step: Step,
     pub(super) handle: JobHandle,
+    /// It was asked to pause, and has not been asked to go on since.
+    pub(super) pausing: bool,
     /// It is paused and nothing of it is in flight.
     pub(super) quiet: bool,
+}
+
+impl Running {
+    pub(super) fn new(step: Step, handle: JobHandle) -> Self {
+        Self { step, handle, pausing: false, quiet: false }
+    }
+
+    /// Takes no more pieces; the watcher is told when it is quiet, also if it is so already.
+    pub(super) fn pause(&mut self) {
+        (self.pausing, self.quiet) = (true, false);
+        self.handle.pause();
+    }
+
+    pub(super) fn resume(&mut self) {
+        (self.pausing, self.quiet) = (false, false);
+        self.handle.resume();
+    }
 }
 
 /// What changes in a job's life.

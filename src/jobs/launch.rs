@@ -134,8 +134,7 @@ impl Shared {
         job.change(&mut life, state, None, &self.news);
         match &mut life.running {
             Some(running) => {
-                running.quiet = false;
-                running.handle.resume();
+                running.resume();
                 drop(life);
             }
             None => self.advance(job, life),

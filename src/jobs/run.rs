@@ -131,7 +131,7 @@ impl Shared {
             }
         });
         match submitted {
-            Ok(handle) => life.running = Some(Running { step, handle, quiet: false }),
+            Ok(handle) => life.running = Some(Running::new(step, handle)),
             Err(error) => {
                 life.progress.error = Some(error.to_string());
                 self.conclude(job, life, State::Failed);

@@ -220,8 +220,8 @@ impl Shared {
             return;
         }
         life.held_up = true;
-        if let Some(running) = &life.running {
-            running.handle.pause();
+        if let Some(running) = &mut life.running {
+            running.pause();
         }
         let reason = life.waits.clone();
         job.change(&mut life, State::Paused, reason, &self.news);

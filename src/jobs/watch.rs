@@ -50,9 +50,12 @@ impl Observer for Watcher {
         let Some(shared) = Weak::upgrade(&self.shared) else { return };
         let mut life = self.job.lock();
         let paused = life.state == State::Paused;
-        let Some(running) = life.running.as_mut().filter(|running| !running.quiet) else { return };
-        running.quiet = true;
-        if paused {
+        let behind = life.progress.dests.iter().any(|dest| dest.taken != dest.durable);
+        // Of a pause that was taken back meanwhile nobody wants to hear.
+        let Some(running) = life.running.as_mut().filter(|running| running.pausing) else { return };
+        // One that was taken back and asked for again is told twice, and pieces may have ended between.
+        let again = std::mem::replace(&mut running.quiet, true);
+        if paused && (behind || !again) {
             // What was copied before a pause survives it.
             shared.checkpoint(&self.job, life, |_, _| {});
         } else {

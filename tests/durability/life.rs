@@ -1,10 +1,10 @@
 //! What outlives the daemon: each job in its state, with its figures, and everything that can be done with it.
 
-use std::{fs, os::unix::fs::MetadataExt as _};
+use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
 
-use kcopyfs_support::{Daemon, Fault, FaultDisk, LoopDevice, Op, daemon::Status, need};
+use kcopyfs_support::{Daemon, Fault, FaultDisk, LoopDevice, Op, Rng, daemon::Status, need};
 
-use crate::kit::{assert_nothing_torn, checkpoint, daemon, figures, until, until_reason, until_state};
+use crate::kit::{assert_nothing_torn, checkpoint, daemon, figures, rounds, until, until_reason, until_state};
 
 const SIZE: u64 = 1 << 20;
 const SEED: u64 = 7;
@@ -225,6 +225,35 @@ fn checkpoint_hung(daemon: &Daemon, id: u64) {
     until_state(daemon, id, "paused");
     daemon.control(id, "resume").unwrap();
     until_state(daemon, id, "running");
+}
+
+#[test]
+fn every_pause_makes_a_checkpoint_however_they_follow_each_other() {
+    if !need::fault_disk() {
+        return;
+    }
+    let mut rng = Rng::from_env_or(9);
+    let source = LoopDevice::new(SIZE, 512);
+    source.fill(SEED);
+    let dest = disk();
+    dest.rule(Op::Write, .., Fault::Delay(Duration::from_millis(3)));
+    let daemon = daemon().start();
+    for _ in 0..rounds(10) {
+        let id = daemon.job(&spec(&source, &[&dest], "")).unwrap();
+        // a job that ends meanwhile takes no verbs
+        while daemon.control(id, "pause").is_ok() {
+            let _ = daemon.control(id, "resume");
+            if rng.one_in(2) {
+                let _ = daemon.control(id, "pause");
+                until("a checkpoint", || {
+                    let status = daemon.status(id);
+                    (status.is_ended() || status.durable() == status.copied()).then_some(())
+                });
+                let _ = daemon.control(id, "resume");
+            }
+        }
+        assert_eq!(daemon.wait(id).state(), "done");
+    }
 }
 
 #[test]
