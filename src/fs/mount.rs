@@ -67,6 +67,11 @@ impl Mount {
         self.device.take()
     }
 
+    /// The mount is gone already. Its device number may be another mount's by now, and that is not ours to take away.
+    pub(super) fn forget(&mut self) {
+        self.id = None;
+    }
+
     /// Takes the mount out of the name space, where it is still there. Files that are open stay open.
     pub(super) fn detach(&mut self) {
         let Some(id) = self.id.take() else { return };

@@ -103,9 +103,16 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.session.state.lock().stopping = true;
+        let mut state = self.session.state.lock();
+        state.stopping = true;
+        let gone = state.ended;
+        drop(state);
         self.tree.close();
-        self.mount.detach();
+        if gone {
+            self.mount.forget();
+        } else {
+            self.mount.detach();
+        }
         if !self.session.wait(END_MAX) {
             log::info!("{}: still open somewhere; its last reader ends it", self.mount.point().display());
         }
