@@ -151,7 +151,7 @@ impl Shared {
 
     /// Opens the devices of a job that has none: it waited for them, or comes from a record.
     fn reopen(self: &Arc<Self>, job: &Arc<Job>) {
-        let opened = open(&job.spec, &Opener { clients: &self.clients, devices: &self.devices });
+        let opened = open(&job.spec, &Opener::new(&self.clients, &self.devices));
         let mut life = job.lock();
         if life.state != State::Queued || life.ending != Ending::No {
             drop(life);

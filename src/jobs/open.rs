@@ -4,6 +4,7 @@
 //! bytes the regions really reach, and whether the job is in its own way. Whether it is in the way of other jobs is asked
 //! last, when its number is known: see [`Opened::claim`].
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,8 +34,23 @@ pub(super) struct Opened {
 
 /// What opening takes.
 pub(super) struct Opener<'a> {
-    pub(super) clients: &'a Clients,
-    pub(super) devices: &'a Devices,
+    clients: &'a Clients,
+    devices: &'a Devices,
+    /// Who uses what, as seen by the first that asked: the specs of one write share a look at the whole system.
+    holders: OnceCell<Holders>,
+}
+
+impl<'a> Opener<'a> {
+    pub(super) fn new(clients: &'a Clients, devices: &'a Devices) -> Self {
+        Self { clients, devices, holders: OnceCell::new() }
+    }
+
+    fn holders(&self) -> Result<&Holders> {
+        match self.holders.get() {
+            Some(holders) => Ok(holders),
+            None => Holders::read().map(|holders| self.holders.get_or_init(|| holders)),
+        }
+    }
 }
 
 impl Opened {
@@ -119,7 +135,7 @@ pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened
     let dests = Vec::with_capacity(spec.to.len());
     let (reads, writes, made) = (Vec::new(), Vec::new(), Vec::new());
     let mut opened = Opened { client, from, dests, reads, writes, made, claim: None };
-    match add_dests(&mut opened, spec, count, with.devices).and_then(|()| reach(&mut opened, spec)) {
+    match add_dests(&mut opened, spec, count, with).and_then(|()| reach(&mut opened, spec)) {
         Ok(()) => Ok(opened),
         Err(why) => {
             opened.undo();
@@ -132,17 +148,16 @@ fn add_dests(
     opened: &mut Opened,
     spec: &Spec,
     count: Sector,
-    devices: &Devices,
+    with: &Opener<'_>,
 ) -> std::result::Result<(), (Place, Error)> {
     let writes = spec.action != Action::Verify;
-    let holders =
-        if writes && !spec.force_mounted { Some(Holders::read().map_err(|error| (Place::Line, error))?) } else { None };
+    let asks = writes && !spec.force_mounted;
+    let holders = asks.then(|| with.holders()).transpose().map_err(|error| (Place::Line, error))?;
     for (index, to) in spec.to.iter().enumerate() {
         let place = |error| (Place::To(index), error);
-        let device = open_dest(opened, spec, to, count, devices).map_err(place)?;
+        let device = open_dest(opened, spec, to, count, with.devices).map_err(place)?;
         device.check_region(to.sector, count, writes).map_err(place)?;
-        if let Some(holder) = holders.as_ref().map(|holders| holders.of(&device)).transpose().map_err(place)?.flatten()
-        {
+        if let Some(holder) = holders.map(|holders| holders.of(&device)).transpose().map_err(place)?.flatten() {
             return Err(place(holder.into()));
         }
         opened.dests.push(IoRegion::new(&device, to.sector, count));

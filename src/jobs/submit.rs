@@ -31,9 +31,10 @@ impl Jobs {
     /// # Errors
     /// Which spec, which part of it and why. No device was written to, and no file is left that `create` made.
     pub fn submit(&self, specs: Vec<Spec>) -> std::result::Result<Vec<JobId>, Refusal> {
+        let opener = Opener::new(&self.shared.clients, &self.shared.devices);
         let mut ready: Vec<Ready> = Vec::with_capacity(specs.len());
         for (index, spec) in specs.into_iter().enumerate() {
-            match self.shared.prepare(spec) {
+            match self.shared.prepare(spec, &opener) {
                 Ok(one) => ready.push(one),
                 Err((place, error)) => {
                     ready.into_iter().for_each(Ready::undo);
@@ -61,7 +62,7 @@ impl Jobs {
 }
 
 impl Shared {
-    fn prepare(&self, mut spec: Spec) -> std::result::Result<Ready, (Place, Error)> {
+    fn prepare(&self, mut spec: Spec, opener: &Opener<'_>) -> std::result::Result<Ready, (Place, Error)> {
         if *self.stopping.lock() {
             return Err((Place::Line, Error::new(ErrorKind::Cancelled, "the daemon is stopping")));
         }
@@ -71,32 +72,20 @@ impl Shared {
             let what = format!("no job {after} to start after: it was never made, or was dismissed");
             return Err((Place::Word("after"), Error::new(ErrorKind::NotFound, what)));
         }
-        match open(&spec, &Opener { clients: &self.clients, devices: &self.devices }) {
+        match open(&spec, opener) {
             Ok(opened) => {
                 canonical(&mut spec, opened.count());
                 Ok(Ready { spec, opened: Ok(opened) })
             }
             // It waits for busy devices; how long the source is must be known all the same.
             Err((place, error)) if spec.queue && error.kind() == ErrorKind::Busy => {
-                let count = self.count_of(&spec)?;
+                let count = count_of(&spec, opener)?;
                 canonical(&mut spec, count);
                 let _ = place;
                 Ok(Ready { spec, opened: Err(format!("waits: {error}")) })
             }
             Err(why) => Err(why),
         }
-    }
-
-    fn count_of(&self, spec: &Spec) -> std::result::Result<Sector, (Place, Error)> {
-        // Without destinations nothing can be busy.
-        let alone = Spec { to: Vec::new(), ..spec.clone() };
-        let count = if alone.from.is_some() {
-            let opened = open(&alone, &Opener { clients: &self.clients, devices: &self.devices })?;
-            opened.from.as_ref().map(|from| from.count)
-        } else {
-            spec.to.first().and_then(|to| to.count)
-        };
-        count.ok_or_else(|| (Place::Line, Error::new(ErrorKind::Syntax, "the job's length is not known: give a COUNT")))
     }
 
     /// Numbers, claims and records them; nothing is told before all of that has worked.
@@ -134,6 +123,17 @@ impl Shared {
         self.counters.made(jobs.len());
         Ok(jobs)
     }
+}
+
+fn count_of(spec: &Spec, opener: &Opener<'_>) -> std::result::Result<Sector, (Place, Error)> {
+    // Without destinations nothing can be busy.
+    let alone = Spec { to: Vec::new(), ..spec.clone() };
+    let count = if alone.from.is_some() {
+        open(&alone, opener)?.from.as_ref().map(|from| from.count)
+    } else {
+        spec.to.first().and_then(|to| to.count)
+    };
+    count.ok_or_else(|| (Place::Line, Error::new(ErrorKind::Syntax, "the job's length is not known: give a COUNT")))
 }
 
 fn job(id: JobId, ready: Ready) -> Job {
