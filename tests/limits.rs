@@ -201,7 +201,7 @@ fn throttled(clients: &[&str], jobs: usize) {
     if !need::fault_disk() {
         return;
     }
-    let disks: Vec<FaultDisk> = (0..jobs).map(|_| FaultDisk::builder(256 << 20).start()).collect();
+    let disks: Vec<FaultDisk> = (0..jobs).map(|_| FaultDisk::builder(2 << 30).start()).collect();
     for disk in &disks {
         disk.rule(Op::Write, .., Fault::Delay(Duration::from_millis(15)));
     }
@@ -212,7 +212,7 @@ fn throttled(clients: &[&str], jobs: usize) {
     let from = bench.scratch.path().join("from");
     let spec = |(index, disk): (usize, &FaultDisk)| {
         let client = clients[index % clients.len()];
-        format!("from={},0,256M to={} client={client}", from.display(), disk.path().display())
+        format!("from={},0,2G to={} client={client}", from.display(), disk.path().display())
     };
     let jobs: Vec<u64> = disks.iter().enumerate().map(|disk| bench.daemon.job(&spec(disk)).expect("a job")).collect();
     let full = bench.speed(&jobs, judge().window);
