@@ -31,10 +31,10 @@ impl Jobs {
     /// # Errors
     /// Which spec, which part of it and why. No device was written to, and no file is left that `create` made.
     pub fn submit(&self, specs: Vec<Spec>) -> std::result::Result<Vec<JobId>, Refusal> {
-        let opener = Opener::new(&self.shared.clients, &self.shared.devices);
+        let with = Opener::new(&self.shared.clients, &self.shared.devices);
         let mut ready: Vec<Ready> = Vec::with_capacity(specs.len());
         for (index, spec) in specs.into_iter().enumerate() {
-            match self.shared.prepare(spec, &opener) {
+            match self.shared.prepare(spec, &with) {
                 Ok(one) => ready.push(one),
                 Err((place, error)) => {
                     ready.into_iter().for_each(Ready::undo);
@@ -62,7 +62,7 @@ impl Jobs {
 }
 
 impl Shared {
-    fn prepare(&self, mut spec: Spec, opener: &Opener<'_>) -> std::result::Result<Ready, (Place, Error)> {
+    fn prepare(&self, mut spec: Spec, with: &Opener<'_>) -> std::result::Result<Ready, (Place, Error)> {
         if *self.stopping.lock() {
             return Err((Place::Line, Error::new(ErrorKind::Cancelled, "the daemon is stopping")));
         }
@@ -72,14 +72,14 @@ impl Shared {
             let what = format!("no job {after} to start after: it was never made, or was dismissed");
             return Err((Place::Word("after"), Error::new(ErrorKind::NotFound, what)));
         }
-        match open(&spec, opener) {
+        match open(&spec, with) {
             Ok(opened) => {
                 canonical(&mut spec, opened.count());
                 Ok(Ready { spec, opened: Ok(opened) })
             }
             // It waits for busy devices; how long the source is must be known all the same.
             Err((place, error)) if spec.queue && error.kind() == ErrorKind::Busy => {
-                let count = count_of(&spec, opener)?;
+                let count = count_of(&spec, with)?;
                 canonical(&mut spec, count);
                 let _ = place;
                 Ok(Ready { spec, opened: Err(format!("waits: {error}")) })
@@ -125,11 +125,11 @@ impl Shared {
     }
 }
 
-fn count_of(spec: &Spec, opener: &Opener<'_>) -> std::result::Result<Sector, (Place, Error)> {
+fn count_of(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Sector, (Place, Error)> {
     // Without destinations nothing can be busy.
     let alone = Spec { to: Vec::new(), ..spec.clone() };
     let count = if alone.from.is_some() {
-        open(&alone, opener)?.from.as_ref().map(|from| from.count)
+        open(&alone, with)?.from.as_ref().map(|from| from.count)
     } else {
         spec.to.first().and_then(|to| to.count)
     };
