@@ -84,6 +84,8 @@ impl Running {
 /// # Invariants
 /// `opened` is there while the job runs, and goes before a change to an ended state is posted. `running` is there while
 /// the engine has a step of the job.
+// Independent questions: none rules another out.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) state: State,
@@ -92,6 +94,8 @@ pub(super) struct Life {
     pub(super) plan: Plan,
     pub(super) opened: Option<Opened>,
     pub(super) running: Option<Running>,
+    /// A thread is opening its devices.
+    pub(super) opening: bool,
     pub(super) ending: Ending,
     /// Flushes and records under way.
     pub(super) flushes: u32,
@@ -129,6 +133,7 @@ impl Job {
             plan: Plan::new(&spec, block),
             opened: None,
             running: None,
+            opening: false,
             ending: Ending::No,
             flushes: 0,
             flushing: None,

@@ -105,16 +105,20 @@ impl Shared {
 
     fn launch(self: &Arc<Self>, job: &Arc<Job>) {
         let mut life = job.lock();
+        // Paused or ended meanwhile: whoever did that has set it aside.
         if life.state != State::Queued || life.ending != Ending::No {
-            drop(life);
-            self.registry.lock().set_aside(job.id);
             return;
         }
         let Some(opened) = &mut life.opened else {
+            // After a pause and a resume the opener may still be under way, and comes here again.
+            if std::mem::replace(&mut life.opening, true) {
+                return;
+            }
             drop(life);
             let (shared, theirs) = (Arc::clone(self), Arc::clone(job));
             let opener = std::thread::Builder::new().name("opener".into()).spawn(move || shared.reopen(&theirs));
             if let Err(error) = opener {
+                job.lock().opening = false;
                 self.wait_for(job, &format!("no thread to open its devices: {error}"));
             }
             return;
@@ -153,9 +157,9 @@ impl Shared {
     fn reopen(self: &Arc<Self>, job: &Arc<Job>) {
         let opened = open(&job.spec, &Opener::new(&self.clients, &self.devices));
         let mut life = job.lock();
+        life.opening = false;
         if life.state != State::Queued || life.ending != Ending::No {
-            drop(life);
-            return self.registry.lock().set_aside(job.id);
+            return;
         }
         match opened {
             Ok(opened) => match Self::recognise(job, &mut life, opened) {

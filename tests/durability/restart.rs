@@ -8,7 +8,9 @@ use std::{
 
 use kcopyfs_support::{Daemon, LoopDevice, need, stamp};
 
-use crate::kit::{assert_nothing_torn, daemon, durable_map, hold, point, scratch, until, until_reason, until_state};
+use crate::kit::{
+    assert_nothing_torn, daemon, durable_map, hold, point, rounds, scratch, until, until_reason, until_state,
+};
 
 const SIZE: u64 = 1 << 20;
 const SEED: u64 = 21;
@@ -234,6 +236,42 @@ fn a_busy_device_is_waited_for() {
     half.daemon.write(format!("jobs/{}/speed_max", half.id), "max\n").unwrap();
     half.assert_done();
     half.assert_equal();
+}
+
+#[test]
+fn a_job_that_was_paused_while_it_waited_is_still_looked_after() {
+    if !need::fault_disk() {
+        return;
+    }
+    for _ in 0..rounds(3) {
+        let mut half = Half::new();
+        let held = hold(half.dests[1].path());
+        half.daemon.restart();
+        until_reason(&half.daemon, half.id, "waits");
+        let before = half.daemon.status(half.id).durable();
+        // openers of devices under way, of each resume one
+        let mut held = Some(held);
+        for number in 0..40 {
+            half.daemon.control(half.id, "pause").unwrap();
+            half.daemon.control(half.id, "resume").unwrap();
+            if number == 20 {
+                drop(held.take());
+            }
+        }
+        half.daemon.write(format!("jobs/{}/speed_max", half.id), "128K\n").unwrap();
+        let copied = until("progress", || {
+            let status = half.daemon.status(half.id);
+            (status.copied() > before && status.state() == "running").then(|| status.copied())
+        });
+        // a stop makes durable what running jobs have
+        half.daemon.stop();
+        let durable = durable_of_record(&half);
+        assert!(durable >= copied, "{durable} bytes are recorded of {copied}");
+        half.daemon.restart();
+        half.daemon.write(format!("jobs/{}/speed_max", half.id), "max\n").unwrap();
+        half.assert_done();
+        half.assert_equal();
+    }
 }
 
 #[test]
