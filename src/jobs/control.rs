@@ -13,21 +13,22 @@ use super::view::{JobId, State, Verb};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec;
 
-/// How long `cancel` waits for the end.
+/// How long `cancel` waits for the end, and every other verb for its record.
 const SOON: Duration = Duration::from_millis(500);
 
 impl Jobs {
-    /// Does what a verb says.
+    /// Does what a verb says. It is on disk when this returns, unless the state directory fails or takes its time.
     ///
     /// # Errors
     /// `NotFound`; `Invalid` or `Busy` where the job's state does not allow it.
     pub fn control(&self, id: JobId, verb: Verb) -> Result<()> {
         let job = self.job(id).ok_or_else(|| Error::no_job(id))?;
         self.shared.control(&job, verb)?;
-        if verb == Verb::Cancel {
-            // A script that looks next finds it cancelled, unless a device keeps it.
-            self.shared.wait_until(Instant::now() + SOON, || job.lock().state.is_ended());
-        }
+        // A script that looks next finds it cancelled, unless a device keeps it; a crash finds it paused.
+        self.shared.wait_until(Instant::now() + SOON, || match verb {
+            Verb::Cancel => job.lock().state.is_ended(),
+            _ => job.lock().unrecorded == 0,
+        });
         Ok(())
     }
 
@@ -87,7 +88,16 @@ impl Shared {
         drop(life);
         self.registry.lock().set_aside(job.id);
         // The checkpoint comes when nothing is in flight any more, which may be never.
-        self.scribe.record(job, Entry::default(), |_, _| {});
+        self.record(job);
+    }
+
+    /// Records what a job was told.
+    fn record(&self, job: &Arc<Job>) {
+        job.lock().unrecorded += 1;
+        self.scribe.record(job, Entry::default(), |shared, job| {
+            job.lock().unrecorded -= 1;
+            shared.tell_moved();
+        });
     }
 
     fn requeue(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
@@ -100,7 +110,7 @@ impl Shared {
         job.change(&mut life, State::Queued, None, &self.news);
         drop(life);
         self.enqueue(job, false);
-        self.scribe.record(job, Entry::default(), |_, _| {});
+        self.record(job);
     }
 
     /// An ended job lives again: its devices are opened anew.
@@ -118,7 +128,7 @@ impl Shared {
         job.change(&mut life, State::Queued, None, &self.news);
         drop(life);
         self.registry.lock().enqueue(job.id);
-        self.scribe.record(job, Entry::default(), |_, _| {});
+        self.record(job);
     }
 
     fn cancel(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {

@@ -99,6 +99,8 @@ pub(super) struct Life {
     pub(super) ending: Ending,
     /// Flushes and records under way.
     pub(super) flushes: u32,
+    /// Records under way of what it was told.
+    pub(super) unrecorded: u32,
     /// When the devices were asked to flush, while they do.
     pub(super) flushing: Option<Instant>,
     /// What has been compared.
@@ -136,6 +138,7 @@ impl Job {
             opening: false,
             ending: Ending::No,
             flushes: 0,
+            unrecorded: 0,
             flushing: None,
             compared: RangeSet::new(),
             narrowing: Vec::new(),

@@ -93,8 +93,6 @@ fn hold_back(daemon: &Daemon, id: u64) {
     daemon.write(format!("jobs/{id}/speed_max"), "512\n").unwrap();
     daemon.control(id, "resume").unwrap();
     until_state(daemon, id, "running");
-    let record = state(daemon).join(format!("{id}.job"));
-    until("a record of that", || fs::read_to_string(&record).ok().filter(|text| text.contains("\nstate queued\n")));
 }
 
 fn state(daemon: &Daemon) -> PathBuf {
