@@ -136,7 +136,8 @@ impl World {
             Removed(PathBuf::from(format!("/dev/kcopyfs-test-{}", from.path().file_name().expect("a name").display())));
         fs::write(&in_dev.0, stamp::stamped(6, 0, 64)).expect("a file among the devices");
 
-        fs::copy("/bin/sleep", path("running")).expect("a program");
+        // By another process: a fork of ours in another thread would keep it open for writing, and too busy to run.
+        command(&["cp", "/bin/sleep", path("running").to_str().expect("UTF-8")]);
         let running = Running(Command::new(path("running")).arg("1000").spawn().expect("run it"));
         let exclusive =
             OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(held.path()).expect("hold a disk");
