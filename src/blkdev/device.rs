@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,7 +40,7 @@ pub enum Target {
 #[derive(Debug)]
 pub struct Device {
     pub(super) file: File,
-    pub(super) path: PathBuf,
+    pub(super) path: Arc<Path>,
     pub(super) target: Target,
     pub(super) size: Sector,
     pub(super) logical_block: u32,
@@ -61,7 +61,7 @@ impl Device {
         let file = sys::memory_file(size.bytes()).map_err(|error| Error::os("a file in memory", error))?;
         Ok(Arc::new(Self {
             file,
-            path: PathBuf::from(format!("memory:{serial}")),
+            path: Path::new(&format!("memory:{serial}")).into(),
             target: Target::Memory { serial },
             size,
             logical_block,

@@ -9,7 +9,7 @@
 //! system alone. Nothing is lost by that: that device is mounted, and so refused as a destination unless it is forced.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::device::{Device, Target};
@@ -42,7 +42,7 @@ pub enum Place {
         /// Number of the file system, as in mountinfo.
         dev: u64,
         /// From the root of the file system.
-        path: PathBuf,
+        path: Box<Path>,
     },
     /// A [`Device::in_memory`].
     Memory {
@@ -92,7 +92,7 @@ pub(super) fn read_mounts() -> Result<Mounts> {
 
 pub(super) fn resolve_bytes(device: &Device, bytes: Range<u64>, mounts: &Mounts) -> Result<Vec<Extent>> {
     let sysfs = Sysfs::of(device, mounts);
-    let mut walk = Walk::new(&sysfs, device.path());
+    let mut walk = Walk::new(&sysfs, Arc::clone(&device.path));
     match device.target() {
         Target::Block { rdev } => walk.block(rdev, bytes, true)?,
         Target::File { dev, ino } => {
@@ -106,6 +106,8 @@ pub(super) fn resolve_bytes(device: &Device, bytes: Range<u64>, mounts: &Mounts)
             walk.enter(Place::Memory { serial }, bytes, true);
         }
     }
+    // It is kept for as long as the job waits.
+    walk.found.shrink_to_fit();
     Ok(walk.found)
 }
 
@@ -144,8 +146,8 @@ pub(super) struct Walk<'a, T> {
 }
 
 impl<'a, T: Topology> Walk<'a, T> {
-    pub(super) fn new(topology: &'a T, path: &Path) -> Self {
-        Self { topology, path: Arc::from(path), found: Vec::new() }
+    pub(super) fn new(topology: &'a T, path: impl Into<Arc<Path>>) -> Self {
+        Self { topology, path: path.into(), found: Vec::new() }
     }
 
     /// Follows a range of a block device down to the lowest.

@@ -201,7 +201,7 @@ fn over_loop(topology: &impl Topology, dev: u64) -> Result<Option<Use>> {
 }
 
 fn of_device(kind: HolderKind, what: String, remedy: String, topology: &impl Topology, dev: u64) -> Result<Use> {
-    let mut walk = Walk::new(topology, &topology::device_path(dev));
+    let mut walk = Walk::new(topology, topology::device_path(dev));
     walk.block(dev, WHOLE, true)?;
     Ok(Use { kind, what, remedy, extents: walk.found })
 }

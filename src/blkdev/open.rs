@@ -192,7 +192,7 @@ fn measure(place: Place, file: File, aligned_to: u64) -> Result<Arc<Device>> {
     let sequential = matches!(target, Target::Block { rdev } if is_zoned(rdev));
     let size = Sector::whole_in(size);
     debug_assert!(u64::from(logical_block) >= SECTOR_SIZE);
-    Ok(Arc::new(Device { file, path, target, size, logical_block, memory_align, direct, sequential }))
+    Ok(Arc::new(Device { file, path: path.into(), target, size, logical_block, memory_align, direct, sequential }))
 }
 
 fn direct_flag(file: &File) -> io::Result<bool> {

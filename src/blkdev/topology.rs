@@ -66,7 +66,7 @@ impl<'a> Sysfs<'a> {
         } else {
             let known = look(&path, self.mounts);
             let known = known.or_else(|| open_node(dev).as_ref().and_then(ask).as_ref().map(backing_of));
-            known.unwrap_or(Backing::File(Place::Named { dev: 0, path }))
+            known.unwrap_or(Backing::File(Place::Named { dev: 0, path: path.into() }))
         };
         let limit = if size_limit == 0 { u64::MAX } else { size_limit };
         Some(Below::Loop { backing, offset, limit })
@@ -162,7 +162,7 @@ fn backing_path(group: &Path) -> Option<PathBuf> {
 /// The file by its name, where its file system may never answer.
 fn named(path: &Path, mounts: &Mounts) -> Option<Place> {
     let mount = mounts.holding(path).filter(|mount| mount.is_remote())?;
-    Some(Place::Named { dev: mount.dev, path: mount.inside(path) })
+    Some(Place::Named { dev: mount.dev, path: mount.inside(path).into() })
 }
 
 /// The file by a look at its path, where no file system on the way may block.

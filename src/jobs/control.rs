@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::job::{Ending, Job, Phase};
 use super::life::{Action, act};
-use super::plan::Plan;
-use super::ranges::RangeSet;
 use super::run::{Held, Jobs, Shared};
 use super::scribe::Entry;
 use super::view::{JobId, State, Verb};
@@ -61,7 +59,6 @@ impl Shared {
             Action::Cancel => self.cancel(job, life),
             Action::Retry => {
                 life.progress.begin_anew();
-                life.plan = Plan::new(&job.spec, life.plan.block());
                 let phase = if job.spec.action == spec::Action::Verify { Phase::Verify } else { Phase::Copy };
                 self.revive(job, life, phase);
             }
@@ -116,8 +113,6 @@ impl Shared {
     /// An ended job lives again: its devices are opened anew.
     fn revive(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, phase: Phase) {
         life.phase = phase;
-        life.compared = RangeSet::new();
-        life.narrowing.clear();
         life.hashing = job.spec.digest.filter(|_| phase == Phase::Copy).map(super::digest::Hashing::new);
         if phase == Phase::Copy {
             life.digest = None;

@@ -79,11 +79,30 @@ impl Running {
     }
 }
 
+/// What a job works with while it is neither new nor ended. Jobs that wait are many, and so are those that have ended.
+#[derive(Debug)]
+pub(super) struct Work {
+    /// What it holds follows from the figures.
+    pub(super) plan: Plan,
+    /// What has been compared.
+    pub(super) compared: RangeSet,
+    /// Pieces that were different, to be narrowed down.
+    pub(super) narrowing: Vec<Range<u64>>,
+    pub(super) meter: Meter,
+}
+
+impl Work {
+    fn new(spec: &Spec, block: u64) -> Box<Self> {
+        let plan = Plan::new(spec, block);
+        Box::new(Self { plan, compared: RangeSet::new(), narrowing: Vec::new(), meter: Meter::default() })
+    }
+}
+
 /// What changes in a job's life.
 ///
 /// # Invariants
 /// `opened` is there while the job runs, and goes before a change to an ended state is posted. `running` is there while
-/// the engine has a step of the job.
+/// the engine has a step of the job. `work` is there from its first step to its end.
 // Independent questions: none rules another out.
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Debug)]
@@ -91,9 +110,11 @@ pub(super) struct Life {
     pub(super) state: State,
     pub(super) phase: Phase,
     pub(super) progress: Progress,
-    pub(super) plan: Plan,
-    pub(super) opened: Option<Opened>,
-    pub(super) running: Option<Running>,
+    pub(super) work: Option<Box<Work>>,
+    /// Sectors in the coarsest logical block of its devices.
+    pub(super) block: u64,
+    pub(super) opened: Option<Box<Opened>>,
+    pub(super) running: Option<Box<Running>>,
     /// A thread is opening its devices.
     pub(super) opening: bool,
     pub(super) ending: Ending,
@@ -103,10 +124,6 @@ pub(super) struct Life {
     pub(super) unrecorded: u32,
     /// When the devices were asked to flush, while they do.
     pub(super) flushing: Option<Instant>,
-    /// What has been compared.
-    pub(super) compared: RangeSet,
-    /// Pieces that were different, to be narrowed down.
-    pub(super) narrowing: Vec<Range<u64>>,
     pub(super) hashing: Option<Hashing>,
     pub(super) digest: Option<String>,
     /// Of the source, where there is one, and of the destinations: what each was recognised by. Empty: not looked at.
@@ -119,7 +136,6 @@ pub(super) struct Life {
     pub(super) waits: Option<String>,
     /// The daemon paused it by itself, and will have it go on.
     pub(super) held_up: bool,
-    pub(super) meter: Meter,
     pub(super) watch: Stopwatch,
     pub(super) final_speed: u64,
     pub(super) progressed: SystemTime,
@@ -127,12 +143,15 @@ pub(super) struct Life {
 
 impl Job {
     /// A job of `count` sectors on devices whose coarsest block has `block` sectors.
-    pub(super) fn new(id: JobId, spec: Spec, count: Sector, block: u64) -> Self {
+    pub(super) fn new(id: JobId, mut spec: Spec, count: Sector, block: u64) -> Self {
+        // It is kept for long.
+        spec.to.shrink_to_fit();
         let life = Life {
             state: State::Queued,
             phase: if spec.action == Action::Verify { Phase::Verify } else { Phase::Copy },
             progress: Progress::new(&spec, count),
-            plan: Plan::new(&spec, block),
+            work: None,
+            block,
             opened: None,
             running: None,
             opening: false,
@@ -140,8 +159,6 @@ impl Job {
             flushes: 0,
             unrecorded: 0,
             flushing: None,
-            compared: RangeSet::new(),
-            narrowing: Vec::new(),
             hashing: spec.digest.map(Hashing::new),
             digest: None,
             identities: Vec::new(),
@@ -149,7 +166,6 @@ impl Job {
             released: spec.after.is_none(),
             waits: None,
             held_up: false,
-            meter: Meter::default(),
             watch: Stopwatch::default(),
             final_speed: 0,
             progressed: SystemTime::now(),
@@ -184,7 +200,8 @@ impl Job {
         match new {
             State::Running => {
                 life.watch.start(now);
-                life.meter.start(now, life.progress.copied());
+                let copied = life.progress.copied();
+                life.work(&self.spec).meter.start(now, copied);
             }
             State::Flushing | State::Verifying => life.watch.start(now),
             _ => life.watch.stop(now),
@@ -226,8 +243,8 @@ impl Job {
                 state: progress.dest_state(index, life.state.is_ended()),
                 copied: dest.taken.bytes(),
                 durable: dest.durable.bytes(),
-                errors: dest.errors,
-                first_error: dest.first_error,
+                errors: dest.errors(),
+                first_error: dest.first_error(),
                 path: to.path.clone(),
             }
         });
@@ -259,7 +276,7 @@ impl Life {
     /// Bytes per second: of the last five seconds while it runs, of the last of them when it has ended.
     fn speed(&self, now: Instant) -> u64 {
         match self.state {
-            State::Running => self.meter.speed(now, self.progress.copied()),
+            State::Running => self.measured(now),
             State::Flushing | State::Verifying => self.final_speed,
             state if state.is_ended() => self.final_speed,
             _ => 0,
@@ -276,7 +293,15 @@ impl Life {
 
     /// The last piece has ended.
     pub(super) fn keep_speed(&mut self) {
-        self.final_speed = self.meter.speed(Instant::now(), self.progress.copied());
+        self.final_speed = self.measured(Instant::now());
+    }
+
+    fn measured(&self, now: Instant) -> u64 {
+        self.work.as_ref().map_or(0, |work| work.meter.speed(now, self.progress.copied()))
+    }
+
+    pub(super) fn work(&mut self, spec: &Spec) -> &mut Work {
+        self.work.get_or_insert_with(|| Work::new(spec, self.block))
     }
 
     fn why(&self) -> Option<String> {
@@ -288,7 +313,15 @@ impl Life {
 
     /// Whether it has not ended in one way or another, and a destination is left.
     pub(super) fn goes_on(&self) -> bool {
-        self.ending == Ending::No && !self.plan.fatal && !self.progress.live().is_empty()
+        let fatal = self.work.as_ref().is_some_and(|work| work.plan.fatal);
+        self.ending == Ending::No && !fatal && !self.progress.live().is_empty()
+    }
+
+    /// It has ended: what it worked with goes.
+    pub(super) fn put_away(&mut self) {
+        self.work = None;
+        self.hashing = None;
+        self.progress.shrink();
     }
 
     /// Whether the engine has nothing of it in flight, and no flush is under way.
@@ -298,23 +331,25 @@ impl Life {
 
     /// The next step of the work; `None` when this phase is over.
     pub(super) fn next_step(&mut self, spec: &Spec) -> Option<Step> {
+        let Work { plan, compared, narrowing, .. } =
+            &mut **self.work.get_or_insert_with(|| Work::new(spec, self.block));
         if self.phase == Phase::Verify {
-            if let Some(range) = self.narrowing.pop() {
+            if let Some(range) = narrowing.pop() {
                 return Some(Step::Compare { range, dests: self.progress.compared() });
             }
-            return self.plan.next_compare(&self.progress, &self.compared);
+            return plan.next_compare(&self.progress, compared);
         }
-        let step = self.plan.next(spec, &mut self.progress);
+        let step = plan.next(spec, &mut self.progress);
         let Some(hashing) = self.hashing.as_mut().filter(|_| !matches!(step, Some(Step::Probe { .. }))) else {
             return step;
         };
         // What lies before the step was copied by an earlier run of the daemon, or could not be read.
         let due = step.as_ref().map_or(self.progress.total, |step| step.range().start);
-        while hashing.at() < due && !self.plan.fatal {
+        while hashing.at() < due && !plan.fatal {
             let gap = self.progress.unreadable.gaps(hashing.at()..due).iter().next();
             match gap {
                 Some(range) if range.start == hashing.at() => {
-                    self.plan.put_back();
+                    plan.put_back();
                     return Some(Step::Compare { range, dests: crate::dm_io::ErrorBits::NONE });
                 }
                 gap => hashing.see_zeros(&(hashing.at()..gap.map_or(due, |range| range.start))),

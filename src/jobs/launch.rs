@@ -201,8 +201,9 @@ impl Shared {
         }
         life.identities = identities;
         life.restored = false;
-        life.plan.set_block(opened.block());
-        life.opened = Some(opened);
+        debug_assert!(life.work.is_none(), "a job without devices does not work");
+        life.block = opened.block();
+        life.opened = Some(Box::new(opened));
         Ok(())
     }
 

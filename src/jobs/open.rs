@@ -24,12 +24,32 @@ pub(super) struct Opened {
     pub(super) client: Arc<Client>,
     pub(super) from: Option<IoRegion>,
     pub(super) dests: Vec<IoRegion>,
-    reads: Vec<Extent>,
-    writes: Vec<Vec<Extent>>,
+    /// What it reaches, until that is claimed.
+    reach: Option<Box<Reach>>,
     /// Files that `create` made: they go again if the job is refused.
     made: Vec<PathBuf>,
     /// What it may read and write, undisturbed by other jobs. Goes last: after the devices are closed.
     claim: Option<Claim>,
+}
+
+/// The bytes that a job reads, and those that it writes, by destination.
+#[derive(Debug)]
+struct Reach {
+    reads: Vec<Extent>,
+    writes: Vec<Vec<Extent>>,
+}
+
+impl Reach {
+    /// The region for which a claim is refused.
+    fn place_of(&self, claims: &Claims, owner: JobId) -> Place {
+        let dest = self.writes.iter().position(|dest| claims.conflicts_with(owner, &[], dest).is_some());
+        match dest {
+            Some(index) => Place::To(index),
+            // A comparison reads its destinations too.
+            None if self.writes.is_empty() => Place::Line,
+            None => Place::From,
+        }
+    }
 }
 
 /// What opening takes.
@@ -67,7 +87,13 @@ impl Opened {
 
     /// What its devices are recognised by: the source's first, where there is one.
     pub(super) fn identities(&self) -> Vec<Option<String>> {
-        self.from.iter().chain(&self.dests).map(|region| blkdev::identity(&region.device)).collect()
+        let identity = |region: &IoRegion| {
+            let mut identity = blkdev::identity(&region.device)?;
+            // It is kept for long.
+            identity.shrink_to_fit();
+            Some(identity)
+        };
+        self.from.iter().chain(&self.dests).map(identity).collect()
     }
 
     /// Keeps other jobs from writing what it reads, and from what it writes.
@@ -76,29 +102,19 @@ impl Opened {
     /// `Busy`, and which region it is about: naming the other job, or for a file that another program has locked, as a late
     /// write of a daemon that is gone does.
     pub(super) fn claim(&mut self, claims: &Claims, owner: JobId) -> std::result::Result<(), (Place, Error)> {
-        if self.claim.is_none() {
-            let writes = self.writes.iter().flatten().cloned().collect();
-            let claim = claims.claim(owner, self.reads.clone(), writes);
-            let claim = claim.map_err(|conflict| (self.place_of(claims, owner), conflict.into()))?;
-            if !self.writes.is_empty() {
+        if let Some(reach) = &self.reach {
+            let writes = reach.writes.iter().flatten().cloned().collect();
+            let claim = claims.claim(owner, reach.reads.clone(), writes);
+            let claim = claim.map_err(|conflict| (reach.place_of(claims, owner), conflict.into()))?;
+            if !reach.writes.is_empty() {
                 for (index, dest) in self.dests.iter().enumerate() {
                     dest.device.fence(dest.sector, dest.count).map_err(|error| (Place::To(index), error))?;
                 }
             }
             self.claim = Some(claim);
+            self.reach = None;
         }
         Ok(())
-    }
-
-    /// The region for which a claim is refused.
-    fn place_of(&self, claims: &Claims, owner: JobId) -> Place {
-        let dest = self.writes.iter().position(|dest| claims.conflicts_with(owner, &[], dest).is_some());
-        match dest {
-            Some(index) => Place::To(index),
-            // A comparison reads its destinations too.
-            None if self.writes.is_empty() => Place::Line,
-            None => Place::From,
-        }
     }
 
     /// The job is refused after all: nothing of it stays behind.
@@ -133,8 +149,7 @@ pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened
         }
     };
     let dests = Vec::with_capacity(spec.to.len());
-    let (reads, writes, made) = (Vec::new(), Vec::new(), Vec::new());
-    let mut opened = Opened { client, from, dests, reads, writes, made, claim: None };
+    let mut opened = Opened { client, from, dests, reach: None, made: Vec::new(), claim: None };
     match add_dests(&mut opened, spec, count, with).and_then(|()| reach(&mut opened, spec)) {
         Ok(()) => Ok(opened),
         Err(why) => {
@@ -239,19 +254,20 @@ fn name_holder(path: &Path, error: Error) -> Error {
 /// What bytes it really reaches, by whatever names, and whether it is in its own way.
 fn reach(opened: &mut Opened, spec: &Spec) -> std::result::Result<(), (Place, Error)> {
     let extents = |region: &IoRegion| blkdev::resolve(&region.device, region.sector, region.count);
-    if let Some(from) = &opened.from {
-        opened.reads = extents(from).map_err(|error| (Place::From, error))?;
-    }
-    let mut sides = Vec::with_capacity(opened.dests.len());
+    let mut reads = match &opened.from {
+        Some(from) => extents(from).map_err(|error| (Place::From, error))?,
+        None => Vec::new(),
+    };
+    let mut writes = Vec::with_capacity(opened.dests.len());
     for (index, dest) in opened.dests.iter().enumerate() {
-        sides.push(extents(dest).map_err(|error| (Place::To(index), error))?);
+        writes.push(extents(dest).map_err(|error| (Place::To(index), error))?);
     }
     if spec.action == Action::Verify {
-        opened.reads.extend(sides.into_iter().flatten());
-        return Ok(());
+        reads.extend(writes.drain(..).flatten());
     }
-    opened.writes = sides;
-    let Some((index, other)) = blkdev::overlap_within(&opened.reads, &opened.writes) else { return Ok(()) };
+    let overlap = blkdev::overlap_within(&reads, &writes);
+    opened.reach = Some(Box::new(Reach { reads, writes }));
+    let Some((index, other)) = overlap else { return Ok(()) };
     let with = other.map_or("the source".to_owned(), |other| format!("destination {other}"));
     let path = Path::new(&spec.to[index].path).display();
     let what = format!("{path}: destination {index} overlaps {with}: they reach the same sectors");

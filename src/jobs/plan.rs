@@ -194,7 +194,7 @@ impl Plan {
         apart = apart.union(&progress.unreadable);
         let lack = |index: usize| {
             let dest = &progress.dests[index];
-            dest.taken.union(&dest.lost).union(&apart).gaps(0..progress.total)
+            dest.taken.union(dest.lost()).union(&apart).gaps(0..progress.total)
         };
         let lacks: Vec<(usize, RangeSet)> = progress.live().iter().map(|index| (index, lack(index))).collect();
         let start = lacks.iter().filter_map(|(_, lack)| Some(lack.iter().next()?.start)).min()?;
@@ -427,11 +427,6 @@ impl Plan {
         let narrows = !different.is_empty() && range.end - range.start > self.block && self.narrowed < NARROWED;
         self.narrowed += u64::from(!different.is_empty() && !narrows);
         narrows
-    }
-
-    /// The devices of a job that comes from a record are open now.
-    pub(super) fn set_block(&mut self, block: u64) {
-        self.block = block;
     }
 
     /// Sectors in the coarsest logical block.

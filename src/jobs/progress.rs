@@ -19,13 +19,74 @@ use crate::spec::{RegionSpec, Spec};
 pub(super) struct Dest {
     pub(super) taken: RangeSet,
     pub(super) durable: RangeSet,
+    /// `None` while nothing has gone wrong with it, as with most.
+    trouble: Option<Box<Trouble>>,
+}
+
+/// What has gone wrong with a destination.
+#[derive(Clone, Debug, Default)]
+struct Trouble {
     /// What it could not take, while the job goes on writing to it.
-    pub(super) lost: RangeSet,
-    pub(super) errors: u64,
-    pub(super) first_error: Option<(i32, Sector)>,
-    pub(super) mismatch: bool,
+    lost: RangeSet,
+    errors: u64,
+    first_error: Option<(i32, Sector)>,
+    mismatch: bool,
     /// A flush failed. What the device lost by that nobody knows, and a later flush does not tell.
-    pub(super) flush_failed: bool,
+    flush_failed: bool,
+}
+
+static NOTHING: RangeSet = RangeSet::new();
+
+impl Dest {
+    /// What is kept of one in a record.
+    pub(super) fn recorded(
+        taken: RangeSet,
+        durable: RangeSet,
+        errors: u64,
+        first_error: Option<(i32, Sector)>,
+    ) -> Self {
+        let trouble = (errors > 0).then(|| Box::new(Trouble { errors, first_error, ..Trouble::default() }));
+        Self { taken, durable, trouble }
+    }
+
+    /// What it could not take, while the job goes on writing to it.
+    pub(super) fn lost(&self) -> &RangeSet {
+        self.trouble.as_ref().map_or(&NOTHING, |trouble| &trouble.lost)
+    }
+
+    /// Its errors.
+    pub(super) fn errors(&self) -> u64 {
+        self.trouble.as_ref().map_or(0, |trouble| trouble.errors)
+    }
+
+    /// The first of them, and where.
+    pub(super) fn first_error(&self) -> Option<(i32, Sector)> {
+        self.trouble.as_ref()?.first_error
+    }
+
+    /// It was found different.
+    pub(super) fn differs(&mut self) {
+        self.trouble().mismatch = true;
+    }
+
+    fn is_different(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.mismatch)
+    }
+
+    /// What was written to it and is not durable may be lost.
+    fn is_doubtful(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.flush_failed)
+    }
+
+    fn note(&mut self, errno: i32, sector: Sector) {
+        let trouble = self.trouble();
+        trouble.errors += 1;
+        trouble.first_error.get_or_insert((errno, sector));
+    }
+
+    fn trouble(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_default()
+    }
 }
 
 /// The figures of a job. Ranges count sectors from the job's beginning.
@@ -169,7 +230,7 @@ impl Progress {
     pub(super) fn write_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
         if self.live().contains(index) {
             self.note("write", &spec.to[index], Some(index), range, errno);
-            self.dests[index].lost.insert(range.clone());
+            self.dests[index].trouble().lost.insert(range.clone());
             self.lose(index);
         }
     }
@@ -180,7 +241,9 @@ impl Progress {
         let verb = if different { "verify" } else { "read back" };
         self.note(verb, &spec.to[index], Some(index), range, errno);
         let dest = &mut self.dests[index];
-        dest.mismatch |= different;
+        if different {
+            dest.differs();
+        }
         let gone: RangeSet = [range.clone()].into_iter().collect();
         dest.taken = dest.taken.without(&gone);
         dest.durable = dest.durable.without(&gone);
@@ -201,9 +264,7 @@ impl Progress {
         let count = Sector::new(range.end - range.start).unwrap_or(Sector::ZERO);
         self.add_bad(BadRange { dest, sector, count, errno });
         if let Some(index) = dest {
-            let dest = &mut self.dests[index];
-            dest.errors += 1;
-            dest.first_error.get_or_insert((errno, sector));
+            self.dests[index].note(errno, sector);
         }
         let path = region.path.to_string_lossy();
         self.error.get_or_insert_with(|| match errno {
@@ -238,9 +299,8 @@ impl Progress {
         for (index, errno) in failed {
             let region = &spec.to[*index];
             let dest = &mut self.dests[*index];
-            dest.flush_failed = true;
-            dest.errors += 1;
-            dest.first_error.get_or_insert((*errno, region.sector));
+            dest.trouble().flush_failed = true;
+            dest.note(*errno, region.sector);
             let path = region.path.to_string_lossy();
             self.error.get_or_insert_with(|| format!("flush {path}: {}", errno_name(*errno)));
             self.lose(*index);
@@ -260,7 +320,7 @@ impl Progress {
     pub(super) fn durable_with(&self, mark: &Mark, dests: ErrorBits, index: usize) -> RangeSet {
         let dest = &self.dests[index];
         // Two flushes may be under way at once: where one failed, that the other did not says nothing.
-        let more = if dests.contains(index) && !dest.flush_failed {
+        let more = if dests.contains(index) && !dest.is_doubtful() {
             mark.0[index].intersection(&dest.taken)
         } else {
             RangeSet::new()
@@ -283,6 +343,17 @@ impl Progress {
         self.look_again();
     }
 
+    /// Takes no more memory than it must.
+    pub(super) fn shrink(&mut self) {
+        for dest in &mut self.dests {
+            dest.taken.shrink();
+            dest.durable.shrink();
+        }
+        self.common.shrink();
+        self.unreadable.shrink();
+        self.bad.shrink_to_fit();
+    }
+
     /// What was read from a record is put in place.
     pub(super) fn restored(&mut self, bad_bytes: u64, common: RangeSet, durable: u64) {
         (self.common, self.durable) = (common, durable);
@@ -296,7 +367,7 @@ impl Progress {
         let failed = self.write_err.contains(index);
         let whole = dest.durable.union(&self.unreadable).contains(&(0..self.total));
         match (ended, failed) {
-            (_, true) if dest.mismatch => DestState::Mismatch,
+            (_, true) if dest.is_different() => DestState::Mismatch,
             (false, true) if self.keeps_failed => DestState::Active,
             (false, false) => DestState::Active,
             (true, false) if whole => DestState::Done,
@@ -336,7 +407,7 @@ mod tests {
         progress.taken(&(16..32), BOTH);
         assert_eq!((progress.copied(), progress.write_err.bits()), (32 * 512, 2));
         assert_eq!(progress.dests[1].taken.bytes(), 8 * 512);
-        assert_eq!(progress.dests[1].first_error, Some((libc::EIO, Sector::new(1008).unwrap())));
+        assert_eq!(progress.dests[1].first_error(), Some((libc::EIO, Sector::new(1008).unwrap())));
         assert_eq!(progress.error.as_deref(), Some("write /d1: EIO in the 8 sectors from 1008"));
     }
 

@@ -34,6 +34,11 @@ impl RangeSet {
         self.0.iter().cloned()
     }
 
+    /// Takes no more memory than it must.
+    pub(super) fn shrink(&mut self) {
+        self.0.shrink_to_fit();
+    }
+
     /// How many sectors, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.0.iter().map(|range| range.end - range.start).sum::<u64>() * SECTOR_SIZE

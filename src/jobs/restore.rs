@@ -38,8 +38,8 @@ impl Job {
                 copied: taken.bytes(),
                 taken: pairs(taken),
                 durable: pairs(&durable),
-                errors: dest.errors,
-                first_error: dest.first_error,
+                errors: dest.errors(),
+                first_error: dest.first_error(),
                 failed: progress.write_err.contains(index),
             }
         });
@@ -139,9 +139,7 @@ fn fill(life: &mut Life, spec: &spec::Spec, record: Record) {
     life.identities = record.source.iter().chain(&record.dests).map(identity).collect();
     let progress = &mut life.progress;
     for (dest, side) in progress.dests.iter_mut().zip(record.dests) {
-        let (taken, durable) = (ranges(&side.taken), ranges(&side.durable));
-        let (errors, first_error) = (side.errors, side.first_error);
-        *dest = Dest { taken, durable, errors, first_error, ..Dest::default() };
+        *dest = Dest::recorded(ranges(&side.taken), ranges(&side.durable), side.errors, side.first_error);
     }
     progress.unreadable = ranges(&record.unreadable);
     progress.read_err = record.read_err;
@@ -150,7 +148,7 @@ fn fill(life: &mut Life, spec: &spec::Spec, record: Record) {
     progress.error = record.error;
     for range in &progress.bad {
         if let (Some(dest), super::progress::DIFFERENT) = (range.dest, range.errno) {
-            progress.dests[dest].mismatch = true;
+            progress.dests[dest].differs();
         }
     }
     progress.restored(record.bad_bytes, ranges(&record.common), record.durable);

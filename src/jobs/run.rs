@@ -131,7 +131,7 @@ impl Shared {
             }
         });
         match submitted {
-            Ok(handle) => life.running = Some(Running::new(step, handle)),
+            Ok(handle) => life.running = Some(Box::new(Running::new(step, handle))),
             Err(error) => {
                 life.progress.error = Some(error.to_string());
                 self.conclude(job, life, State::Failed);
@@ -207,8 +207,9 @@ impl Shared {
             let mut life = theirs.lock();
             life.flushing = None;
             let lost = life.progress.flush_failed(&theirs.spec, failed);
-            life.plan.flush_failed(lost);
-            let fatal = life.plan.fatal;
+            let plan = &mut life.work(&theirs.spec).plan;
+            plan.flush_failed(lost);
+            let fatal = plan.fatal;
             if let Some(running) = life.running.as_ref().filter(|_| !lost.is_empty()) {
                 if fatal { running.handle.cancel() } else { running.handle.give_up(lost) }
             }
@@ -260,6 +261,7 @@ impl Shared {
             drop(opened);
             let mut life = job.lock();
             life.ending = Ending::No;
+            life.put_away();
             let reason = life.progress.error.clone();
             job.change(&mut life, state, reason, &shared.news);
             drop(life);

@@ -150,7 +150,7 @@ fn job(id: JobId, ready: Ready) -> Job {
     match opened {
         Ok(opened) => {
             life.identities = opened.identities();
-            life.opened = Some(opened);
+            life.opened = Some(Box::new(opened));
         }
         Err(why) => life.waits = Some(why),
     }

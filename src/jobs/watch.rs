@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
-use super::job::{Job, Life, Phase};
+use super::job::{Job, Life, Phase, Work};
 use super::plan::Step;
 use super::progress::DIFFERENT;
 use super::run::Shared;
@@ -28,7 +28,9 @@ impl Observer for Watcher {
         }
         let copied = life.progress.copied();
         if copied > before {
-            life.meter.sample(Instant::now(), copied);
+            if let Some(work) = &mut life.work {
+                work.meter.sample(Instant::now(), copied);
+            }
             life.progressed = SystemTime::now();
         }
         if let Some(shared) = Weak::upgrade(&self.shared) {
@@ -67,8 +69,9 @@ impl Observer for Watcher {
 
 impl Watcher {
     fn copied(&self, life: &mut Life, piece: &Piece<'_>) {
-        let Life { running, plan, progress, hashing, .. } = life;
-        let Some(running) = running else { return };
+        let Life { running, work, progress, hashing, .. } = life;
+        let (Some(running), Some(work)) = (running, work) else { return };
+        let plan = &mut work.plan;
         if let Step::Compare { .. } = running.step {
             // Read once more for the digest alone.
             if piece.read_error.is_some() {
@@ -90,8 +93,9 @@ impl Watcher {
     }
 
     fn compared(&self, life: &mut Life, piece: &Piece<'_>) {
-        let Life { running, plan, progress, compared, narrowing, .. } = life;
-        let Some(running) = running else { return };
+        let Life { running, work, progress, .. } = life;
+        let (Some(running), Some(work)) = (running, work) else { return };
+        let Work { plan, compared, narrowing, .. } = &mut **work;
         let spec = &self.job.spec;
         let start = running.step.range().start + piece.offset.get();
         let range = start..start + piece.count.get();
