@@ -6,7 +6,7 @@ use std::{
     env, fs,
     io::{BufRead as _, BufReader, Read as _},
     os::unix::{
-        fs::{PermissionsExt as _, chown, symlink},
+        fs::{OpenOptionsExt as _, PermissionsExt as _, chown, symlink},
         process::CommandExt as _,
     },
     path::{Path, PathBuf},
@@ -316,6 +316,26 @@ fn sigterm_with_reads_and_writes_that_hang() {
     daemon.stop();
     assert_eq!(zombies(), []);
     assert!(to[0].stat().parked > 0, "the disk still hangs");
+
+    // Only what hangs is held, and only as long as it does.
+    let is_held: Vec<bool> = to.iter().map(|disk| exclusive(disk).is_err()).collect();
+    assert_eq!(is_held, [true, true, true, true, false, false, false, false]);
+    for disk in &to[..4] {
+        disk.clear();
+        disk.release();
+    }
+    from.clear();
+    from.release();
+    let late = Instant::now() + STOP_LIMIT;
+    while let Some(disk) = to.iter().find(|disk| exclusive(disk).is_err()) {
+        assert!(Instant::now() < late, "{} is still held", disk.path().display());
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Opens a disk as whoever wants it for himself.
+fn exclusive(disk: &FaultDisk) -> std::io::Result<fs::File> {
+    fs::OpenOptions::new().write(true).custom_flags(libc::O_EXCL).open(disk.path())
 }
 
 // A flush, and without io_uring a read or write, is carried out by a thread of the process (of the kernel's, in io_uring),
