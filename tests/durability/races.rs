@@ -41,8 +41,9 @@ fn while_racing<T>(change: impl Fn(u64) + Sync, work: impl FnOnce(&AtomicU64) ->
 
 /// What must not be written, whatever a name leads to at the moment: a mounted disk, a fifo, a directory, a file of devices.
 struct Forbidden {
-    mounted: LoopDevice,
+    // dropped first, so that the device below is free
     point: MountPoint,
+    mounted: LoopDevice,
     fifo: PathBuf,
     folder: PathBuf,
 }
@@ -59,7 +60,7 @@ impl Forbidden {
         let (fifo, folder) = (scratch.join("fifo"), scratch.join("folder"));
         assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         fs::create_dir(&folder).unwrap();
-        Self { mounted, point, fifo, folder }
+        Self { point, mounted, fifo, folder }
     }
 
     fn paths(&self) -> [&Path; 4] {
