@@ -454,7 +454,9 @@ pub(super) fn help() -> String {
         let _ = writeln!(out, "  {:width$}  {} ({range}default {})", option.usage(), option.doc, option.default);
     }
     out.push_str(
-        "What mount(8) adds (rw dev noauto nofail x-...) is taken and ignored; ro and remount are refused.\n\n",
+        "What mount(8) adds (rw dev noauto nofail x-...) is taken and ignored; ro and remount are refused.\n\n\
+         Begin: mkdir /run/kcopyfs; kcopyfs /run/kcopyfs; less /run/kcopyfs/README\n\
+         End: umount /run/kcopyfs. Jobs that have not ended go on when it is mounted again.\n\n",
     );
     out.push_str("Exit codes: 0, 1 wrong arguments, 32 the mount failed. MOUNTPOINT/README says how to go on.");
     out

@@ -11,16 +11,34 @@ use crate::spec;
 const HEAD: &str = "\
 kcopyfs: block-copy jobs as files
 
-    echo 'from=/dev/sda to=/dev/sdb' > jobs/new          copy a device; what is on the destination is lost
+    echo 'from=/dev/sda to=/dev/sdb' > jobs/new          copy a device; what is on the destination is lost;
+                                                         more to= are more copies of one read
     exec 3<>jobs/new; echo \"$spec\" >&3; read id <&3      the same, and the number of the job
     cat jobs/$id/status                                  how it is
     cat wait/$id && echo done                            until it ends; fails unless it is done
-    echo cancel > jobs/$id/control                       end it; pause and resume work like this too
+    echo \"$spec after=$id\" > jobs/new                   the next one, when that is done
+    echo cancel > jobs/$id/control                       end it; pause and resume work like this too, and what is
+                                                         paused stays so, also when kcopyfs is started again
     echo 100M > jobs/$id/speed_max                       at most so many bytes per second
     watch -n1 cat summary                                all that goes on
-    ls state/running                                     which jobs are running
+    ls state/running state/failed state/degraded         which jobs are running, which did not end well
+    cat jobs/$id/dests jobs/$id/errors                   which destination failed, and where
     rmdir jobs/$id                                       forget an ended job
     tail error_log                                       why a write was refused
+
+    echo 'from=/dev/sda to=/dev/sdb verify digest=sha256' > jobs/new     copy, then read back and compare
+    echo 'verify from=/dev/sda to=/dev/sdb' > jobs/new                   only compare
+    echo \"zero to=/dev/sdb,0,$(blockdev --getsz /dev/sdb)\" > jobs/new   write zeros
+    echo 'from=/dev/sda to=/dev/sdb on_read_error=zero retries=2' > jobs/new   save what can be read of a failing disk
+    cp jobs/$id/map.0 map; head -n2 map                                  and let ddrescue go on; -r3 tries bad sectors again
+
+How a job stands: queued (error says for what it waits), running, paused, flushing, verifying; at its end
+    done       nothing is missing anywhere
+    degraded   it went to its end, and a destination has all but what errors lists: `retry` tries that again
+    failed     anything else: `retry` goes on where it was
+    cancelled  by `cancel`, or because the job that it waited for was not done
+held: after a start its devices are not surely the same; look, then resume or cancel it.
+In errors and dests EBADMSG says that the destination reads back differently.
 
 Sectors are 512 bytes. Reading never blocks, wait/ aside. A write does all or nothing; its errno says why not.
 Control files read back what was written, as plain integers; on the way in they take K M G (of 1024).

@@ -112,21 +112,29 @@ fn bar(view: &View) -> String {
 fn total(out: &mut String, board: &Board) {
     let states = board.states().filter(|(state, jobs)| !state.is_ended() && *jobs > 0);
     let live: Vec<String> = states.map(|(state, jobs)| format!("{jobs} {}", state.as_str())).collect();
-    let ended = board.engine.jobs_ended;
+    let ended = ended(board);
     if live.is_empty() {
-        _ = writeln!(out, "total: no live jobs, {ended} ended; `echo 'from=PATH to=PATH' > jobs/new` makes one");
+        _ = writeln!(out, "total: no live jobs, {ended}; `echo 'from=PATH to=PATH' > jobs/new` makes one");
         return;
     }
     let sum = |figure: fn(&View) -> u64| board.live.iter().map(|row| figure(&row.view)).fold(0, u64::saturating_add);
     let (copied, all, speed) = (sum(|view| view.copied), sum(|view| view.total), sum(|view| view.speed));
     _ = writeln!(
         out,
-        "total: {}, {ended} ended; {} of {} MiB, {} MiB/s",
+        "total: {}, {ended}; {} of {} MiB, {} MiB/s",
         live.join(", "),
         mebi(copied),
         mebi(all),
         mebi(speed)
     );
+}
+
+/// How many jobs have ended, and where those are that somebody should look at.
+fn ended(board: &Board) -> String {
+    let bad = board.states().filter(|(state, jobs)| matches!(state, State::Degraded | State::Failed) && *jobs > 0);
+    let bad: Vec<String> = bad.map(|(state, jobs)| format!("{jobs} {0}, see state/{0}", state.as_str())).collect();
+    let ended = board.engine.jobs_ended;
+    if bad.is_empty() { format!("{ended} ended") } else { format!("{ended} ended ({})", bad.join("; ")) }
 }
 
 /// Bytes as MiB with one decimal, rounded down.

@@ -268,8 +268,8 @@ impl Progress {
         }
         let path = region.path.to_string_lossy();
         self.error.get_or_insert_with(|| match errno {
-            DIFFERENT => format!("{verb} {path}: different in the {count} sectors from {sector}"),
-            errno => format!("{verb} {path}: {} in the {count} sectors from {sector}", errno_name(errno)),
+            DIFFERENT => format!("{verb} {path}: different in {}", span(sector, count)),
+            errno => format!("{verb} {path}: {} in {}", errno_name(errno), span(sector, count)),
         });
     }
 
@@ -374,6 +374,10 @@ impl Progress {
             _ => DestState::Failed,
         }
     }
+}
+
+fn span(sector: Sector, count: Sector) -> String {
+    if count.get() == 1 { format!("sector {sector}") } else { format!("the {count} sectors from {sector}") }
 }
 
 /// The errno by which `errors` says that a range is different.

@@ -105,12 +105,16 @@ pub(super) fn suggest(name: &[u8]) -> String {
     format!("the words are: {}", all.join(" "))
 }
 
-/// The row of a table whose name is a slip of the fingers away from `name`.
+/// The row of a table whose name is a slip of the fingers away from `name`, or begins with it.
 pub(crate) fn nearest<'a, T>(name: &[u8], table: &'a [T], name_of: fn(&T) -> &'static str) -> Option<&'a T> {
     /// Most letters that a slip of the fingers gets wrong.
     const SLIP_MAX: usize = 2;
+    /// Fewest letters that are taken for the beginning of a word.
+    const STEM_MIN: usize = 3;
     let far = |row: &&T| distance(name_of(row).as_bytes(), name);
-    table.iter().min_by_key(far).filter(|row| far(row) <= SLIP_MAX && far(row) < name.len())
+    let slip = table.iter().min_by_key(far).filter(|row| far(row) <= SLIP_MAX && far(row) < name.len());
+    let begins = |row: &&T| name.len() >= STEM_MIN && name_of(row).as_bytes().starts_with(name);
+    slip.or_else(|| table.iter().find(begins))
 }
 
 /// Levenshtein's distance. A `name` much longer than any word is as far as it is long, without the work.
@@ -142,7 +146,7 @@ static WORDS: [Word; 21] = [
     Word {
         name: "zero",
         value: None,
-        doc: "write zeros to every destination; needs SECTOR and COUNT",
+        doc: "write zeros to every destination; needs SECTOR and COUNT, which blockdev --getsz tells",
         supported: true,
         field: Field::Action(Action::Zero),
     },
@@ -338,6 +342,7 @@ mod tests {
         assert_eq!(suggest(b"form"), "did you mean `from=PATH[,SECTOR[,COUNT]]`?");
         assert_eq!(suggest(b"speedmax"), "did you mean `speed_max=BYTES`?");
         assert_eq!(suggest(b"ignore_errors"), "did you mean `ignore_error`?");
+        assert_eq!(suggest(b"speed"), "did you mean `speed_max=BYTES`?");
         assert!(suggest(b"count").starts_with("the words are: copy zero"));
         assert!(suggest(&"x".repeat(60_000).into_bytes()).starts_with("the words are:"));
     }

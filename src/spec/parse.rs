@@ -252,7 +252,10 @@ fn check_counts(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
         let refuse = |text: String| Err(SpecError::syntax(span.clone(), text));
         match (spec.action, dest.count) {
             (Action::Zero, None) => {
-                return refuse("to: `zero` needs SECTOR and COUNT; write to=PATH,SECTOR,COUNT".into());
+                return refuse(
+                    "to: `zero` needs SECTOR and COUNT; write to=PATH,SECTOR,COUNT (blockdev --getsz PATH counts them)"
+                        .into(),
+                );
             }
             (Action::Verify, Some(_)) => return refuse("to: `verify` takes no COUNT here; give it with from=".into()),
             (_, Some(count)) if Some(count) != length => {

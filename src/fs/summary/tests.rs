@@ -19,7 +19,7 @@ kcopyfs 0.1.0: uring, 8100 of 8192 pages free, throttle 50 %, at most 100.0 MiB/
     zeros -> /tmp/a\\012b
     [>.............................]   0.00 %  0.0 of 1.0 MiB  0.0 MiB/s
 
-total: 1 queued, 1 running, 4 ended; 43183.5 of 102401.0 MiB, 1843.1 MiB/s
+total: 1 queued, 1 running, 4 ended (1 degraded, see state/degraded); 43183.5 of 102401.0 MiB, 1843.1 MiB/s
 ";
     let board = samples::board();
     let text = render(&board);
@@ -31,6 +31,18 @@ fn nothing_to_do_is_said() {
     let board = Board { live: Vec::new(), states: [0; 10], speed_max: None, ..samples::board() };
     let text = render(&board);
     assert!(text.contains("no limit of speed") && text.contains("total: no live jobs, 4 ended"), "{text}");
+}
+
+#[test]
+fn jobs_that_did_not_end_well_are_pointed_at() {
+    let mut states = [0; 10];
+    states[State::ALL.iter().position(|state| *state == State::Degraded).unwrap()] = 1;
+    states[State::ALL.iter().position(|state| *state == State::Failed).unwrap()] = 2;
+    let text = render(&Board { live: Vec::new(), states, ..samples::board() });
+    assert!(
+        text.contains("no live jobs, 4 ended (1 degraded, see state/degraded; 2 failed, see state/failed); "),
+        "{text}"
+    );
 }
 
 #[test]
