@@ -92,8 +92,15 @@ struct Cell<'a> {
 impl Cell<'_> {
     fn check(&self, id: Option<u64>) {
         let Self { bench, state, verb, does } = self;
-        let disk = FaultDisk::builder(IMAGE as u64).start();
-        let id = id.unwrap_or_else(|| self.job(&disk));
+        // A disk whose flush hangs, for the one state that needs it.
+        let disk = (*state == "flushing").then(|| FaultDisk::builder(IMAGE as u64).start());
+        let let_go = || {
+            for disk in &disk {
+                disk.clear();
+                disk.release();
+            }
+        };
+        let id = id.unwrap_or_else(|| self.job(disk.as_ref()));
         let mut events = bench.daemon.events();
         events.until_state(id, state);
         let before = events.changes(id).len();
@@ -102,8 +109,7 @@ impl Cell<'_> {
         let errno = bench.verb(id, verb);
         // The cancelled flush is over when the device lets go.
         if matches!(does, Makes(_)) {
-            disk.clear();
-            disk.release();
+            let_go();
         }
         match does {
             Refused(expected) => {
@@ -130,8 +136,7 @@ impl Cell<'_> {
         let now =
             if let Makes(changes) = does { changes[changes.len() - 1].rsplit_once(' ').unwrap().1 } else { state };
         assert_eq!(bench.daemon.status(id).state(), now, "{verb} while {state}");
-        disk.clear();
-        disk.release();
+        let_go();
         if !bench.daemon.status(id).is_ended() {
             bench.verb(id, "cancel");
             bench.daemon.wait(id);
@@ -140,7 +145,7 @@ impl Cell<'_> {
     }
 
     /// A job in the cell's state, or on its way there.
-    fn job(&self, disk: &FaultDisk) -> u64 {
+    fn job(&self, disk: Option<&FaultDisk>) -> u64 {
         let bench = self.bench;
         let job = |spec: String| bench.daemon.job(&spec).unwrap_or_else(|error| panic!("{spec}: {error}"));
         let (a, zeros) = (bench.path("a"), bench.image("zeros"));
@@ -154,6 +159,7 @@ impl Cell<'_> {
             "running" => bench.slow("b", ""),
             "paused" => bench.slow("b", "paused"),
             "flushing" => {
+                let disk = disk.expect("a disk that hangs");
                 disk.rule(Op::Flush, .., Fault::Hang);
                 let id = job(format!("from={a} to={}", disk.path().display()));
                 disk.wait_parked(1);
