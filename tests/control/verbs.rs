@@ -95,7 +95,7 @@ impl Cell<'_> {
         // A disk whose flush hangs, for the one state that needs it.
         let disk = (*state == "flushing").then(|| FaultDisk::builder(IMAGE as u64).start());
         let let_go = || {
-            for disk in &disk {
+            if let Some(disk) = &disk {
                 disk.clear();
                 disk.release();
             }
