@@ -157,7 +157,7 @@ impl Bench {
 
     /// KiB resident.
     fn memory(&self) -> Result<usize> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.pid()))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.worker()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }

@@ -1,11 +1,12 @@
 //! The daemon: rooms put together, served until the end.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcopyfs::cli::{Background, Io, Options, Signals, Stop, limits};
+use kcopyfs::cli::{Event, Io, Line, Options, Signals, Waker, limits};
 use kcopyfs::fs::{Mount, Tree, TreeConfig};
 use kcopyfs::io::BackendKind;
 use kcopyfs::jobs::{Config, Jobs};
@@ -23,20 +24,21 @@ pub(crate) fn run(
     mountpoint: &Path,
     source: &str,
     signals: &Signals,
-    background: &mut Background,
+    line: &mut Line,
 ) -> Result<()> {
     limits::raise_open_files();
     let mount = Mount::new(mountpoint, source, options.allow_other)?;
     let jobs = Arc::new(Jobs::new(config(options)?)?);
     let serving = Tree::serve(mount, Arc::clone(&jobs), tree_config(options)?)?;
-    let waker = signals.waker();
+    let unmounted = Waker::new()?;
+    let waker = unmounted.clone();
     serving.on_end(Box::new(move || waker.wake()));
-    background.ready()?;
-    match signals.wait()? {
-        Stop::Signal(signal) => log::info!("stopping: signal {signal}"),
-        Stop::Woken => log::info!("stopping: unmounted"),
+    line.ready()?;
+    match signals.wait(Some(unmounted.as_fd()), None)? {
+        Some(Event::Signal(signal)) => log::info!("stopping: signal {signal}"),
+        _ => log::info!("stopping: unmounted"),
     }
-    background.stopping();
+    line.stopping();
     jobs.stop(STOP_IO);
     serving.stop();
     // Its drop would wait for devices that may never answer; the system takes everything back when the process ends.

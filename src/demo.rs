@@ -23,7 +23,7 @@ pub(crate) fn run() -> Result<()> {
     let folder = scratch.path.clone();
     // Ctrl-C: the daemon unmounts by itself, being told too; the folder goes here.
     std::thread::spawn(move || {
-        if signals.wait().is_ok() {
+        if signals.wait(None, None).is_ok() {
             clean(&folder);
             std::process::exit(130);
         }

@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use kcopyfs::Result;
-use kcopyfs::cli::{self, Background, Command, Exit, Mount, Role, Signals, logging};
+use kcopyfs::cli::{self, Command, Exit, Line, Mount, Role, Signals, front, logging};
 
 mod daemon;
 mod demo;
 
 fn main() -> ExitCode {
     let exit = match cli::parse(std::env::args_os()) {
-        Ok(Command::Mount(mount)) => return ExitCode::from(serve(&mount)),
+        Ok(Command::Mount(mount)) => serve(&mount),
         Ok(Command::Demo) => match demo::run() {
             Ok(()) => Exit { code: 0, text: String::new() },
             Err(error) => Exit::mount(&error),
@@ -21,30 +21,26 @@ fn main() -> ExitCode {
     ExitCode::from(exit.code)
 }
 
-/// Serves in the foreground or the background, as asked, and gives the exit code.
-fn serve(mount: &Mount) -> u8 {
-    let role = if mount.foreground { Ok(Role::Daemon(Background::foreground())) } else { Background::start() };
-    let exit = match role {
-        Ok(Role::Daemon(mut background)) => {
-            return match run(mount, &mut background) {
-                Ok(()) => 0,
-                Err(error) => background.fail(&Exit::mount(&error)),
-            };
+/// Serves in the foreground or the background, as asked; the process that was called gets back here with its end.
+fn serve(mount: &Mount) -> Exit {
+    if mount.foreground {
+        logging::to_stderr();
+    }
+    match front::start(mount.foreground) {
+        Ok(Role::Daemon(mut line)) => {
+            let result = run(mount, &mut line);
+            line.end(&result.map_or_else(|error| Exit::mount(&error), |()| Exit { code: 0, text: String::new() }))
         }
         Ok(Role::Caller(exit)) => exit,
         Err(error) => Exit::mount(&error),
-    };
-    exit.say();
-    exit.code
+    }
 }
 
 /// The daemon's life: signals before the first thread, then the tree until its end.
-fn run(mount: &Mount, background: &mut Background) -> Result<()> {
+fn run(mount: &Mount, line: &mut Line) -> Result<()> {
     let signals = Signals::block()?;
-    if mount.foreground {
-        logging::to_stderr();
-    } else {
+    if !mount.foreground {
         logging::to_syslog();
     }
-    daemon::run(&mount.options, &mount.mountpoint, &mount.source, &signals, background)
+    daemon::run(&mount.options, &mount.mountpoint, &mount.source, &signals, line)
 }

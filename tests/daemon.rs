@@ -338,57 +338,44 @@ fn exclusive(disk: &FaultDisk) -> std::io::Result<fs::File> {
     fs::OpenOptions::new().write(true).custom_flags(libc::O_EXCL).open(disk.path())
 }
 
-// A flush, and without io_uring a read or write, is carried out by a thread of the process (of the kernel's, in io_uring),
-// which no signal ends as long as the device hangs: the mount goes in time, and whoever waits for the process waits on.
-fn ends_but_for_its_stuck_threads(io: &str, hang: impl Fn(&FaultDisk)) {
+/// A flush, and without io_uring a read or write, is carried out by a thread of a process, which no signal ends as long
+/// as the device hangs. Whoever waits for the daemon does not wait for that thread, and only what hangs is held.
+fn ends_though_a_thread_is_stuck(io: &str, hang: impl Fn(&FaultDisk)) {
     if !need::fault_disk() {
         return;
     }
     let (from, to) = nine_disks();
     hang(&to[0]);
-    let place = Place::new();
-    let mut daemon = foreground(&place, &format!("state=none,pages=1024,subjob_kb=32,{io}"));
-    for disk in &to {
-        let spec = format!("from={} to={}\n", from.path().display(), disk.path().display());
-        fs::write(place.mount.join("jobs/new"), spec).unwrap();
-    }
+    let mut daemon = Daemon::builder(PROGRAM).option("pages=1024").option("subjob_kb=32").option(io).start();
+    copy_to_all(&daemon, &from, &to);
     to[0].wait_parked(1);
-    send(daemon.0.id(), "TERM");
-    let late = Instant::now() + STOP_LIMIT;
-    while place.mounts() > 0 {
-        assert!(Instant::now() < late, "still mounted");
-        thread::sleep(Duration::from_millis(2));
+    let worker = daemon.worker();
+    daemon.stop();
+    assert_eq!(zombies(), []);
+    assert!(to[0].stat().parked > 0, "the disk still hangs");
+    assert!(daemon.log().contains(&format!("process {worker} stays until a device answers")), "{}", daemon.log());
+    for disk in &to[1..] {
+        assert!(exclusive(disk).is_ok(), "{} is still held", disk.path().display());
     }
+    // Neither is the state directory, so that the next one can start. It waits for that one disk alone.
+    daemon.restart();
+    to[0].clear();
     to[0].release();
-    assert_eq!(daemon.wait(STOP_LIMIT).expect("it ends").code(), Some(0));
-}
-
-#[test]
-#[ignore = "a process whose thread waits for a hung device is there until the device answers"]
-fn sigterm_with_a_flush_that_hangs_leaves_no_process() {
-    if !need::fault_disk() {
-        return;
-    }
-    for io in ["io=uring", "io=threads"] {
-        let (from, to) = nine_disks();
-        to[0].rule(Op::Flush, .., Fault::Hang);
-        let mut daemon = small(io);
-        copy_to_all(&daemon, &from, &to);
-        to[0].wait_parked(1);
-        daemon.stop();
+    for id in 1..=8 {
+        assert_eq!(daemon.wait(id).state(), "done", "{id}");
     }
 }
 
 #[test]
 fn sigterm_with_a_flush_that_hangs() {
     for io in ["io=uring", "io=threads"] {
-        ends_but_for_its_stuck_threads(io, |disk| _ = disk.rule(Op::Flush, .., Fault::Hang));
+        ends_though_a_thread_is_stuck(io, |disk| _ = disk.rule(Op::Flush, .., Fault::Hang));
     }
 }
 
 #[test]
 fn sigterm_with_threads_that_hang() {
-    ends_but_for_its_stuck_threads("io=threads", |disk| _ = disk.rule(Op::Write, 1 << 20.., Fault::Hang));
+    ends_though_a_thread_is_stuck("io=threads", |disk| _ = disk.rule(Op::Write, 1 << 20.., Fault::Hang));
 }
 
 #[test]
@@ -421,19 +408,38 @@ fn the_mount_of_a_killed_daemon_is_cleared() {
         let mut daemon = foreground(&place, OPTIONS);
         daemon.0.kill().unwrap();
         daemon.0.wait().unwrap();
-        let dead = fs::read_dir(&place.mount).unwrap_err();
-        assert_eq!(dead.raw_os_error(), Some(libc::ENOTCONN));
         let script = format!("$K -o state=none,pages=256 $M {more}\nuntil ls $M/jobs 2> $D/log; do sleep 0.01; done");
         assert_eq!(ok(&place.script(&script)), "new\n");
-        assert_eq!((place.mounts(), place.processes().len()), (1, 1));
+        assert_eq!(place.mounts(), 1);
         // killed too, so that the next one clears it
         place.processes().into_iter().for_each(|pid| send(pid, "KILL"));
-        while !place.processes().is_empty() {
-            thread::sleep(Duration::from_millis(2));
-        }
     }
     ok(&place.script("$K -o state=none,pages=256 $M && umount $M"));
     place.until_gone();
+}
+
+#[test]
+fn in_the_foreground_both_processes_end_together() {
+    if !need::fuse() {
+        return;
+    }
+    for (signal, code) in [("TERM", Some(0)), ("KILL", Some(32))] {
+        let place = Place::new();
+        let mut daemon = foreground(&place, OPTIONS);
+        let worker = place.processes().into_iter().find(|pid| *pid != daemon.0.id()).expect("a worker");
+        send(worker, signal);
+        assert_eq!(daemon.wait(STOP_LIMIT).expect("it ends").code(), code, "{signal}");
+        assert_eq!(place.processes(), []);
+        let log = fs::read_to_string(place.path("log")).unwrap();
+        assert_eq!(log.contains("the daemon was killed by signal 9"), signal == "KILL", "{log}");
+    }
+    let place = Place::new();
+    let daemon = foreground(&place, OPTIONS);
+    send(daemon.0.id(), "KILL");
+    let late = Instant::now() + STOP_LIMIT;
+    while fs::read_dir(&place.mount).err().and_then(|error| error.raw_os_error()) != Some(libc::ENOTCONN) {
+        assert!(Instant::now() < late, "it answers, or hangs");
+    }
 }
 
 #[test]
@@ -592,11 +598,11 @@ fn mount_8_mounts_it() {
     drop(helper);
 }
 
-/// System calls that `pid` made in that time, but for those that go on from before. Then `poke` must cause some.
-fn system_calls(pid: u32, time: Duration, poke: impl FnOnce()) -> Vec<String> {
+/// System calls that `pids` made in that time, but for those that go on from before. Then `poke` must cause some.
+fn system_calls(pids: [u32; 2], time: Duration, poke: impl FnOnce()) -> Vec<String> {
     let trace = tempfile::NamedTempFile::new().expect("a file for the trace");
     let mut command = Command::new("strace");
-    command.args(["-f", "-ttt", "-o"]).arg(trace.path()).args(["-p", &pid.to_string()]);
+    command.args(["-f", "-ttt", "-o"]).arg(trace.path()).args(pids.map(|pid| format!("-p{pid}")));
     let mut strace = Process(command.stderr(Stdio::piped()).process_group(0).spawn().expect("strace"));
     // it says when it has the threads
     let mut attached = String::new();
@@ -634,7 +640,7 @@ fn idle_it_does_nothing_at_all() {
     for io in ["io=uring", "io=threads"] {
         let daemon = Daemon::builder(PROGRAM).option("state=none").option("pages=256").option(io).start();
         let poke = || assert!(daemon.read("engine").is_ok());
-        assert_eq!(system_calls(daemon.pid(), time, poke), Vec::<String>::new(), "{io}: mounted");
+        assert_eq!(system_calls([daemon.pid(), daemon.worker()], time, poke), Vec::<String>::new(), "{io}: mounted");
 
         if !long {
             continue;
@@ -647,7 +653,11 @@ fn idle_it_does_nothing_at_all() {
         daemon.job(&format!("{spec} paused")).unwrap();
         // the checkpoint that was due while the job ran
         thread::sleep(Duration::from_secs(6));
-        assert_eq!(system_calls(daemon.pid(), time, poke), Vec::<String>::new(), "{io}: after a job");
+        assert_eq!(
+            system_calls([daemon.pid(), daemon.worker()], time, poke),
+            Vec::<String>::new(),
+            "{io}: after a job"
+        );
         drop(open);
     }
 }
@@ -676,8 +686,10 @@ fn memory_is_the_pool_and_16_mib() {
             assert_eq!(daemon.wait(id).state(), "done");
         }
         let pool = 2048 * 4096;
+        // the process that was started hands on signals, and that is all
+        assert!(memory(daemon.pid(), "VmRSS") < 8 << 20);
         // the kernel does not count huge pages of its own pool
-        let beside = |key: &str| memory(daemon.pid(), key).saturating_sub(pool);
+        let beside = |key: &str| memory(daemon.worker(), key).saturating_sub(pool);
         let (used, most) = (beside("VmRSS"), beside("VmHWM"));
         eprintln!("{io}: {} KiB beside the pool, {} KiB at most", used >> 10, most >> 10);
         assert!(used <= (16 << 20) + 100 * (2 << 10), "{used} bytes beside the pool");

@@ -10,8 +10,9 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
@@ -23,21 +24,20 @@ const IGNORED: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGPIPE, libc::SIGXFSZ];
 
 /// Why the wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub enum Event {
     /// By that signal.
     Signal(i32),
-    /// By a [`Waker`]: the mount ended by itself.
-    Woken,
+    /// By the other descriptor, which can be read or is at its end.
+    Other,
 }
 
 /// The blocked signals, to be waited for.
 #[derive(Debug)]
 pub struct Signals {
     signals: File,
-    woken: Arc<File>,
 }
 
-/// Ends [`Signals::wait`] from another thread.
+/// Ends [`Signals::wait`] from another thread, which is given its descriptor.
 #[derive(Clone, Debug)]
 pub struct Waker {
     woken: Arc<File>,
@@ -59,27 +59,26 @@ impl Signals {
         }
         // SAFETY: `set` is filled; -1 asks for a new descriptor.
         let signals = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) };
-        let signals = owned(signals, "make a signalfd")?;
-        // SAFETY: takes numbers alone.
-        let woken = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        let woken = owned(woken, "make an eventfd")?;
-        Ok(Self { signals: signals.into(), woken: Arc::new(woken.into()) })
+        Ok(Self { signals: owned(signals, "make a signalfd")?.into() })
     }
 
-    /// A handle that ends the wait.
-    pub fn waker(&self) -> Waker {
-        Waker { woken: Arc::clone(&self.woken) }
-    }
-
-    /// Sleeps until a signal or a [`Waker`]. Does not wake up in between. A signal is told before a waker.
-    pub fn wait(&self) -> Result<Stop> {
+    /// Sleeps until a signal comes or `other` can be read, but not beyond `limit`. Does not wake up in between. A signal is told
+    /// before the other; `None` says that the time was over.
+    pub fn wait(&self, other: Option<BorrowedFd<'_>>, limit: Option<Duration>) -> Result<Option<Event>> {
+        // poll(2) passes over a negative one.
+        let other = other.map_or(-1, |other| other.as_raw_fd());
+        let late = limit.map(|limit| Instant::now() + limit);
         loop {
-            let [signalled, woken] = poll([self.signals.as_raw_fd(), self.woken.as_raw_fd()])?;
+            let left = late.map(|late| late.saturating_duration_since(Instant::now()));
+            let [signalled, ready] = poll([self.signals.as_raw_fd(), other], left)?;
             if signalled {
-                return self.read().map(Stop::Signal);
+                return self.read().map(|signal| Some(Event::Signal(signal)));
             }
-            if woken {
-                return Ok(Stop::Woken);
+            if ready {
+                return Ok(Some(Event::Other));
+            }
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
             }
         }
     }
@@ -95,6 +94,13 @@ impl Signals {
 }
 
 impl Waker {
+    /// One that nobody has woken by yet.
+    pub fn new() -> Result<Self> {
+        // SAFETY: takes numbers alone.
+        let woken = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        Ok(Self { woken: Arc::new(owned(woken, "make an eventfd")?.into()) })
+    }
+
     /// Ends the wait, now or as soon as it begins.
     pub fn wake(&self) {
         // Fails only where it is full of wake-ups, so that the wait ends anyway.
@@ -102,11 +108,19 @@ impl Waker {
     }
 }
 
-/// Which of the descriptors can be read; sleeps until one can, or a signal handler ran.
-fn poll(fds: [RawFd; 2]) -> Result<[bool; 2]> {
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.woken.as_fd()
+    }
+}
+
+/// Which of the descriptors can be read; sleeps until one can, the time is over, or a signal handler ran.
+fn poll(fds: [RawFd; 2], limit: Option<Duration>) -> Result<[bool; 2]> {
+    // Rounded up, so that the last round does not spin.
+    let limit = limit.map_or(-1, |limit| i32::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
     let mut polled = fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
     // SAFETY: the pointer is to an array of two, and the call is over before it goes.
-    let ready = unsafe { libc::poll(polled.as_mut_ptr(), 2, -1) };
+    let ready = unsafe { libc::poll(polled.as_mut_ptr(), 2, limit) };
     match check(ready, "wait for signals") {
         Err(error) if error.errno() == libc::EINTR => Ok([false, false]),
         Err(error) => Err(error),
@@ -151,33 +165,39 @@ mod tests {
 
     #[test]
     fn a_signal_ends_the_wait() {
-        let signals = Signals::block().unwrap();
+        let (signals, waker) = (Signals::block().unwrap(), Waker::new().unwrap());
         for signal in STOPPING {
             raise(signal);
-            assert_eq!(signals.wait().unwrap(), Stop::Signal(signal));
+            assert_eq!(signals.wait(Some(waker.as_fd()), None).unwrap(), Some(Event::Signal(signal)));
         }
     }
 
     #[test]
     fn a_waker_ends_the_wait_whenever_it_comes() {
-        let signals = Signals::block().unwrap();
-        let waker = signals.waker();
+        let (signals, waker) = (Signals::block().unwrap(), Waker::new().unwrap());
+        let theirs = waker.clone();
         let other = thread::spawn(move || {
             thread::sleep(Duration::from_millis(20));
-            waker.wake();
+            theirs.wake();
         });
-        assert_eq!(signals.wait().unwrap(), Stop::Woken);
+        assert_eq!(signals.wait(Some(waker.as_fd()), None).unwrap(), Some(Event::Other));
         other.join().unwrap();
-        assert_eq!(signals.wait().unwrap(), Stop::Woken);
+        assert_eq!(signals.wait(Some(waker.as_fd()), None).unwrap(), Some(Event::Other));
+    }
+
+    #[test]
+    fn time_ends_the_wait() {
+        let (signals, waker) = (Signals::block().unwrap(), Waker::new().unwrap());
+        assert_eq!(signals.wait(Some(waker.as_fd()), Some(Duration::from_millis(2))).unwrap(), None);
     }
 
     #[test]
     fn a_terminal_that_goes_ends_nothing() {
-        let signals = Signals::block().unwrap();
+        let (signals, waker) = (Signals::block().unwrap(), Waker::new().unwrap());
         for signal in IGNORED {
             raise(signal);
         }
-        signals.waker().wake();
-        assert_eq!(signals.wait().unwrap(), Stop::Woken);
+        waker.wake();
+        assert_eq!(signals.wait(Some(waker.as_fd()), None).unwrap(), Some(Event::Other));
     }
 }

@@ -18,6 +18,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::fusermount;
 use super::mountpoint::{self, FS_TYPE, Found};
@@ -27,6 +29,12 @@ const DEVICE: &str = "/dev/fuse";
 
 /// Dead mounts stacked on one mount point that are cleared; more is not an accident of ours.
 const DEAD_MAX: usize = 16;
+
+/// For how long a mount that answers may be that of a daemon that was just killed.
+const DYING: Duration = Duration::from_millis(500);
+
+/// How often such a mount is looked at.
+const DYING_LOOK: Duration = Duration::from_millis(10);
 
 /// Our mount. Detached when dropped.
 #[derive(Debug)]
@@ -96,7 +104,7 @@ impl Drop for Mount {
 /// Clears dead mounts of ours, and makes sure that what is beneath can be mounted on.
 fn clear_dead(point: &Path) -> Result<()> {
     for _ in 0..DEAD_MAX {
-        match mountpoint::look(point)? {
+        match look_patiently(point)? {
             Found::Free => return Ok(()),
             Found::Dead => {
                 log::info!("{}: clearing the mount of a daemon that is gone", point.display());
@@ -105,6 +113,17 @@ fn clear_dead(point: &Path) -> Result<()> {
         }
     }
     Err(Error::new(ErrorKind::Busy, format!("{}: too many dead mounts (clear them: umount -l)", point.display())))
+}
+
+/// Looks again at a mount that is in use, for as long as its daemon may be dying.
+fn look_patiently(point: &Path) -> Result<Found> {
+    let late = Instant::now() + DYING;
+    loop {
+        match mountpoint::look(point) {
+            Err(error) if error.errno() == libc::EBUSY && Instant::now() < late => thread::sleep(DYING_LOOK),
+            result => return result,
+        }
+    }
 }
 
 /// Mounts without help, or `None` where this user needs fusermount3.

@@ -13,6 +13,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 use super::{DAMAGED, LOCK, MAX_FILE, sys};
@@ -20,6 +22,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The lock file may be replaced while it is being locked; nobody does that more than once by accident.
 const LOCK_LOOKS: u32 = 8;
+
+/// For how long the lock may be held by a daemon that was just killed, and how often that is looked at.
+const DYING: Duration = Duration::from_millis(500);
+const DYING_LOOK: Duration = Duration::from_millis(10);
 
 /// The open and locked state directory.
 #[derive(Debug)]
@@ -113,7 +119,7 @@ fn lock(folder: &File, path: &Path) -> Result<File> {
     let fail = |error| Error::os(format!("lock {}", shown.display()), error);
     for _ in 0..LOCK_LOOKS {
         let file = open_lock(&below(folder, LOCK)).map_err(fail)?;
-        match file.try_lock() {
+        match lock_patiently(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(in_use(&file, path)),
             Err(TryLockError::Error(error)) => return Err(fail(error)),
@@ -127,6 +133,17 @@ fn lock(folder: &File, path: &Path) -> Result<File> {
         }
     }
     Err(Error::new(ErrorKind::Busy, format!("{} is replaced again and again", shown.display())))
+}
+
+/// Tries again for as long as the holder may be dying.
+fn lock_patiently(file: &File) -> std::result::Result<(), TryLockError> {
+    let late = Instant::now() + DYING;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < late => thread::sleep(DYING_LOOK),
+            result => return result,
+        }
+    }
 }
 
 /// A read-only or full disk must not keep a daemon from starting where the file is there already.

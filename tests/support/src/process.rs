@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::{
-    io,
+    fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use std::{
 pub(crate) struct Pidfd(OwnedFd);
 
 impl Pidfd {
-    /// The process `pid`, which must be a child that nobody has waited for yet.
+    /// The process `pid`, which must be there until this returns: a child that nobody has waited for, or a child of that.
     pub(crate) fn open(pid: u32) -> io::Result<Self> {
         let pid = pid_t(pid);
         // SAFETY: takes two numbers and no memory.
@@ -42,6 +42,18 @@ impl AsFd for Pidfd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// The processes whose parent is `parent`.
+pub(crate) fn children(parent: u32) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(move |pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // the name, in parentheses, may hold blanks
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        fields.split_whitespace().nth(1) == Some(&parent.to_string())
+    })
 }
 
 /// Waits up to `limit` until one of `fds` is readable or at its end; says which are.

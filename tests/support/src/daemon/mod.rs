@@ -156,6 +156,8 @@ pub struct Waited {
 struct Run {
     child: Child,
     pidfd: Arc<Pidfd>,
+    /// The process that does the work, once it is ready: its number, and the process.
+    worker: Option<(u32, Pidfd)>,
     watchdog: Watchdog,
     /// Kept, since the daemon also tells when it stops.
     notify: UnixDatagram,
@@ -186,9 +188,14 @@ impl Daemon {
         self.mount.join(file)
     }
 
-    /// The process number of the running daemon.
+    /// The process number of the running daemon, as whoever started it knows it.
     pub fn pid(&self) -> u32 {
         self.running().child.id()
+    }
+
+    /// The process that does the work: the child of [`pid`](Self::pid).
+    pub fn worker(&self) -> u32 {
+        self.running().worker.as_ref().expect("it is ready").0
     }
 
     /// What it wrote to stderr, over all its runs.
@@ -319,7 +326,7 @@ impl Daemon {
     /// If it does not end: threads of it are stuck in devices.
     pub fn kill9(&mut self) {
         self.running().pidfd.signal(libc::SIGKILL);
-        assert!(self.running().pidfd.wait(STOP_LIMIT), "still there {STOP_LIMIT:?} after SIGKILL");
+        assert!(self.running().is_gone_within(STOP_LIMIT), "still there {STOP_LIMIT:?} after SIGKILL");
         self.reap();
     }
 
@@ -350,9 +357,10 @@ impl Daemon {
             .unwrap_or_else(|error| panic!("{}: {error}", self.plan.program.display()));
         let pidfd = Arc::new(Pidfd::open(child.id()).expect("pidfd_open"));
         let watchdog = Watchdog::start(Arc::clone(&pidfd), self.mount.clone());
-        let run = self.run.insert(Run { child, pidfd, watchdog, notify: socket });
+        let run = self.run.insert(Run { child, pidfd, worker: None, watchdog, notify: socket });
         let pidfd = Arc::clone(&run.pidfd);
         if is_ready(&run.notify, &pidfd) {
+            run.worker = process::children(run.child.id()).find_map(|pid| Some((pid, Pidfd::open(pid).ok()?)));
             let version = self.read("version");
             assert!(version.is_ok(), "ready, but version says {version:?}:\n{}", self.log());
             return Ok(());
@@ -384,6 +392,13 @@ impl Daemon {
     }
 }
 
+impl Run {
+    /// Waits for the end of both processes.
+    fn is_gone_within(&self, limit: Duration) -> bool {
+        self.pidfd.wait(limit) && self.worker.as_ref().is_none_or(|(_, worker)| worker.wait(limit))
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         if thread::panicking() {
@@ -393,7 +408,7 @@ impl Drop for Daemon {
             run.pidfd.signal(libc::SIGKILL);
             // frees readers, and threads of the daemon that wait for its own tree
             let _ = mounts::unmount_now(&self.mount);
-            if run.pidfd.wait(STOP_LIMIT) {
+            if run.is_gone_within(STOP_LIMIT) {
                 let _ = run.child.wait();
             } else {
                 eprintln!("process {} is stuck in a device and stays behind", run.child.id());

@@ -1,0 +1,184 @@
+//! The process that was called, and the daemon that it forks.
+//!
+//! In the background the caller's process goes when the tree answers: `kcopyfs M && echo ... > M/jobs/new` cannot race.
+//! In the foreground it stays, hands signals on, and ends when the daemon has done all that it can: a process with a
+//! thread that waits for a hung device is there until the device answers, and nobody is to wait for that.
+//!
+//! # The protocol
+//! 1. [`start`] forks: there is one thread yet. In the background the daemon gets a session of its own and the directory
+//!    `/`, so that it holds no terminal and no file system, and none of the descriptors that a script left open. In the
+//!    foreground it dies with its caller, however that dies.
+//! 2. The daemon says by its [`Line`] that it is ready. In the background that is the end of the caller's process, and
+//!    the daemon's standard streams are `/dev/null` from before that: a shell's pipe to us ends when the caller does.
+//! 3. In the foreground SIGTERM and SIGINT are handed on, and the service manager is told what the daemon says.
+//! 4. The daemon unmounts, says its end, closes all that it has, and ends. The caller's process waits [`GRACE`] for that.
+//! 5. A line that is closed without a word is a daemon that died.
+#![allow(unsafe_code)] // fork, setsid, prctl, kill and waitpid have no safe form in std
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::line::{self, Ear, Said};
+use super::signals::{Event, Signals};
+use super::{EXIT_MOUNT, Exit, Line, notify};
+use crate::error::{Error, Result};
+
+/// For how long a daemon that has said its end may take to be gone. It has nothing left to do but to give back memory.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Who this process is after the fork.
+#[derive(Debug)]
+pub enum Role {
+    /// The one that was called: it is to end like this.
+    Caller(Exit),
+    /// The daemon.
+    Daemon(Line),
+}
+
+/// Forks. The caller's process gets back here when it is to end.
+///
+/// To be called first of all: the process has one thread, and no descriptors but those that it was given.
+///
+/// # Errors
+/// Where the system has no process or pipe to give.
+pub fn start(foreground: bool) -> Result<Role> {
+    let (ear, line) = line::pair(foreground)?;
+    // Before the fork, so that no signal is lost between the two.
+    let signals = if foreground { Some(Signals::block()?) } else { None };
+    let caller = std::process::id();
+    // SAFETY: there is one thread yet, so the child finds no lock held by a thread that it does not have.
+    match unsafe { libc::fork() } {
+        -1 => Err(Error::os("start the daemon's process", io::Error::last_os_error())),
+        0 => {
+            drop((ear, signals));
+            let result = if foreground {
+                die_with(caller)
+            } else {
+                line.keep_nothing_else();
+                leave()
+            };
+            match result {
+                Ok(()) => Ok(Role::Daemon(line)),
+                Err(error) => line.end(&Exit::mount(&error)),
+            }
+        }
+        daemon => {
+            drop(line);
+            Ok(Role::Caller(match signals {
+                Some(signals) => attend(daemon, ear, &signals)?,
+                None => outcome(daemon, ear),
+            }))
+        }
+    }
+}
+
+/// Waits until the daemon is ready, or was not to be.
+fn outcome(daemon: libc::pid_t, mut ear: Ear) -> Exit {
+    match ear.hear() {
+        Said::Ready | Said::Stopping => Exit { code: 0, text: String::new() },
+        Said::Ended(exit) => exit,
+        Said::Gone => died(daemon, " before it was ready; try -f to see what it says"),
+    }
+}
+
+/// Stays with the daemon to its end.
+fn attend(daemon: libc::pid_t, mut ear: Ear, signals: &Signals) -> Result<Exit> {
+    loop {
+        if ear.is_silent()
+            && let Some(Event::Signal(signal)) = signals.wait(Some(ear.as_fd()), None)?
+        {
+            // SAFETY: takes numbers alone; the child is ours and was not waited for, so that the number is still its own.
+            unsafe { libc::kill(daemon, signal) };
+            continue;
+        }
+        match ear.hear() {
+            Said::Ready => notify::notify("READY=1"),
+            Said::Stopping => notify::notify("STOPPING=1"),
+            Said::Ended(exit) => {
+                see_off(daemon, &mut ear, signals)?;
+                return Ok(exit);
+            }
+            Said::Gone => return Ok(died(daemon, "")),
+        }
+    }
+}
+
+/// Waits for the end of a daemon that has said it, but not for a device.
+fn see_off(daemon: libc::pid_t, ear: &mut Ear, signals: &Signals) -> Result<()> {
+    let late = Instant::now() + GRACE;
+    loop {
+        match signals.wait(Some(ear.as_fd()), Some(late.saturating_duration_since(Instant::now())))? {
+            // It is ending.
+            Some(Event::Signal(_)) => {}
+            Some(Event::Other) => {
+                wait_for(daemon);
+                return Ok(());
+            }
+            None => {
+                log::warn!("process {daemon} stays until a device answers that it has asked to read, write or flush");
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The end of a daemon that died without a word.
+fn died(daemon: libc::pid_t, when: &str) -> Exit {
+    let how = match wait_for(daemon) {
+        Some(status) if libc::WIFSIGNALED(status) => format!("was killed by signal {}", libc::WTERMSIG(status)),
+        Some(status) if libc::WIFEXITED(status) => format!("ended with code {}", libc::WEXITSTATUS(status)),
+        _ => "ended".into(),
+    };
+    Exit { code: EXIT_MOUNT, text: format!("the daemon {how}{when}") }
+}
+
+/// Waits for the end of a child, and says how it ended.
+fn wait_for(child: libc::pid_t) -> Option<libc::c_int> {
+    let mut status = 0;
+    // SAFETY: the pointer is to a local; the child is ours and was not waited for.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    (waited == child).then_some(status)
+}
+
+/// Out of the caller's session and directory.
+fn leave() -> Result<()> {
+    // SAFETY: takes nothing; a process that was just forked leads no group, so it may.
+    if unsafe { libc::setsid() } < 0 {
+        return Err(Error::os("leave the caller's session", io::Error::last_os_error()));
+    }
+    std::env::set_current_dir("/").map_err(|error| Error::os("change to the directory /", error))
+}
+
+/// Has this process killed when its parent, which was `caller` before the fork, ends.
+fn die_with(caller: u32) -> Result<()> {
+    // SAFETY: takes numbers alone.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } < 0 {
+        return Err(Error::os("tie the daemon to its caller", io::Error::last_os_error()));
+    }
+    if std::os::unix::process::parent_id() == caller {
+        Ok(())
+    } else {
+        // It ended before it could be asked for.
+        std::process::exit(EXIT_MOUNT.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the caller of a background daemon hears. Both ends in one process: no fork in a test of many threads.
+    fn heard(says: impl FnOnce(Line)) -> Exit {
+        let (ear, line) = line::pair(false).unwrap();
+        says(line);
+        outcome(libc::pid_t::MAX, ear)
+    }
+
+    #[test]
+    fn a_daemon_that_dies_is_not_ready() {
+        let exit = heard(drop);
+        assert_eq!(exit.code, EXIT_MOUNT);
+        assert!(exit.text.contains("the daemon ended before it was ready"), "{}", exit.text);
+    }
+}
