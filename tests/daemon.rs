@@ -338,7 +338,7 @@ fn exclusive(disk: &FaultDisk) -> std::io::Result<fs::File> {
     fs::OpenOptions::new().write(true).custom_flags(libc::O_EXCL).open(disk.path())
 }
 
-/// A flush, and without io_uring a read or write, is carried out by a thread of a process, which no signal ends as long
+/// A flush, and without `io_uring` a read or write, is carried out by a thread of a process, which no signal ends as long
 /// as the device hangs. Whoever waits for the daemon does not wait for that thread, and only what hangs is held.
 fn ends_though_a_thread_is_stuck(io: &str, hang: impl Fn(&FaultDisk)) {
     if !need::fault_disk() {

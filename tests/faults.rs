@@ -206,11 +206,15 @@ fn a_read_error_ends_the_job_and_its_piece_is_written_nowhere() {
         until("read_err", || Some(()).filter(|()| daemon.status(id).read_err()));
         disks.from.release();
         let status = end(&daemon, id, "failed");
-        assert_eq!((status.read_err(), status.write_err(), status.bad_bytes()), (true, 0, PIECE));
+        assert_eq!((status.read_err(), status.write_err(), status.bad_bytes()), (true, 0, u64::from(block)));
         let why = status.error().unwrap();
-        let path = disks.from.path().display().to_string();
-        assert!(why.contains(&path) && why.contains("ENODATA"), "{why}");
-        assert!(is_listed(&daemon, id, None, bad.start));
+        let (path, sector) = (disks.from.path().display().to_string(), bad.start / 512);
+        let named = [path, "ENODATA".into(), format!("sector{} {sector}", if block > 512 { "s from" } else { "" })];
+        assert!(named.iter().all(|part| why.contains(part)), "{why}");
+        let [listed] = &daemon.errors(id)[..] else { panic!("{:?}", daemon.errors(id)) };
+        assert_eq!((listed.dest, listed.sector, listed.count), (None, sector, u64::from(block) / 512));
+        let map = daemon.read(format!("jobs/{id}/map.0")).unwrap();
+        assert!(map.contains(&format!("0x{:08X}  0x{block:08X}  -", bad.start)), "{map}");
 
         for index in 0..2 {
             let pieces = disks.pieces(index);

@@ -13,12 +13,18 @@
 //! A block that failed is tried `retries` times more. A piece that one destination could not take is read again and
 //! written to that destination alone, as often; a destination with more than [`REWRITES`] such pieces is given up.
 //!
+//! # Stop
+//! With `on_read_error=stop` the first piece that cannot be read ends the copy. Its first bad block is looked for then, by
+//! some ten reads, so that `errors` and the map name it. Of later pieces that were in flight nothing is said: nobody has
+//! looked what is bad there.
+//!
 //! # Order
 //! What reads well is copied first, the suspects after it: a dying disk gives the most that way. A job that must go in
 //! order (`write_seq`, `digest=`) stops at each suspect, and does what comes first on the source before it goes on.
 
 use std::ops::Range;
 
+use self::locate::Locate;
 use super::progress::Progress;
 use super::ranges::RangeSet;
 use crate::dm_io::ErrorBits;
@@ -118,6 +124,8 @@ pub(super) struct Plan {
     /// Last in, first out; halves ascend.
     suspects: Vec<Suspect>,
     current: Option<Suspect>,
+    /// The job is about to stop for a block in there.
+    locating: Option<Locate>,
     zeroed: RangeSet,
     /// Sectors that failed one after the other.
     dead: u64,
@@ -145,6 +153,7 @@ impl Plan {
             block,
             suspects: Vec::new(),
             current: None,
+            locating: None,
             zeroed: RangeSet::new(),
             dead: 0,
             narrowed: 0,
@@ -158,11 +167,28 @@ impl Plan {
         if self.fatal || progress.live().is_empty() {
             return None;
         }
+        if self.locating.is_some() {
+            return self.next_locate(spec, progress);
+        }
         if self.ordered {
             return self.next_in_order(spec, progress);
         }
         let step = self.next_bulk(progress).or_else(|| self.next_suspect(spec, progress));
         step.or_else(|| self.next_zero(progress))
+    }
+
+    /// The next read that narrows down why the job stops, or its end.
+    fn next_locate(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
+        let locate = self.locating.as_ref()?;
+        if let Some(range) = locate.next(self.block) {
+            return Some(Step::Probe { range });
+        }
+        match locate.seen() {
+            (block, errno) if block.end - block.start <= self.block => progress.unreadable(spec, block, errno),
+            (range, errno) => progress.read_failed(spec, range, errno),
+        }
+        self.fatal = true;
+        None
     }
 
     /// Whatever comes first on the source. A piece that failed may leave others undone on both sides of it.
@@ -331,6 +357,13 @@ impl Plan {
         let start = step.range().start + piece.offset.get();
         let range = start..start + piece.count.get();
         let fills = matches!(step, Step::Zero { .. }) && self.action != Action::Zero;
+        if let (Step::Probe { .. }, Some(locate)) = (step, &mut self.locating) {
+            match piece.read_error {
+                Some(errno) => locate.failed(&range, errno),
+                None => locate.was_read(&range),
+            }
+            return ErrorBits::NONE;
+        }
         match piece.read_error {
             Some(errno) if !piece.written.is_empty() || self.on_read == OnRead::Ignore && self.retries == 0 => {
                 progress.unreadable(spec, &range, errno);
@@ -378,8 +411,10 @@ impl Plan {
         } else if tries < self.retries {
             self.suspects.push(Suspect::Read { range: range.clone(), tries: tries + 1 });
         } else if self.on_read == OnRead::Stop {
-            progress.read_failed(spec, range, errno);
-            self.fatal = true;
+            progress.read_err = true;
+            // Of several pieces in flight the first one counts.
+            let found = self.locating.take().filter(|found| found.seen().0.start < range.start);
+            self.locating = Some(found.unwrap_or_else(|| Locate::new(range.clone(), errno)));
         } else {
             self.dead += range.end - range.start;
             progress.unreadable(spec, range, errno);
@@ -435,5 +470,6 @@ impl Plan {
     }
 }
 
+mod locate;
 #[cfg(test)]
 mod tests;

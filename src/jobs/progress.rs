@@ -213,7 +213,7 @@ impl Progress {
         self.note_unreadable(spec, range, errno);
     }
 
-    /// A range could not be read, and the job ends for it. Which blocks of it are bad nobody has looked: a map says `?`.
+    /// A range could not be read, and the job ends for it. Which blocks of it are bad nobody knows: a map says `?`.
     pub(super) fn read_failed(&mut self, spec: &Spec, range: &Range<u64>, errno: i32) {
         self.stopped_bytes += (range.end - range.start) * SECTOR_SIZE;
         self.note_unreadable(spec, range, errno);

@@ -111,11 +111,28 @@ fn without_errors_one_step_does_it() {
 }
 
 #[test]
-fn stop_ends_the_job_at_the_first_bad_piece() {
-    let mut model = Model { read: bad([300], ALWAYS), ..Model::default() };
+fn stop_ends_the_job_at_the_first_bad_piece_and_names_the_block() {
+    for block in [1, 8] {
+        for first in [256, 257, 300, 318, 319] {
+            let mut model = Model { read: bad([first, 319, 500], ALWAYS), ..Model::default() };
+            let (plan, progress) = run(&spec(1), 1000, block, &mut model);
+            assert!(plan.fatal && progress.read_err);
+            let start = first / block * block;
+            assert!(progress.unreadable.iter().eq(std::iter::once(start..start + block)), "{first}, {block}");
+            assert_eq!((progress.copied(), progress.bad.len()), (256 * 512, 1));
+            assert!(model.requests <= 5 + 7, "{} requests", model.requests);
+            assert_eq!(model.held[0].len(), 256, "nothing of that piece is written");
+        }
+    }
+}
+
+#[test]
+fn an_error_that_does_not_last_stops_the_job_for_what_was_seen() {
+    let mut model = Model { read: bad([300], 2), ..Model::default() };
     let (plan, progress) = run(&spec(1), 1000, 1, &mut model);
     assert!(plan.fatal && progress.read_err && progress.unreadable.bytes() == 0);
-    assert_eq!(progress.copied(), 256 * 512);
+    let bad: Vec<_> = progress.bad.iter().map(|bad| (bad.sector.get(), bad.count.get())).collect();
+    assert_eq!((bad, progress.bad_bytes()), (vec![(288, 16)], 16 * 512));
 }
 
 #[test]

@@ -1,0 +1,48 @@
+//! Where in a piece that failed the first bad block is. Pure.
+//!
+//! The piece is read again by halves, from the front, and nothing is written: what kcopyd promises of a piece that failed
+//! stays true. It costs at most a read for each halving, and one that makes sure.
+
+use std::ops::Range;
+
+/// The search for one block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Locate {
+    /// The smallest range that was seen to fail.
+    seen: Range<u64>,
+    /// Where in it the first bad block must be, if the error lasts.
+    within: Range<u64>,
+    errno: i32,
+}
+
+impl Locate {
+    pub(super) fn new(range: Range<u64>, errno: i32) -> Self {
+        Self { within: range.clone(), seen: range, errno }
+    }
+
+    /// What was seen to fail.
+    pub(super) fn seen(&self) -> (&Range<u64>, i32) {
+        (&self.seen, self.errno)
+    }
+
+    /// What is to be read next, in blocks of that many sectors; `None` where there is nothing more to learn.
+    pub(super) fn next(&self, block: u64) -> Option<Range<u64>> {
+        let blocks = (self.within.end - self.within.start) / block;
+        match blocks {
+            0 => None,
+            1 if self.seen == self.within => None,
+            1 => Some(self.within.clone()),
+            _ => Some(self.within.start..self.within.start + blocks / 2 * block),
+        }
+    }
+
+    /// That range could not be read.
+    pub(super) fn failed(&mut self, range: &Range<u64>, errno: i32) {
+        *self = Self::new(range.clone(), errno);
+    }
+
+    /// That range could be read. Where nothing is left then, the error did not last.
+    pub(super) fn was_read(&mut self, range: &Range<u64>) {
+        self.within.start = range.end;
+    }
+}
