@@ -39,6 +39,10 @@ fn serve(mount: &Mount) -> Exit {
 /// The daemon's life: signals before the first thread, then the tree until its end.
 fn run(mount: &Mount, line: &mut Line) -> Result<()> {
     let signals = Signals::block()?;
+    if let Some(vain) = mount.options.vain() {
+        // The caller still reads it, in the background too.
+        eprintln!("{}: {vain}", cli::NAME);
+    }
     if !mount.foreground {
         logging::to_syslog();
     }

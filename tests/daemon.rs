@@ -479,6 +479,23 @@ fn what_cannot_be_mounted_is_said_with_its_exit_code() {
     }
 }
 
+#[test]
+fn an_option_in_vain_is_said() {
+    if !need::fuse() {
+        return;
+    }
+    for (options, said) in
+        [("gid=65534,mode=0660", true), ("gid=65534,mode=0660,allow_other", false), ("mode=0600", false)]
+    {
+        let place = Place::new();
+        let output = place.script(&format!("$K -o state=none,pages=256,{options} $M"));
+        assert_eq!(text(&output.stderr).contains("without allow_other"), said, "{output:?}");
+        ok(&output);
+        ok(&place.script("umount $M"));
+        place.until_gone();
+    }
+}
+
 /// A place that `nobody` owns, with the program in it, as the target directory may be closed to others.
 fn place_of_nobody() -> (Place, PathBuf) {
     let place = Place::new();

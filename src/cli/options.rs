@@ -81,6 +81,16 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// What was asked for and will not come, in a line.
+    pub fn vain(&self) -> Option<&'static str> {
+        let others = self.gid != Self::default().gid || self.mode != Self::default().mode;
+        (others && !self.allow_other).then_some(
+            "gid= and mode= have no effect for others without allow_other: the kernel lets nobody in but the owner",
+        )
+    }
+}
+
 /// `io=`: how data is moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Io {
