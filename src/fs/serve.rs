@@ -60,6 +60,7 @@ impl Tree {
 
         let weak = Arc::downgrade(&tree);
         tree.jobs.subscribe(Box::new(move |change| _ = weak.upgrade().map(|tree| tree.changed(change))));
+        tree.jobs.restore();
         let serving = Serving { tree, mount, session: Arc::default() };
         serving.start(session).map_err(|error| Error::os("start the threads of the tree", error))?;
         Ok(serving)

@@ -84,6 +84,7 @@ impl Shared {
         job.change(&mut life, State::Paused, None, &self.news);
         drop(life);
         self.registry.lock().set_aside(job.id);
+        self.returning.has_asked(job.id);
         // The checkpoint comes when nothing is in flight any more, which may be never.
         self.record(job);
     }

@@ -324,6 +324,11 @@ impl Life {
         self.progress.shrink();
     }
 
+    /// Whether it has run at all.
+    pub(super) fn has_run(&self) -> bool {
+        self.watch.elapsed(Instant::now()) > Duration::ZERO
+    }
+
     /// Whether the engine has nothing of it in flight, and no flush is under way.
     pub(super) fn is_quiet(&self) -> bool {
         self.flushes == 0 && self.running.as_ref().is_none_or(|running| running.quiet)

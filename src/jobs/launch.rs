@@ -4,19 +4,24 @@
 //! 1. A job waits for the job that it follows, then for its turn: fewer than `active` run.
 //! 2. Its devices are opened if they are not yet, on a thread of their own. A job that comes from a record goes on only with
 //!    the devices that it began with; else it is held.
-//! 3. It claims what it reads and writes. If a device or a claim is busy it gives its place up, and is tried again when
+//! 3. It claims what it reads and writes, after those that go first: see [`returning`](super::returning). If a device or a claim is busy it gives its place up, and is tried again when
 //!    another job ends, or in a second.
+//!
+//! After a restart the devices of all jobs that had begun are opened and claimed first, paused ones too, as they were before.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
 
 use super::job::{Ending, Job, Life, Phase};
 use super::open::{Opened, Opener, open};
 use super::registry::Follow;
+use super::returning::Wish;
 use super::run::{Held, Shared};
 use super::scribe::Entry;
 use super::view::{Change, JobId, State};
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Result};
 
 impl Shared {
     /// A job that is new here is told, and waits for its turn, for another job, or for `resume`.
@@ -109,7 +114,7 @@ impl Shared {
         if life.state != State::Queued || life.ending != Ending::No {
             return;
         }
-        let Some(opened) = &mut life.opened else {
+        let Life { opened: Some(opened), identities, .. } = &mut *life else {
             // After a pause and a resume the opener may still be under way, and comes here again.
             if std::mem::replace(&mut life.opening, true) {
                 return;
@@ -123,7 +128,7 @@ impl Shared {
             }
             return;
         };
-        if let Err((_, error)) = opened.claim(&self.claims, job.id) {
+        if let Err(error) = self.claim(job, opened, identities) {
             drop(life);
             return self.wait_for(job, &error.to_string());
         }
@@ -146,6 +151,49 @@ impl Shared {
         self.tell_moved();
     }
 
+    /// Claims what a job reads and writes, unless another one that comes from a record goes first.
+    fn claim(&self, job: &Job, opened: &mut Opened, identities: &[Option<String>]) -> Result<()> {
+        if opened.is_claimed() {
+            return Ok(());
+        }
+        let wish = Wish { spec: &job.spec, sectors: opened.count().get(), identities };
+        let before = self.returning.before(job.id, wish);
+        self.returning.has_asked(job.id);
+        before.map_or(Ok(()), Err).and_then(|()| opened.claim(&self.claims, job.id)).map_err(|(_, error)| error)?;
+        self.returning.is_back(job.id);
+        Ok(())
+    }
+
+    /// Opens the devices of jobs that had begun when they were recorded, as they were open before, and waits for that; but
+    /// not for long, as a device may hang.
+    pub(super) fn bring_back(self: &Arc<Self>, jobs: Vec<Arc<Job>>) {
+        /// So many devices may hang before no more is opened ahead of its job's turn.
+        const OPENERS: usize = 8;
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let openers = OPENERS.min(jobs.len());
+        let jobs = Arc::new(Mutex::new(jobs.into_iter()));
+        // Nobody sends: it ends with the last opener.
+        let (open, all_ended) = mpsc::channel::<()>();
+        for _ in 0..openers {
+            let (shared, jobs, open) = (Arc::clone(self), Arc::clone(&jobs), open.clone());
+            let opener = std::thread::Builder::new().name("opener".into()).spawn(move || {
+                let _open = open;
+                loop {
+                    let Some(job) = jobs.lock().next() else { return };
+                    let begins = !std::mem::replace(&mut job.lock().opening, true);
+                    if begins {
+                        shared.reopen(&job);
+                    }
+                }
+            });
+            if let Err(error) = opener {
+                log::warn!("no thread to open devices: {error}; each job opens its own when its turn comes");
+            }
+        }
+        drop(open);
+        let _ = all_ended.recv_timeout(PATIENCE);
+    }
+
     /// It cannot start yet: it gives its place up, and is tried again when another job ends, or in a second.
     fn wait_for(&self, job: &Job, why: &str) {
         job.lock().waits = Some(format!("waits: {why}"));
@@ -158,20 +206,30 @@ impl Shared {
         let opened = open(&job.spec, &Opener::new(&self.clients, &self.devices));
         let mut life = job.lock();
         life.opening = false;
-        if life.state != State::Queued || life.ending != Ending::No {
+        if life.state == State::Paused && life.ending == Ending::No {
+            return self.reopened_paused(job, &mut life, opened.map_err(|(_, error)| error));
+        }
+        if life.state != State::Queued || life.ending != Ending::No || life.opened.is_some() {
             return;
         }
+        let its_turn = || self.registry.lock().is_running(job.id);
         match opened {
             Ok(opened) => match Self::recognise(job, &mut life, opened) {
                 Ok(()) => {
                     drop(life);
-                    self.launch(job);
+                    if its_turn() {
+                        self.launch(job);
+                    } else {
+                        self.claim_early(job, &mut job.lock());
+                    }
                 }
                 Err(why) => self.hold(job, life, why),
             },
             Err((_, error)) if error.kind() == ErrorKind::Busy => {
                 drop(life);
-                self.wait_for(job, &error.to_string());
+                if its_turn() {
+                    self.wait_for(job, &error.to_string());
+                }
             }
             Err((_, error)) if life.restored => self.hold(job, life, error.to_string()),
             Err((_, error)) => {
@@ -180,6 +238,27 @@ impl Shared {
             }
         }
         self.news.deliver();
+    }
+
+    /// A paused job has what it had before, if it had begun. What is not as it was is looked at when it is resumed.
+    fn reopened_paused(&self, job: &Job, life: &mut Life, opened: Result<Opened>) {
+        if !self.returning.had_begun(job.id) || life.opened.is_some() {
+            return;
+        }
+        match opened.map(|opened| Self::recognise(job, life, opened)) {
+            Ok(Ok(())) => self.claim_early(job, life),
+            // Kept for it: it is its own late write.
+            Err(error) if error.kind() == ErrorKind::Busy => {}
+            Ok(Err(_)) | Err(_) => self.returning.is_back(job.id),
+        }
+    }
+
+    /// Claims for a job before its turn, as a new job does. Where that fails it asks again when its turn comes.
+    fn claim_early(&self, job: &Job, life: &mut Life) {
+        let Life { opened: Some(opened), identities, .. } = life else { return };
+        if let Err(error) = self.claim(job, opened, identities) {
+            log::info!("job {} has not got its devices back: {error}", job.id);
+        }
     }
 
     /// A job that comes from a record goes on only with the devices that it began with.
@@ -208,6 +287,7 @@ impl Shared {
     }
 
     fn hold(&self, job: &Job, mut life: Held<'_>, why: String) {
+        self.returning.is_back(job.id);
         life.waits = Some(why.clone());
         job.change(&mut life, State::Held, Some(why), &self.news);
         drop(life);

@@ -33,6 +33,7 @@ mod progress;
 mod ranges;
 mod registry;
 mod restore;
+mod returning;
 mod run;
 mod scribe;
 mod store;

@@ -96,6 +96,11 @@ impl Opened {
         self.from.iter().chain(&self.dests).map(identity).collect()
     }
 
+    /// Whether it has its claim.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.reach.is_none()
+    }
+
     /// Keeps other jobs from writing what it reads, and from what it writes.
     ///
     /// # Errors

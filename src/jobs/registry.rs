@@ -109,6 +109,10 @@ impl Registry {
         self.running.iter().filter_map(|id| self.get(*id)).collect()
     }
 
+    pub(super) fn is_running(&self, id: JobId) -> bool {
+        self.running.contains(&id)
+    }
+
     pub(super) fn is_any_running(&self) -> bool {
         !self.running.is_empty()
     }

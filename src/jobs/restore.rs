@@ -91,10 +91,15 @@ impl Shared {
             }
         }
         drop(registry);
+        let mut begun = Vec::new();
         for (job, _) in jobs.iter().filter(|(_, state)| !state.is_ended()) {
             self.clients.ensure(job.client_name());
+            if self.returning.expect(job) {
+                begun.push(Arc::clone(job));
+            }
             self.admit(job);
         }
+        self.bring_back(begun);
         self.run_next();
     }
 }

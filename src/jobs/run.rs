@@ -29,7 +29,9 @@ use super::open::Opened;
 use super::plan::Step;
 use super::progress::Mark;
 use super::registry::{Limits, Registry};
+use super::returning::Returning;
 use super::scribe::{Entry, Scribe};
+use super::store::Record;
 use super::view::{JobId, State};
 use super::watch::Watcher;
 use crate::blkdev::{Claims, Device, Devices};
@@ -41,6 +43,8 @@ use crate::sector::Sector;
 /// All jobs of a daemon, and the engine that runs them.
 pub struct Jobs {
     pub(super) shared: Arc<Shared>,
+    /// Of an earlier daemon, until they are taken in.
+    records: Mutex<Vec<Record>>,
 }
 
 pub(super) struct Shared {
@@ -49,6 +53,7 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) devices: Devices,
     pub(super) claims: Claims,
+    pub(super) returning: Returning,
     pub(super) registry: Mutex<Registry>,
     /// Held while specs become jobs, so that their numbers and records come in order.
     pub(super) submitting: Mutex<()>,
@@ -64,7 +69,7 @@ pub(super) struct Shared {
 pub(super) type Held<'a> = MutexGuard<'a, Life>;
 
 impl Jobs {
-    /// An engine, with the jobs that its state directory holds.
+    /// An engine. The jobs that its state directory holds go on by [`Jobs::restore`].
     ///
     /// # Errors
     /// Sizes out of their bounds, memory or a backend that is not to be had, a state directory in use by another daemon.
@@ -78,6 +83,7 @@ impl Jobs {
             counters: Counters::default(),
             devices: Devices::default(),
             claims: Claims::default(),
+            returning: Returning::default(),
             registry: Mutex::new(Registry::new(limits, found.next_id)),
             submitting: Mutex::new(()),
             scribe,
@@ -87,8 +93,13 @@ impl Jobs {
         });
         Scribe::start(&shared)?;
         keeper::spawn(&shared)?;
-        shared.restore(found.records);
-        Ok(Self { shared })
+        Ok(Self { shared, records: Mutex::new(found.records) })
+    }
+
+    /// Takes the jobs of an earlier daemon in, and lets those go on that were alive. Those who listen hear of it. To be
+    /// called before anybody makes a job: it waits a moment for the devices of jobs that had begun.
+    pub fn restore(&self) {
+        self.shared.restore(std::mem::take(&mut self.records.lock()));
     }
 
     pub(super) fn job(&self, id: JobId) -> Option<Arc<Job>> {
@@ -250,6 +261,7 @@ impl Shared {
 
     /// Ends a job that has no step under way: records the end, closes the devices, tells.
     pub(super) fn conclude(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, state: State) {
+        self.returning.is_back(job.id);
         life.ending = Ending::Closing;
         life.waits = None;
         // Its figures are final: what is recorded is what will be shown.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::job::Job;
 use super::open::{Opened, Opener, open};
+use super::returning::Wish;
 use super::run::{Jobs, Shared};
 use super::view::{JobId, Refusal, State};
 use crate::error::{Error, ErrorKind, Result};
@@ -104,7 +105,7 @@ impl Shared {
             // Those that wait claim when their turn comes.
             let waits = one.spec.queue || one.spec.after.is_some();
             if let (Ok(opened), false) = (&mut one.opened, waits)
-                && let Err((place, error)) = opened.claim(&self.claims, id)
+                && let Err((place, error)) = self.claim_new(&one.spec, opened, id)
             {
                 ready.into_iter().for_each(Ready::undo);
                 return Err(Refusal { index, place, error });
@@ -122,6 +123,17 @@ impl Shared {
         self.registry.lock().add(&jobs);
         self.counters.made(jobs.len());
         Ok(jobs)
+    }
+}
+
+impl Shared {
+    fn claim_new(&self, spec: &Spec, opened: &mut Opened, id: JobId) -> std::result::Result<(), (Place, Error)> {
+        if !self.returning.is_empty() {
+            let identities = opened.identities();
+            let wish = Wish { spec, sectors: opened.count().get(), identities: &identities };
+            self.returning.in_the_way(wish).map_or(Ok(()), Err)?;
+        }
+        opened.claim(&self.claims, id)
     }
 }
 

@@ -8,6 +8,7 @@ mod hung;
 mod kill;
 mod kit;
 mod life;
+mod order;
 mod power;
 mod races;
 mod restart;
