@@ -33,7 +33,9 @@ fn a_read_error_that_passes_needs_as_many_retries() {
             let id = daemon.job(&spec(&from, &to, &words)).unwrap();
             let passes = retries >= times;
             let status = end(&daemon, id, if passes { "done" } else { "failed" });
-            assert_eq!(rule.hits(), times.min(retries + 1), "{words}");
+            // A job that fails has its bad block looked for, which may meet the error again.
+            let tries = times.min(retries + 1);
+            assert!(rule.hits() == tries || !passes && (tries..=times).contains(&rule.hits()), "{words}");
             assert_eq!((status.read_err(), status.bad_bytes() == 0), (!passes, passes), "\n{status}");
             assert_eq!(daemon.errors(id).is_empty(), passes, "{words}");
             assert!(!passes || to[0].check(NEW).is_ok(), "{words}");
