@@ -82,12 +82,13 @@ impl Events {
         log.text[from..to].to_vec()
     }
 
-    /// Whether there is more than an open file has read. Where not, `notify` is told when there is. A cut counts as more,
-    /// once, so that a reader whose place is gone wakes up and looks.
+    /// Whether there is more than an open file has read. `notify` is told when there is yet more, because who waits for
+    /// edges (epoll's `EPOLLET`) does not ask again. A cut counts as more, once, so that a reader whose place is gone wakes up
+    /// and looks.
     pub(super) fn poll(&self, file: u64, cursor: Cursor, notify: Option<Notify>) -> bool {
         let mut log = self.log.lock();
         let ready = log.text.len() > cursor.seen || log.cuts != cursor.cuts;
-        if let Some(notify) = notify.filter(|_| !ready) {
+        if let Some(notify) = notify {
             log.polls.insert(file, notify);
         }
         ready
@@ -184,5 +185,8 @@ mod tests {
         events.forget(1);
         events.append(&change(3));
         assert_eq!(told.load(Ordering::Relaxed), 1);
+        assert!(events.poll(1, cursor, notify()), "there is more, and the next change is told all the same");
+        events.append(&change(4));
+        assert_eq!(told.load(Ordering::Relaxed), 2);
     }
 }

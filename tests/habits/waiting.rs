@@ -98,6 +98,23 @@ pub(crate) const ROWS: &[Row] = &[
         1,
         "ended $(last)",
     ),
+    // Who waits for edges is told of each, without asking in between.
+    row(
+        "bash",
+        "python3 -c 'import os, select\n\
+         m, s = os.environ[\"M\"], os.environ[\"S\"]\n\
+         log = os.open(m + \"/events\", os.O_RDONLY)\n\
+         while os.read(log, 65536): pass\n\
+         edges = select.epoll(); edges.register(log, select.EPOLLIN | select.EPOLLET)\n\
+         for job in range(3):\n\
+         \x20open(m + \"/jobs/new\", \"w\").write(f\"from={s}/a to={s}/b\\n\")\n\
+         \x20said = b\"\"\n\
+         \x20while b\"flushing done\" not in said: print(len(edges.poll(5)) == 1 or exit(9)); said += os.read(log, 65536)' | uniq",
+        0,
+        Said::Is("True\n"),
+        3,
+        "",
+    ),
     row(
         "bash",
         "grep -c ' - queued$' $M/events; tail -n 1 $M/events | cut -d' ' -f3-",
