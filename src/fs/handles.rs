@@ -35,8 +35,8 @@ pub(super) enum Content {
     Specs(Specs),
     /// How far it has read.
     Events(Mutex<events::Cursor>),
-    /// How far it is told.
-    Wait(Arc<Mutex<wait::Cursor>>),
+    /// The job, and how far it is told.
+    Wait(Arc<wait::File>),
 }
 
 /// A text, once it was made.

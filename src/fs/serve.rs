@@ -70,7 +70,7 @@ impl Tree {
 impl Serving {
     fn start(&self, session: Session<Glue>) -> io::Result<()> {
         let tree = Arc::clone(&self.tree);
-        thread::Builder::new().name("ticker".to_owned()).spawn(move || tree.waiting.run(&tree.jobs))?;
+        thread::Builder::new().name("ticker".to_owned()).spawn(move || tree.waiting.run())?;
         let (end, tree) = (Arc::clone(&self.session), Arc::downgrade(&self.tree));
         thread::Builder::new().name("fuse".to_owned()).spawn(move || {
             if let Err(error) = session.run() {

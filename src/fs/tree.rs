@@ -18,7 +18,7 @@ use super::inode::Key;
 use super::labels::Labels;
 use super::specs::Specs;
 use super::table::{Body, Each, Kind, Read, Write};
-use super::wait::{Notify, WaitRoom};
+use super::wait::{self, Notify, WaitRoom};
 use super::walk::{self, Entry};
 use crate::error::{Error, ErrorKind};
 use crate::jobs::{Change, Jobs};
@@ -221,7 +221,10 @@ impl Tree {
         let content = match (read, write) {
             (Read::Replies, _) | (_, Write::Specs) => Content::Specs(Specs::default()),
             (Read::Events, _) => Content::Events(Mutex::new(self.events.begin())),
-            (Read::Wait, _) => Content::Wait(Arc::default()),
+            (Read::Wait, _) => {
+                let job = self.jobs.follow(key.id).ok_or(ErrorKind::NotFound)?;
+                Content::Wait(Arc::new(wait::File::new(job)))
+            }
             (Read::Never | Read::Text(_), _) => Content::Text(Text::default()),
         };
         Ok(self.handles.insert(Open { key, opener, content }))
@@ -238,9 +241,7 @@ impl Tree {
     ) {
         let Some(open) = self.handles.get(file) else { return reply(Err(ErrorKind::Os(libc::EBADF))) };
         match &open.content {
-            Content::Wait(cursor) => {
-                self.waiting.read(&self.jobs, (file, open.key.id), cursor, size, block, reply);
-            }
+            Content::Wait(wait) => self.waiting.read((file, wait), size, block, reply),
             Content::Events(cursor) => reply(Ok(self.events.read(&mut cursor.lock(), offset, size))),
             Content::Specs(specs) => reply(Ok(specs.read(size))),
             Content::Dir(_) => reply(Err(ErrorKind::Os(libc::EISDIR))),
@@ -262,7 +263,7 @@ impl Tree {
                 let cursor = *cursor.lock();
                 self.events.poll(file, cursor, notify)
             }
-            Content::Wait(cursor) => self.waiting.poll(&self.jobs, (file, open.key.id), cursor, notify),
+            Content::Wait(wait) => self.waiting.poll((file, wait), notify),
             Content::Text(_) | Content::Specs(_) | Content::Dir(_) => true,
         }
     }

@@ -1,7 +1,8 @@
 //! `wait/ID`: progress until a job ends, its status, and an error unless it is done.
 //!
 //! A read that has to wait is parked here with its reply; one thread, the ticker, answers it. FUSE readers cannot be
-//! interrupted, so every read is answered within [`INTERVAL`], and a killed reader dies then.
+//! interrupted, so every read is answered within [`INTERVAL`], and a killed reader dies then. Who has opened the file learns
+//! the end even of a job that is dismissed with it.
 //!
 //! # Protocol: waiting
 //! 1. A read finds nothing to say and is parked with the time it is due. 2. After that the job is looked at once more: it
@@ -20,7 +21,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::text;
 use crate::error::ErrorKind;
-use crate::jobs::{JobId, Jobs, State, View};
+use crate::jobs::{Followed, JobId, State, View};
 
 /// Longest time a read waits: a second, less what answering may take on a busy machine.
 const INTERVAL: Duration = Duration::from_millis(900);
@@ -30,9 +31,27 @@ pub(super) type Reply = Box<dyn FnOnce(Result<Vec<u8>, ErrorKind>) + Send>;
 /// Told once that a read would not wait.
 pub(super) type Notify = Box<dyn FnOnce() + Send>;
 
+/// An open file.
+pub(super) struct File {
+    job: Followed,
+    cursor: Mutex<Cursor>,
+}
+
+impl File {
+    pub(super) fn new(job: Followed) -> Self {
+        Self { job, cursor: Mutex::default() }
+    }
+
+    /// The job is looked at before the cursor is locked.
+    fn step(&self, now: Instant, size: usize, due: bool) -> Step {
+        let view = self.job.view();
+        self.cursor.lock().step(&view, now, size, due)
+    }
+}
+
 /// How far an open file is in its job's story.
 #[derive(Debug, Default)]
-pub(super) struct Cursor {
+struct Cursor {
     /// What the last reads were too short for.
     rest: Vec<u8>,
     phase: Phase,
@@ -58,18 +77,17 @@ enum Step {
 
 impl Cursor {
     /// What to answer to a read of `size` bytes. `due`: it has waited long enough.
-    fn step(&mut self, view: Option<&View>, now: Instant, size: usize, due: bool) -> Step {
+    fn step(&mut self, view: &View, now: Instant, size: usize, due: bool) -> Step {
         if self.rest.is_empty() {
-            match (self.phase, view) {
-                (Phase::Over(None), _) => return Step::Now(Ok(Vec::new())),
-                (Phase::Over(Some(kind)), _) => return Step::Now(Err(kind)),
-                (_, None) => return Step::Now(Err(ErrorKind::Os(libc::ENODEV))),
-                (_, Some(view)) if view.state.is_ended() => {
+            match self.phase {
+                Phase::Over(None) => return Step::Now(Ok(Vec::new())),
+                Phase::Over(Some(kind)) => return Step::Now(Err(kind)),
+                _ if view.state.is_ended() => {
                     self.rest = text::status(view);
                     self.phase = Phase::Over(outcome(view.state));
                 }
-                (Phase::Since(said), _) if !due && now < said + INTERVAL => return Step::Wait(said + INTERVAL),
-                (_, Some(view)) => {
+                Phase::Since(said) if !due && now < said + INTERVAL => return Step::Wait(said + INTERVAL),
+                Phase::Begin | Phase::Since(_) => {
                     self.rest = text::progress(view);
                     self.phase = Phase::Since(now);
                 }
@@ -111,69 +129,59 @@ struct Parked {
 }
 
 struct Waiter {
-    file: u64,
-    id: JobId,
+    number: u64,
+    file: Arc<File>,
     due: Instant,
     then: Then,
 }
 
 enum Then {
-    Read { cursor: Arc<Mutex<Cursor>>, size: usize, reply: Reply },
+    Read { size: usize, reply: Reply },
     Poll(Notify),
 }
 
 impl WaitRoom {
-    /// Answers a read of `wait/ID`, now or when there is something to say. `block`: whether it may wait.
+    /// Answers a read of `wait/ID`, open as `number`, now or when there is something to say. `block`: whether it may wait.
     pub(super) fn read(
         &self,
-        jobs: &Jobs,
-        (file, id): (u64, JobId),
-        cursor: &Arc<Mutex<Cursor>>,
+        (number, file): (u64, &Arc<File>),
         size: usize,
         block: bool,
         reply: impl FnOnce(Result<Vec<u8>, ErrorKind>) + Send + 'static,
     ) {
-        let view = jobs.view(id);
-        let step = cursor.lock().step(view.as_ref(), Instant::now(), size, false);
-        match step {
+        match file.step(Instant::now(), size, false) {
             Step::Now(answer) => reply(answer),
             Step::Wait(_) if !block => reply(Err(ErrorKind::Os(libc::EAGAIN))),
             Step::Wait(due) => {
-                let then = Then::Read { cursor: Arc::clone(cursor), size, reply: Box::new(reply) };
-                self.park(jobs, Waiter { file, id, due, then });
+                let then = Then::Read { size, reply: Box::new(reply) };
+                self.park(Waiter { number, file: Arc::clone(file), due, then });
             }
         }
     }
 
     /// Whether a read would not wait; where it would, `notify` is told when that is over.
-    pub(super) fn poll(
-        &self,
-        jobs: &Jobs,
-        (file, id): (u64, JobId),
-        cursor: &Mutex<Cursor>,
-        notify: Option<Notify>,
-    ) -> bool {
-        let Some(due) = cursor.lock().waits_until(Instant::now()) else { return true };
-        if has_ended(jobs, id) {
+    pub(super) fn poll(&self, (number, file): (u64, &Arc<File>), notify: Option<Notify>) -> bool {
+        let Some(due) = file.cursor.lock().waits_until(Instant::now()) else { return true };
+        if file.job.has_ended() {
             return true;
         }
         if let Some(notify) = notify {
-            self.forget(file);
-            self.park(jobs, Waiter { file, id, due, then: Then::Poll(notify) });
+            self.forget(number);
+            self.park(Waiter { number, file: Arc::clone(file), due, then: Then::Poll(notify) });
         }
         false
     }
 
     /// An open file is polled anew, or closed: who polled it need not be told.
-    pub(super) fn forget(&self, file: u64) {
-        self.parked.lock().waiters.retain(|waiter| waiter.file != file || matches!(waiter.then, Then::Read { .. }));
+    pub(super) fn forget(&self, number: u64) {
+        self.parked.lock().waiters.retain(|waiter| waiter.number != number || matches!(waiter.then, Then::Read { .. }));
     }
 
-    fn park(&self, jobs: &Jobs, waiter: Waiter) {
-        let id = waiter.id;
+    fn park(&self, waiter: Waiter) {
+        let file = Arc::clone(&waiter.file);
         self.parked.lock().waiters.push(waiter);
-        if has_ended(jobs, id) {
-            self.job_ended(id);
+        if file.job.has_ended() {
+            self.job_ended(file.job.id());
         }
         self.ticker.notify_one();
     }
@@ -182,7 +190,7 @@ impl WaitRoom {
     pub(super) fn job_ended(&self, id: JobId) {
         let now = Instant::now();
         let mut parked = self.parked.lock();
-        parked.waiters.iter_mut().filter(|waiter| waiter.id == id).for_each(|waiter| waiter.due = now);
+        parked.waiters.iter_mut().filter(|waiter| waiter.file.job.id() == id).for_each(|waiter| waiter.due = now);
         drop(parked);
         self.ticker.notify_one();
     }
@@ -194,7 +202,7 @@ impl WaitRoom {
     }
 
     /// The ticker: answers parked reads until the room is closed.
-    pub(super) fn run(&self, jobs: &Jobs) {
+    pub(super) fn run(&self) {
         let mut parked = self.parked.lock();
         loop {
             let (now, closed) = (Instant::now(), parked.closed);
@@ -202,7 +210,7 @@ impl WaitRoom {
             if !due.is_empty() {
                 drop(parked);
                 for waiter in due {
-                    waiter.answer(jobs, now, closed);
+                    waiter.answer(now, closed);
                 }
                 parked = self.parked.lock();
             } else if closed {
@@ -217,24 +225,16 @@ impl WaitRoom {
 }
 
 impl Waiter {
-    fn answer(self, jobs: &Jobs, now: Instant, closed: bool) {
+    fn answer(self, now: Instant, closed: bool) {
         match self.then {
             Then::Poll(notify) => notify(),
             Then::Read { reply, .. } if closed => reply(Err(ErrorKind::Os(libc::ENOTCONN))),
-            Then::Read { cursor, size, reply } => {
-                let view = jobs.view(self.id);
-                let step = cursor.lock().step(view.as_ref(), now, size, true);
-                match step {
-                    Step::Now(answer) => reply(answer),
-                    Step::Wait(_) => unreachable!("a read that is due does not wait"),
-                }
-            }
+            Then::Read { size, reply } => match self.file.step(now, size, true) {
+                Step::Now(answer) => reply(answer),
+                Step::Wait(_) => unreachable!("a read that is due does not wait"),
+            },
         }
     }
-}
-
-fn has_ended(jobs: &Jobs, id: JobId) -> bool {
-    jobs.brief(id).is_none_or(|brief| brief.state.is_ended())
 }
 
 #[cfg(test)]
@@ -278,11 +278,11 @@ mod tests {
     fn a_line_at_once_then_one_each_interval() {
         let (mut cursor, start) = (Cursor::default(), Instant::now());
         let running = view(State::Running);
-        assert!(said(cursor.step(Some(&running), start, 4096, false)).starts_with("7 state=running percent=50.00 "));
-        let step = cursor.step(Some(&running), start, 4096, false);
+        assert!(said(cursor.step(&running, start, 4096, false)).starts_with("7 state=running percent=50.00 "));
+        let step = cursor.step(&running, start, 4096, false);
         assert!(matches!(step, Step::Wait(due) if due == start + INTERVAL));
-        assert!(said(cursor.step(Some(&running), start + INTERVAL, 4096, false)).ends_with('\n'));
-        assert!(said(cursor.step(Some(&running), start + INTERVAL, 4096, true)).ends_with('\n'), "two read one file");
+        assert!(said(cursor.step(&running, start + INTERVAL, 4096, false)).ends_with('\n'));
+        assert!(said(cursor.step(&running, start + INTERVAL, 4096, true)).ends_with('\n'), "two read one file");
     }
 
     #[test]
@@ -297,22 +297,16 @@ mod tests {
             let ended = view(state);
             let mut text = String::new();
             while text.len() < text::status(&ended).len() {
-                text += &said(cursor.step(Some(&ended), now, 10, false));
+                text += &said(cursor.step(&ended, now, 10, false));
             }
             assert_eq!(text.as_bytes(), text::status(&ended));
             for _ in 0..2 {
-                match (cursor.step(None, now, 4096, false), outcome) {
+                match (cursor.step(&ended, now, 4096, false), outcome) {
                     (Step::Now(Ok(rest)), None) => assert_eq!(rest, b""),
                     (Step::Now(Err(kind)), Some(outcome)) => assert_eq!(kind, outcome),
                     other => panic!("{other:?}"),
                 }
             }
         }
-    }
-
-    #[test]
-    fn a_dismissed_job_is_gone() {
-        let step = Cursor::default().step(None, Instant::now(), 4096, false);
-        assert!(matches!(step, Step::Now(Err(ErrorKind::Os(libc::ENODEV)))));
     }
 }

@@ -1,15 +1,42 @@
 //! What others ask of the jobs: figures, names, limits. Nothing here waits for a device.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use super::clients::check_rate;
+use super::job::Job;
 use super::run::Jobs;
 use super::scribe::Entry;
 use super::view::{BadRange, Brief, Change, EngineView, JobId, State, Totals, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::PAGE_SIZE;
 
+/// A job whose figures stay in sight, also when it has been dismissed.
+pub struct Followed(Arc<Job>);
+
+impl Followed {
+    /// Its number.
+    pub fn id(&self) -> JobId {
+        self.0.id
+    }
+
+    /// Its figures.
+    pub fn view(&self) -> View {
+        self.0.view()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.0.lock().state.is_ended()
+    }
+}
+
 impl Jobs {
+    /// Keeps a job in sight.
+    pub fn follow(&self, id: JobId) -> Option<Followed> {
+        self.job(id).map(Followed)
+    }
+
     /// A job's figures.
     pub fn view(&self, id: JobId) -> Option<View> {
         let mut view = self.job(id)?.view();

@@ -41,6 +41,7 @@ mod submit;
 mod view;
 mod watch;
 
+pub use api::Followed;
 pub use config::Config;
 pub use run::Jobs;
 pub use view::{

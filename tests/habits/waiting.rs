@@ -8,6 +8,31 @@ fn ends_are_waited_for_in_every_way_needs_fuse() {
     bench.run(ROWS);
 }
 
+/// Of a job that is dismissed as soon as it ends, whoever waits for it hears all the same.
+#[test]
+fn the_end_is_told_also_where_nothing_is_kept_needs_fuse() {
+    let Some(bench) = Bench::new(&["keep=0"], &[("bash", "bash")]) else { return };
+    bench.run(&[
+        row(
+            "bash",
+            "echo \"from=$S/a to=$S/b speed_max=64K\" > $M/jobs/new; cat $M/wait/1 && echo well; ls $M/jobs",
+            0,
+            Said::Has(&["1 state=", "\nstate done\n", "error -\nwell\nnew\n"]),
+            1,
+            "",
+        ),
+        row(
+            "bash",
+            "echo \"from=$S/a to=$S/b paused\" > $M/jobs/new; exec 3< $M/wait/2; echo cancel > $M/jobs/2/control\n\
+             while test -e $M/jobs/2; do :; done; cat <&3",
+            1,
+            Said::Has(&["state cancelled\n", "Operation canceled"]),
+            1,
+            "",
+        ),
+    ]);
+}
+
 const fn row(
     shell: &'static str,
     command: &'static str,
