@@ -1,7 +1,8 @@
 //! FUSE's requests, forwarded to the tree. Decides nothing but how a meaning is said in the protocol.
 //!
 //! - Every file is opened with direct I/O: what is read is made now, and no page cache keeps it.
-//! - Names that are not there are not remembered by the kernel, because jobs appear; what is there, for a second.
+//! - Names that are not there are not remembered by the kernel, because jobs appear; what is there, for a second, but
+//!   sizes that grow by themselves shorter.
 //! - What this file system does not have (extended attributes, flush, seek to data) is answered ENOSYS, which the kernel
 //!   remembers: it does not ask again.
 
@@ -29,6 +30,9 @@ use crate::error::ErrorKind;
 
 /// How long the kernel believes names and attributes.
 const TTL: Duration = Duration::from_secs(1);
+/// The same of a job that runs. Walking a path through a directory takes its attributes, so that nothing at all would cost a
+/// request more for each file of it that is opened.
+const MOVING_TTL: Duration = Duration::from_millis(100);
 /// Inode numbers are used once.
 const GENERATION: Generation = Generation(0);
 /// Longest name, as of other file systems.
@@ -51,10 +55,12 @@ impl Glue {
         file_attr(attr, &self.tree.config)
     }
 
-    /// The attributes of an inode, or ENOENT where it is gone.
-    fn attr_of(&self, ino: INodeNo) -> Result<FileAttr, Errno> {
-        let attr = Key::from_ino(ino.0).and_then(|key| self.tree.attr(key)).ok_or(Errno::ENOENT)?;
-        Ok(self.file_attr(&attr))
+    /// Answers with the attributes of an inode, or ENOENT where it is gone.
+    fn reply_attr(&self, ino: INodeNo, reply: ReplyAttr) {
+        match Key::from_ino(ino.0).and_then(|key| self.tree.attr(key)) {
+            Some(attr) => reply.attr(&attr_ttl(&attr), &self.file_attr(&attr)),
+            None => reply.error(Errno::ENOENT),
+        }
     }
 
     /// Gives an open directory's entries from number `offset` on to `emit`, with the cursor that comes after each, until
@@ -105,6 +111,16 @@ fn name_ttl(key: Key) -> Duration {
     if key.node().is_fleeting() { Duration::ZERO } else { TTL }
 }
 
+/// How long the kernel believes attributes.
+fn attr_ttl(attr: &Attr) -> Duration {
+    match attr.kind {
+        Kind::Dir if attr.moves => MOVING_TTL,
+        // tail(1) trusts the size of what it follows.
+        _ if attr.moves => Duration::ZERO,
+        _ => TTL,
+    }
+}
+
 fn errno(kind: ErrorKind) -> Errno {
     Errno::from_i32(kind.errno())
 }
@@ -143,16 +159,15 @@ impl Filesystem for Glue {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match directory(parent).and_then(|dir| self.tree.lookup(dir, name)) {
-            Some(attr) => reply.entry_with_ttls(&TTL, &name_ttl(attr.key), &self.file_attr(&attr), GENERATION),
+            Some(attr) => {
+                reply.entry_with_ttls(&attr_ttl(&attr), &name_ttl(attr.key), &self.file_attr(&attr), GENERATION);
+            }
             None => reply.error(Errno::ENOENT),
         }
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.attr_of(ino) {
-            Ok(attr) => reply.attr(&TTL, &attr),
-            Err(errno) => reply.error(errno),
-        }
+        self.reply_attr(ino, reply);
     }
 
     fn setattr(
@@ -180,10 +195,7 @@ impl Filesystem for Glue {
         if let Some(key) = Key::from_ino(ino.0).filter(|_| size == Some(0)) {
             self.tree.truncate(key, caller(req));
         }
-        match self.attr_of(ino) {
-            Ok(attr) => reply.attr(&TTL, &attr),
-            Err(errno) => reply.error(errno),
-        }
+        self.reply_attr(ino, reply);
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -302,8 +314,9 @@ impl Filesystem for Glue {
         let listed = self.list(fh, offset, |cursor, Entry { name, key }| {
             // What has gone since the directory was looked at is passed over.
             self.tree.attr(*key).is_some_and(|attr| {
+                let ttl = attr_ttl(&attr).min(name_ttl(*key));
                 let attr = self.file_attr(&attr);
-                reply.add(attr.ino, cursor, name, &name_ttl(*key), &attr, GENERATION)
+                reply.add(attr.ino, cursor, name, &ttl, &attr, GENERATION)
             })
         });
         match listed {
@@ -329,7 +342,9 @@ impl Filesystem for Glue {
         let Some(dir) = directory(parent) else { return reply.error(Errno::ENOTDIR) };
         let config = self.tree.config;
         self.tree.make(dir, name, caller(req), move |result| match result {
-            Ok(attr) => reply.entry_with_ttls(&TTL, &name_ttl(attr.key), &file_attr(&attr, &config), GENERATION),
+            Ok(attr) => {
+                reply.entry_with_ttls(&attr_ttl(&attr), &name_ttl(attr.key), &file_attr(&attr, &config), GENERATION);
+            }
             Err(kind) => reply.error(errno(kind)),
         });
     }

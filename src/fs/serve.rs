@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fuser::{Config, Session, SessionACL};
+use fuser::{Config, INodeNo, Session, SessionACL};
 use parking_lot::{Condvar, Mutex};
 
 use super::glue::Glue;
@@ -19,6 +19,9 @@ use crate::jobs::Jobs;
 
 /// How long the end waits for the FUSE thread, which an open file keeps alive.
 const END_MAX: Duration = Duration::from_millis(500);
+
+/// The part of an inode that is forgotten: no bytes of it, which no cache keeps, but size and times.
+const ATTRIBUTES: i64 = -1;
 
 /// A tree that is mounted and answers.
 pub struct Serving {
@@ -58,8 +61,16 @@ impl Tree {
         };
         let session = session.map_err(|error| Error::os(format!("serve {}", mount.point().display()), error))?;
 
-        let weak = Arc::downgrade(&tree);
-        tree.jobs.subscribe(Box::new(move |change| _ = weak.upgrade().map(|tree| tree.changed(change))));
+        let (weak, kernel) = (Arc::downgrade(&tree), session.notifier());
+        tree.jobs.subscribe(Box::new(move |change| {
+            let Some(tree) = weak.upgrade() else { return };
+            // Who waits for the change and then looks must not see what the kernel remembers from before.
+            if let Some(key) = Tree::remembered(change) {
+                // What the kernel does not know it need not forget.
+                _ = kernel.inval_inode(INodeNo(key.ino()), ATTRIBUTES, 0);
+            }
+            tree.changed(change);
+        }));
         tree.jobs.restore();
         let serving = Serving { tree, mount, session: Arc::default() };
         serving.start(session).map_err(|error| Error::os("start the threads of the tree", error))?;

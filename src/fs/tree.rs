@@ -44,6 +44,8 @@ pub(super) struct Attr {
     pub(super) mode: u16,
     pub(super) size: u64,
     pub(super) time: SystemTime,
+    /// Size and time may be others a moment later.
+    pub(super) moves: bool,
 }
 
 /// The control tree over some jobs.
@@ -89,6 +91,11 @@ impl Tree {
         self.write_max.store(bytes, Ordering::Relaxed);
     }
 
+    /// The node whose attributes the kernel may remember from before a change: the job, unless it is new.
+    pub(super) fn remembered(change: &Change) -> Option<Key> {
+        change.old.and_then(|_| walk::job(change.id))
+    }
+
     /// A job changed its state. Quick: called from whatever thread changed it.
     pub(super) fn changed(&self, change: &Change) {
         self.events.append(change);
@@ -106,19 +113,23 @@ impl Tree {
     /// What stat(2) tells, or `None` where the node is gone.
     pub(super) fn attr(&self, key: Key) -> Option<Attr> {
         let node = key.node();
-        let (mut size, mut time) = (0, self.started);
+        let (mut size, mut time, mut moves) = (0, self.started, false);
         if let Some(job) = walk::seen(self, key)?.job {
             time = job.progressed;
             if node.each == Each::Job && node.kind() == Kind::Dir {
                 size = job.copied;
+                moves = job.state.moves();
             }
         }
         match &node.body {
             Body::Link(target) => size = target(self, key)?.len() as u64,
-            Body::File { read: Read::Events, .. } => (size, time) = self.events.size(),
+            Body::File { read: Read::Events, .. } => {
+                (size, time) = self.events.size();
+                moves = true;
+            }
             _ => {}
         }
-        Some(Attr { key, kind: node.kind(), mode: access::mode(node, &self.config), size, time })
+        Some(Attr { key, kind: node.kind(), mode: access::mode(node, &self.config), size, time, moves })
     }
 
     /// The node of that name in a directory.

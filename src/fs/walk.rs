@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::inode::Key;
-use super::table::{Each, Node, Owner, nodes};
+use super::table::{Each, Kind, Node, Owner, nodes};
 use super::tree::Tree;
 use crate::jobs::{Brief, JobId, State};
 
@@ -84,6 +84,13 @@ pub(super) fn seen(tree: &Tree, key: Key) -> Option<Seen> {
         _ => true,
     };
     (is_there && (node.there)(tree, key)).then_some(Seen { job })
+}
+
+/// A job's directory.
+pub(super) fn job(id: JobId) -> Option<Key> {
+    let mut rows = (0u8..).zip(nodes());
+    let (row, _) = rows.find(|(_, node)| node.each == Each::Job && node.kind() == Kind::Dir)?;
+    (id <= Key::ID_MAX).then_some(Key { row, sub: 0, id })
 }
 
 /// The node of that name in a directory.

@@ -66,6 +66,11 @@ impl State {
         }
     }
 
+    /// Whether the job's figures move without a change of state.
+    pub const fn moves(self) -> bool {
+        matches!(self, Self::Running | Self::Flushing | Self::Verifying)
+    }
+
     /// Whether the job has ended: its figures stay as they are.
     pub const fn is_ended(self) -> bool {
         matches!(self, Self::Done | Self::Degraded | Self::Failed | Self::Cancelled)

@@ -156,6 +156,25 @@ pub(crate) const ROWS: &[Row] = &[
         0,
         "",
     ),
+    // Also at once after it was looked at, which the kernel remembers for a second.
+    row(
+        "bash",
+        "for i in 1 2 3; do stat $M/events > /dev/null; echo \"from=$S/a to=$S/b\" > $M/jobs/new; ended $(last)\n\
+         test $(stat -c %s $M/events) = $(cat $M/events | wc -c) || echo wrong; done",
+        0,
+        Said::Is(""),
+        3,
+        "",
+    ),
+    row(
+        "bash",
+        "for i in 1 2 3; do echo \"from=$S/a to=$S/b paused\" > $M/jobs/new; id=$(last); stat -c %s $M/jobs/$id\n\
+         echo resume > $M/jobs/$id/control; stat $M/jobs/$id > /dev/null; ended $id; stat -c %s $M/jobs/$id; done",
+        0,
+        Said::Is("0\n65536\n0\n65536\n0\n65536\n"),
+        3,
+        "",
+    ),
     row(
         "bash",
         "echo cancel > $M/names/one/control; cat $M/wait/3 > /dev/null",
