@@ -132,10 +132,11 @@ pub fn command() -> clap::Command {
 /// # Errors
 /// The [`Exit`] that is due: code 0 with the text that `--help` or `--version` asks for, else [`EXIT_USAGE`].
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> {
-    let args: Vec<OsString> = args.into_iter().collect();
+    let mut args: Vec<OsString> = args.into_iter().collect();
     if args.len() == 2 && args[1] == "demo" {
         return Ok(Command::Demo);
     }
+    let fake = is_helper(&args) && drop_helper_flags(&mut args);
     let matches = command().try_get_matches_from(args).map_err(|error| clap_exit(&error))?;
     let args = Args::from_arg_matches(&matches).map_err(|error| clap_exit(&error))?;
     let options = Options::parse(&args.options).map_err(|error| Exit::usage(error.to_string()))?;
@@ -143,7 +144,35 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> 
     let mountpoint = std::path::absolute(Path::new(&args.mountpoint)).map_err(|error| {
         Exit::usage(format!("mount point {}: {error}; name a directory", args.mountpoint.display()))
     })?;
+    if fake {
+        return Err(Exit { code: 0, text: String::new() });
+    }
     Ok(Command::Mount(Mount { foreground: args.foreground, options, source, mountpoint }))
+}
+
+/// Whether mount(8) runs us under its own name for us, such as `/sbin/mount.fuse.kcopyfs`.
+fn is_helper(args: &[OsString]) -> bool {
+    let name = args.first().and_then(|program| Path::new(program).file_name());
+    name.is_some_and(|name| name.as_encoded_bytes().starts_with(b"mount."))
+}
+
+/// Takes out what mount(8) gives to every helper: `SOURCE DIRECTORY [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]`. Gives
+/// whether `-f` was there, which means that nothing is to be mounted.
+fn drop_helper_flags(args: &mut Vec<OsString>) -> bool {
+    let mut fake = false;
+    let mut rest = std::mem::take(args).into_iter();
+    args.extend(rest.next());
+    while let Some(arg) = rest.next() {
+        match arg.as_encoded_bytes() {
+            b"-N" | b"-t" => _ = rest.next(),
+            b"-o" => args.extend([Some(arg), rest.next()].into_iter().flatten()),
+            [b'-', flags @ ..] if !flags.is_empty() && flags.iter().all(|flag| b"sfnv".contains(flag)) => {
+                fake |= flags.contains(&b'f');
+            }
+            _ => args.push(arg),
+        }
+    }
+    fake
 }
 
 /// clap's own ends, with the exit codes of mount(8) and our name before the message.
@@ -186,6 +215,29 @@ mod tests {
     fn mount_8_calls_it_like_this() {
         let mount = mount(&["none", "/run/k", "-o", "rw,pages=256,noauto,x-systemd.automount,dev,suid"]);
         assert_eq!((mount.source.as_str(), mount.options.pages), ("none", 256));
+    }
+
+    #[test]
+    fn a_helper_of_mount_8_gets_flags_too() {
+        let helper = |args: &[&str]| {
+            parse(std::iter::once("/sbin/mount.fuse.kcopyfs").chain(args.iter().copied()).map(OsString::from))
+        };
+        for flags in [&[][..], &["-v"], &["-sn"], &["-v", "-N", "/proc/1/ns/mnt", "-t", "fuse.kcopyfs"]] {
+            let args = [&["none", "/run/k"][..], flags, &["-o", "rw,pages=256"]].concat();
+            match helper(&args) {
+                Ok(Command::Mount(mount)) => {
+                    assert!(!mount.foreground && mount.options.pages == 256, "{args:?}: {mount:?}");
+                    assert_eq!((mount.source.as_str(), mount.mountpoint), ("none", PathBuf::from("/run/k")));
+                }
+                other => panic!("{args:?}: {other:?}"),
+            }
+        }
+        // A dry run mounts nothing, and finds what is wrong all the same.
+        let end = |args: &[&str]| helper(args).unwrap_err();
+        assert_eq!(end(&["none", "/run/k", "-f", "-o", "rw"]), Exit { code: 0, text: String::new() });
+        assert_eq!(end(&["none", "/run/k", "-fv", "-o", "page=1"]).code, EXIT_USAGE);
+        assert_eq!(end(&["none", "/run/k", "-x"]).code, EXIT_USAGE);
+        assert_eq!(run(&["none", "/run/k", "-v"]).unwrap_err().code, EXIT_USAGE, "by its own name it is no helper");
     }
 
     #[test]
