@@ -16,7 +16,7 @@ kcopyfs: block-copy jobs as files
     exec 3<>jobs/new; echo \"$spec\" >&3; read id <&3      the same, and the number of the job
     cat jobs/$id/status                                  how it is
     cat wait/$id && echo done                            until it ends; fails unless it is done
-    echo \"$spec after=$id\" > jobs/new                   the next one, when that is done
+    echo \"$spec after=$id\" > jobs/new                    the next one, when that is done
     echo cancel > jobs/$id/control                       end it; pause and resume work like this too, and what is
                                                          paused stays so, also when kcopyfs is started again
     echo 100M > jobs/$id/speed_max                       at most so many bytes per second
@@ -28,7 +28,7 @@ kcopyfs: block-copy jobs as files
 
     echo 'from=/dev/sda to=/dev/sdb verify digest=sha256' > jobs/new     copy, then read back and compare
     echo 'verify from=/dev/sda to=/dev/sdb' > jobs/new                   only compare
-    echo \"zero to=/dev/sdb,0,$(blockdev --getsz /dev/sdb)\" > jobs/new   write zeros
+    echo \"zero to=/dev/sdb,0,$(blockdev --getsz /dev/sdb)\" > jobs/new    write zeros
     echo 'from=/dev/sda to=/dev/sdb on_read_error=zero retries=2' > jobs/new   save what can be read of a failing disk
     cp jobs/$id/map.0 map; head -n2 map                                  and let ddrescue go on; -r3 tries bad sectors again
 

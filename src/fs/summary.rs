@@ -22,7 +22,7 @@ pub(super) fn render(board: &Board) -> String {
     _ = write!(out, "kcopyfs {}: {}", env!("CARGO_PKG_VERSION"), engine.backend);
     _ = write!(out, ", {} of {} pages free, throttle {} %", engine.pages_free, engine.pages, board.throttle);
     _ = match board.speed_max {
-        Some(rate) => writeln!(out, ", at most {} MiB/s", mebi(rate)),
+        Some(rate) => writeln!(out, ", at most {}/s", amount(rate)),
         None => writeln!(out, ", no limit of speed"),
     };
     out.push('\n');
@@ -54,7 +54,7 @@ fn job(out: &mut String, row: &Row) {
     }
     _ = write!(out, ": {}", view.state.as_str());
     if let Some(rate) = row.speed_max {
-        _ = write!(out, ", at most {} MiB/s", mebi(rate));
+        _ = write!(out, ", at most {}/s", amount(rate));
     }
     if let Some(why) = &view.error {
         _ = write!(out, " ({})", one_line(why));
@@ -62,7 +62,7 @@ fn job(out: &mut String, row: &Row) {
     out.push('\n');
     paths(out, view);
     _ = write!(out, "    [{}] {:>6} %", bar(view), text::percent(view));
-    _ = write!(out, "  {} of {} MiB  {} MiB/s", mebi(view.copied), mebi(view.total), mebi(view.speed));
+    _ = write!(out, "  {}  {}/s", part(view.copied, view.total), amount(view.speed));
     if let Some(eta) = view.eta {
         _ = write!(out, "  {} left", clock(eta));
     }
@@ -119,14 +119,7 @@ fn total(out: &mut String, board: &Board) {
     }
     let sum = |figure: fn(&View) -> u64| board.live.iter().map(|row| figure(&row.view)).fold(0, u64::saturating_add);
     let (copied, all, speed) = (sum(|view| view.copied), sum(|view| view.total), sum(|view| view.speed));
-    _ = writeln!(
-        out,
-        "total: {}, {ended}; {} of {} MiB, {} MiB/s",
-        live.join(", "),
-        mebi(copied),
-        mebi(all),
-        mebi(speed)
-    );
+    _ = writeln!(out, "total: {}, {ended}; {}, {}/s", live.join(", "), part(copied, all), amount(speed));
 }
 
 /// How many jobs have ended, and where those are that somebody should look at.
@@ -137,10 +130,33 @@ fn ended(board: &Board) -> String {
     if bad.is_empty() { format!("{ended} ended") } else { format!("{ended} ended ({})", bad.join("; ")) }
 }
 
-/// Bytes as MiB with one decimal, rounded down.
-fn mebi(bytes: u64) -> String {
-    let tenths = (u128::from(bytes) * 10) >> 20;
-    format!("{}.{}", tenths / 10, tenths % 10)
+/// A unit: its name, and how many bits of a number of bytes are below it.
+type Unit = (&'static str, u32);
+
+/// The unit in which so many bytes are told: so that little is not nothing.
+const fn unit(bytes: u64) -> Unit {
+    match bytes {
+        1..0x400 => ("B", 0),
+        0x400..0x10_0000 => ("KiB", 10),
+        _ => ("MiB", 20),
+    }
+}
+
+/// Bytes with one decimal, rounded down.
+fn number(bytes: u64, (_, bits): Unit) -> String {
+    let tenths = (u128::from(bytes) * 10) >> bits;
+    if bits == 0 { bytes.to_string() } else { format!("{}.{}", tenths / 10, tenths % 10) }
+}
+
+fn amount(bytes: u64) -> String {
+    let unit = unit(bytes);
+    format!("{} {}", number(bytes, unit), unit.0)
+}
+
+/// So much of that much, in one unit.
+fn part(bytes: u64, all: u64) -> String {
+    let unit = unit(all);
+    format!("{} of {} {}", number(bytes, unit), number(all, unit), unit.0)
 }
 
 /// `1:02:03`.

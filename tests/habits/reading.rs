@@ -103,7 +103,8 @@ pub(crate) const ROWS: &[Row] = &[
         "cat $M/summary",
         0,
         Said::Has(&[
-            "3 long: running, at most 0.0 MiB/s",
+            "3 long: running, at most 4.0 KiB/s",
+            " of 64.0 KiB",
             "4: paused",
             "zeros -> ",
             "total: 1 running, 1 paused, 2 ended",

@@ -46,6 +46,16 @@ fn jobs_that_did_not_end_well_are_pointed_at() {
 }
 
 #[test]
+fn little_is_not_nothing() {
+    let little = [0, 1, 1023, 1024, 65_536, (1 << 20) - 1, 1 << 20].map(amount);
+    assert_eq!(little, ["0.0 MiB", "1 B", "1023 B", "1.0 KiB", "64.0 KiB", "1023.9 KiB", "1.0 MiB"]);
+    assert_eq!(
+        [part(0, 4096), part(512, 4096), part(4096, 1 << 20)],
+        ["0.0 of 4.0 KiB", "0.5 of 4.0 KiB", "0.0 of 1.0 MiB"]
+    );
+}
+
+#[test]
 fn silence_and_bad_bytes_are_said() {
     let mut view = samples::view(7, State::Running);
     view.stalled = Duration::from_secs(7);
