@@ -65,8 +65,23 @@ fn missing(error: io::Error) -> Error {
     Error::os(format!("run {HELPER}{hint}"), error)
 }
 
-/// What the helper said, in one line.
+/// What the helper said, in one line, with the remedy where it names none.
 fn reason(said: &str) -> String {
     let said = said.trim().replace('\n', "; ");
-    if said.is_empty() { format!("{HELPER} failed and did not say why") } else { said }
+    let remedy = if said.contains("/dev/fuse") { " (let this user open /dev/fuse, or mount as root)" } else { "" };
+    if said.is_empty() { format!("{HELPER} failed and did not say why; mount as root") } else { said + remedy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_shut_has_a_remedy() {
+        let said = reason("fusermount3: failed to open /dev/fuse: Permission denied\n");
+        assert!(said.contains("Permission denied") && said.ends_with("or mount as root)"), "{said}");
+        let said = reason("fusermount3: user has no write access to mountpoint /mnt\n");
+        assert_eq!(said, "fusermount3: user has no write access to mountpoint /mnt");
+        assert!(reason("").contains("did not say why"));
+    }
 }

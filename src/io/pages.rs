@@ -102,7 +102,7 @@ impl PagePool {
             return Err(Error::new(ErrorKind::Invalid, what));
         }
         let length = pages as usize * PAGE_SIZE;
-        let fail = |error| Error::os(format!("{pages} pages of memory"), error);
+        let fail = |error| Error::os(format!("{pages} pages of memory (give the pool fewer)"), error);
         let memory = Mapping::new(length, HUGE_PAGE, true).map_err(fail)?;
         memory.advise_huge();
         memory.touch().map_err(fail)?;

@@ -41,9 +41,13 @@ impl Dir {
     /// # Errors
     /// Busy where another daemon has it; Access where others than its owner could make jobs in it.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        make(path).map_err(|error| Error::os(format!("make the state directory {}", path.display()), error))?;
-        let handle = open_folder(path, 0)
-            .map_err(|error| Error::os(format!("open the state directory {}", path.display()), error))?;
+        let fail = |what| {
+            let what =
+                format!("{what} the state directory {} (name another with state=DIR, or state=none)", path.display());
+            move |error| Error::os(what, error)
+        };
+        make(path).map_err(fail("make"))?;
+        let handle = open_folder(path, 0).map_err(fail("open"))?;
         trust(&handle, path)?;
         sync_parents(path);
         let lock = lock(&handle, path)?;
