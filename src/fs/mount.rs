@@ -52,7 +52,7 @@ impl Mount {
     /// # Errors
     /// Busy where a kcopyfs is there already; what the system says, with the remedy, where it refuses.
     pub fn new(mountpoint: &Path, source: &str, allow_other: bool) -> Result<Self> {
-        let point = mountpoint::resolve(mountpoint)?;
+        let point = mountpoint::answered(mountpoint, mountpoint::resolve)?;
         clear_dead(&point)?;
         let device = match mount_directly(&point, source, allow_other)? {
             Some(device) => device,
@@ -119,7 +119,7 @@ fn clear_dead(point: &Path) -> Result<()> {
 fn look_patiently(point: &Path) -> Result<Found> {
     let late = Instant::now() + DYING;
     loop {
-        match mountpoint::look(point) {
+        match mountpoint::answered(point, mountpoint::look) {
             Err(error) if error.errno() == libc::EBUSY && Instant::now() < late => thread::sleep(DYING_LOOK),
             result => return result,
         }

@@ -8,11 +8,17 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// The type of our mounts, as /proc/self/mounts shows it.
 pub(super) const FS_TYPE: &str = "fuse.kcopyfs";
+
+/// How long what is mounted may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// A line of /proc/self/mountinfo, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +38,23 @@ pub(super) enum Found {
     Free,
     /// A kcopyfs whose daemon is gone.
     Dead,
+}
+
+/// Has `ask` look at a path, on a thread of its own: there may be the mount of a daemon that lives and does not answer, for
+/// which a look waits for ever.
+pub(super) fn answered<T: Send + 'static>(
+    path: &Path,
+    ask: impl FnOnce(&Path) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (tell, told) = mpsc::channel();
+    let asked = path.to_owned();
+    let asking = thread::Builder::new().name("look".to_owned()).spawn(move || _ = tell.send(ask(&asked)));
+    asking.map_err(|error| Error::os("a thread to look at the mount point", error))?;
+    told.recv_timeout(ANSWER_MAX).unwrap_or_else(|_| {
+        let shown = path.display();
+        let why = format!("{shown}: already mounted, and what is there does not answer (umount -l {shown} first)");
+        Err(Error::new(ErrorKind::Busy, why))
+    })
 }
 
 /// The absolute path of a mount point. Works on a dead mount too.
@@ -156,6 +179,15 @@ mod tests {
         let error = resolve(&file.path().with_extension("missing")).unwrap_err();
         assert!(error.errno() == libc::ENOENT && error.to_string().contains("mkdir"), "{error}");
         assert!(matches!(look(&std::env::temp_dir()), Ok(Found::Free)));
+    }
+
+    #[test]
+    fn who_does_not_answer_is_not_waited_for() {
+        let (_never, forever) = mpsc::channel::<()>();
+        let ask = move |_: &Path| Ok(forever.recv().is_ok());
+        let error = answered(Path::new("/m"), ask).unwrap_err();
+        assert!(error.errno() == libc::EBUSY && error.to_string().contains("/m: already mounted"), "{error}");
+        assert_eq!(answered(Path::new("/m"), |path| Ok(path.to_owned())).unwrap(), Path::new("/m"));
     }
 
     #[test]

@@ -26,6 +26,13 @@ pub(crate) const ROWS: &[Row] = &[
         Said::Is("state done\n"),
     ),
     row("$K -o state=none m1", 32, Said::Has(&["m1: already mounted"])),
+    // A daemon that lives and does not answer.
+    row(
+        "$K -o state=none $S/m2 && pids=$(pgrep -f \"state=none $S/m2\") && kill -STOP $pids\n\
+         timeout 20 $K -o state=none m2; status=$?; kill -CONT $pids; until umount m2 2> /dev/null; do :; done; exit $status",
+        32,
+        Said::Has(&["m2: already mounted"]),
+    ),
     row("$K -o state=none m2 && ls m1/jobs m2/jobs", 0, Said::Is("m1/jobs:\n1\nnew\n\nm2/jobs:\nnew\n")),
     row("grep -c \"$S/m[12] fuse.kcopyfs rw,nosuid,nodev,noexec\" /proc/self/mounts", 0, Said::Is("2\n")),
     row(
