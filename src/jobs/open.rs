@@ -256,6 +256,18 @@ fn name_holder(path: &Path, error: Error) -> Error {
     }
 }
 
+/// The first destination that is the source, or an earlier destination, or a part of it: nothing to compare with. By other
+/// names than a device's own they may well be compared: reading harms nobody.
+fn same_bytes(opened: &Opened) -> Option<(usize, Option<usize>)> {
+    let Opened { from, dests, .. } = opened;
+    dests.iter().enumerate().find_map(|(index, dest)| {
+        if from.as_ref().is_some_and(|from| from.overlaps(dest)) {
+            return Some((index, None));
+        }
+        dests[..index].iter().position(|other| other.overlaps(dest)).map(|other| (index, Some(other)))
+    })
+}
+
 /// What bytes it really reaches, by whatever names, and whether it is in its own way.
 fn reach(opened: &mut Opened, spec: &Spec) -> std::result::Result<(), (Place, Error)> {
     let extents = |region: &IoRegion| blkdev::resolve(&region.device, region.sector, region.count);
@@ -267,10 +279,12 @@ fn reach(opened: &mut Opened, spec: &Spec) -> std::result::Result<(), (Place, Er
     for (index, dest) in opened.dests.iter().enumerate() {
         writes.push(extents(dest).map_err(|error| (Place::To(index), error))?);
     }
-    if spec.action == Action::Verify {
+    let overlap = if spec.action == Action::Verify {
         reads.extend(writes.drain(..).flatten());
-    }
-    let overlap = blkdev::overlap_within(&reads, &writes);
+        same_bytes(opened)
+    } else {
+        blkdev::overlap_within(&reads, &writes)
+    };
     opened.reach = Some(Box::new(Reach { reads, writes }));
     let Some((index, other)) = overlap else { return Ok(()) };
     let with = other.map_or("the source".to_owned(), |other| format!("destination {other}"));
