@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::clients::DEFAULT;
 use super::digest::Hashing;
 use super::map::Map;
-use super::meter::{Meter, Stopwatch};
+use super::meter::{Meter, Stopwatch, time_left};
 use super::news::News;
 use super::open::Opened;
 use super::plan::{Plan, Step};
@@ -235,8 +235,9 @@ impl Job {
         let progress = &life.progress;
         let (total, copied) = (progress.total_bytes(), progress.copied());
         let speed = life.speed(now);
-        let eta = (life.state == State::Running && life.ending == Ending::No && speed > 0)
-            .then(|| Duration::from_micros(total.saturating_sub(copied).saturating_mul(1_000_000) / speed));
+        let stalled = life.stalled(now);
+        let runs = life.state == State::Running && life.ending == Ending::No;
+        let eta = runs.then(|| time_left(total.saturating_sub(copied), speed, stalled)).flatten();
         let dests = self.spec.to.iter().enumerate().map(|(index, to)| {
             let dest = &progress.dests[index];
             DestView {
@@ -259,7 +260,7 @@ impl Job {
             speed,
             eta,
             elapsed: life.watch.elapsed(now),
-            stalled: life.stalled(now),
+            stalled,
             bad_bytes: progress.bad_bytes(),
             client: self.client_name().to_owned(),
             name: self.spec.name.clone(),

@@ -12,17 +12,21 @@ const STEP: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     samples: VecDeque<(Instant, u64)>,
+    /// When it grew last, or began.
+    grown: Option<Instant>,
 }
 
 impl Meter {
     /// Begins anew, from `copied`.
     pub(super) fn start(&mut self, now: Instant, copied: u64) {
         self.samples.clear();
+        self.grown = Some(now);
         self.samples.push_back((now, copied));
     }
 
-    /// The figure is `copied` now.
+    /// The figure has grown to `copied`.
     pub(super) fn sample(&mut self, now: Instant, copied: u64) {
+        self.grown = Some(now);
         if self.samples.back().is_none_or(|(last, _)| now.duration_since(*last) >= STEP) {
             self.samples.push_back((now, copied));
             // One sample beyond the window stays: the speed is measured from there.
@@ -32,14 +36,25 @@ impl Meter {
         }
     }
 
-    /// Bytes per second over the window, or since the start where that is later.
+    /// Bytes per second over the window, or since the start where that is later; 0 where it did not grow in the window.
     pub(super) fn speed(&self, now: Instant, copied: u64) -> u64 {
-        let inside = self.samples.iter().find(|(time, _)| now.duration_since(*time) <= WINDOW);
-        let Some((time, then)) = inside.or(self.samples.back()) else { return 0 };
+        let passed = |time: &Instant| now.duration_since(*time);
+        if self.grown.is_none_or(|grown| passed(&grown) > WINDOW) {
+            return 0;
+        }
+        let before = self.samples.iter().rfind(|(time, _)| passed(time) >= WINDOW);
+        let Some((time, then)) = before.or(self.samples.front()) else { return 0 };
         let passed = now.duration_since(*time).as_micros();
         let bytes = u128::from(copied.saturating_sub(*then));
         u64::try_from(bytes * 1_000_000 / passed.max(1)).unwrap_or(u64::MAX)
     }
+}
+
+/// The time that `left` bytes take at a speed. None where they do not move, or where the devices have been silent for longer:
+/// then it was too short.
+pub(super) fn time_left(left: u64, speed: u64, silent: Duration) -> Option<Duration> {
+    let micros = left.saturating_mul(1_000_000).checked_div(speed)?;
+    Some(Duration::from_micros(micros)).filter(|time| *time >= silent)
 }
 
 /// Running time, pauses not counted.
@@ -88,10 +103,40 @@ mod tests {
         }
         assert_eq!(meter.speed(at(10_000), 10_000), 1000);
         assert!(meter.samples.len() < 24);
-        for step in 1..=60 {
-            meter.sample(at(10_000 + step * 100), 10_000);
+    }
+
+    #[test]
+    fn what_stands_still_has_no_speed() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut meter = Meter::default();
+        meter.start(start, 0);
+        // Of the last three one is too near to the one before to be kept.
+        for (millis, copied) in [(1000, 1000), (1900, 1900), (2000, 2000)] {
+            meter.sample(at(millis), copied);
         }
-        assert_eq!(meter.speed(at(16_000), 10_000), 0, "it stands still");
+        assert_eq!(meter.speed(at(4000), 2000), 500);
+        assert_eq!(meter.speed(at(6000), 2000), 200);
+        assert_eq!(meter.speed(at(7001), 2000), 0);
+        // A piece every four seconds.
+        let mut meter = Meter::default();
+        meter.start(start, 0);
+        for step in 1..=9 {
+            meter.sample(at(step * 4000), step * 4000);
+            let speed = meter.speed(at(step * 4000 + 3000), step * 4000);
+            assert!((500..=1200).contains(&speed), "{step}: {speed}");
+        }
+    }
+
+    #[test]
+    fn nobody_promises_an_end_that_should_have_been() {
+        let seconds = Duration::from_secs;
+        assert_eq!(time_left(100, 10, Duration::ZERO), Some(seconds(10)));
+        assert_eq!(time_left(100, 10, seconds(9)), Some(seconds(10)));
+        assert_eq!(time_left(100, 10, seconds(11)), None);
+        assert_eq!(time_left(100, 0, Duration::ZERO), None);
+        assert_eq!(time_left(0, 10, Duration::ZERO), Some(Duration::ZERO));
+        assert!(time_left(u64::MAX, 1, Duration::ZERO).is_some());
     }
 
     #[test]
