@@ -193,12 +193,17 @@ impl Job {
         self.life.lock()
     }
 
+    /// Whether `copied` grows in a state: a job that only compares counts what it has found equal.
+    fn is_moving(&self, state: State) -> bool {
+        state == State::Running || (state == State::Verifying && self.spec.action == Action::Verify)
+    }
+
     /// Changes the state and posts it; the caller delivers when it has let go of the lock.
     pub(super) fn change(&self, life: &mut Life, new: State, reason: Option<String>, news: &News) {
         let old = std::mem::replace(&mut life.state, new);
         let now = Instant::now();
         match new {
-            State::Running => {
+            new if self.is_moving(new) => {
                 life.watch.start(now);
                 let copied = life.progress.copied();
                 life.work(&self.spec).meter.start(now, copied);
@@ -234,10 +239,11 @@ impl Job {
         let now = Instant::now();
         let progress = &life.progress;
         let (total, copied) = (progress.total_bytes(), progress.copied());
-        let speed = life.speed(now);
+        let moving = self.is_moving(life.state);
+        let speed = if moving { life.measured(now) } else { life.last_speed() };
         let stalled = life.stalled(now);
-        let runs = life.state == State::Running && life.ending == Ending::No;
-        let eta = runs.then(|| time_left(total.saturating_sub(copied), speed, stalled)).flatten();
+        let goes_on = moving && life.ending == Ending::No;
+        let eta = goes_on.then(|| time_left(total.saturating_sub(copied), speed, stalled)).flatten();
         let dests = self.spec.to.iter().enumerate().map(|(index, to)| {
             let dest = &progress.dests[index];
             DestView {
@@ -274,14 +280,10 @@ impl Job {
 }
 
 impl Life {
-    /// Bytes per second: of the last five seconds while it runs, of the last of them when it has ended.
-    fn speed(&self, now: Instant) -> u64 {
-        match self.state {
-            State::Running => self.measured(now),
-            State::Flushing | State::Verifying => self.final_speed,
-            state if state.is_ended() => self.final_speed,
-            _ => 0,
-        }
+    /// Bytes per second where nothing is copied: of the last five seconds in which something was, where it is over.
+    fn last_speed(&self) -> u64 {
+        let is_over = matches!(self.state, State::Flushing | State::Verifying) || self.state.is_ended();
+        if is_over { self.final_speed } else { 0 }
     }
 
     /// Since its devices last answered, while they should: to a piece, or with none under way to a flush.

@@ -39,6 +39,7 @@ use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kcopyd::{Flags, Outcome, Request, Work};
 use crate::sector::Sector;
+use crate::spec::Action;
 
 /// All jobs of a daemon, and the engine that runs them.
 pub struct Jobs {
@@ -160,7 +161,9 @@ impl Shared {
 
     /// Step 3.
     fn phase_over(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
-        life.keep_speed();
+        if life.phase == Phase::Copy || job.spec.action == Action::Verify {
+            life.keep_speed();
+        }
         let goes_on = life.goes_on();
         if life.phase == Phase::Verify {
             return self.all_over(job, life, goes_on);

@@ -183,5 +183,16 @@ pub(crate) const ROWS: &[Row] = &[
         0,
         "",
     ),
+    // What only compares has a speed and a time left, too.
+    row(
+        "bash",
+        "cp a b; echo \"verify from=$S/a to=$S/b speed_max=32K\" > $M/jobs/new; id=$(last)\n\
+         until test -e $M/state/done/$id || { grep -q '^eta_usec [1-9]' $M/jobs/$id/status && ! test -e $M/state/done/$id; }\n\
+         do :; done; test -e $M/state/done/$id || echo moves; ended $id; grep -c '^speed [1-9]' $M/jobs/$id/status",
+        0,
+        Said::Is("moves\n1\n"),
+        1,
+        "",
+    ),
     row("bash", "cat $M/wait/99", 1, Said::Has(&["No such file or directory"]), 0, ""),
 ];
