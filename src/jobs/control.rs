@@ -67,7 +67,11 @@ impl Shared {
                 return Err(Error::new(ErrorKind::Invalid, what));
             }
             Action::Verify => {
-                life.progress.begin_anew();
+                if job.spec.action == spec::Action::Verify {
+                    life.progress.begin_anew();
+                } else {
+                    life.progress.begin_comparison();
+                }
                 self.revive(job, life, Phase::Verify);
             }
         }

@@ -1,6 +1,5 @@
 //! A job: its spec, and under one lock everything that changes.
 
-use std::ops::Range;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -14,6 +13,7 @@ use super::open::Opened;
 use super::plan::{Plan, Step};
 use super::progress::Progress;
 use super::ranges::RangeSet;
+use super::recheck::Recheck;
 use super::view::{Brief, Change, DestView, JobId, State, View};
 use crate::kcopyd::{JobHandle, SpeedLimit};
 use crate::sector::Sector;
@@ -86,15 +86,15 @@ pub(super) struct Work {
     pub(super) plan: Plan,
     /// What has been compared.
     pub(super) compared: RangeSet,
-    /// Pieces that were different, to be narrowed down.
-    pub(super) narrowing: Vec<Range<u64>>,
+    /// Pieces that were different or could not be read, to be narrowed down.
+    pub(super) recheck: Recheck,
     pub(super) meter: Meter,
 }
 
 impl Work {
     fn new(spec: &Spec, block: u64) -> Box<Self> {
         let plan = Plan::new(spec, block);
-        Box::new(Self { plan, compared: RangeSet::new(), narrowing: Vec::new(), meter: Meter::default() })
+        Box::new(Self { plan, compared: RangeSet::new(), recheck: Recheck::default(), meter: Meter::default() })
     }
 }
 
@@ -339,10 +339,9 @@ impl Life {
 
     /// The next step of the work; `None` when this phase is over.
     pub(super) fn next_step(&mut self, spec: &Spec) -> Option<Step> {
-        let Work { plan, compared, narrowing, .. } =
-            &mut **self.work.get_or_insert_with(|| Work::new(spec, self.block));
+        let Work { plan, compared, recheck, .. } = &mut **self.work.get_or_insert_with(|| Work::new(spec, self.block));
         if self.phase == Phase::Verify {
-            if let Some(range) = narrowing.pop() {
+            if let Some(range) = recheck.next() {
                 return Some(Step::Compare { range, dests: self.progress.compared() });
             }
             return plan.next_compare(&self.progress, compared);

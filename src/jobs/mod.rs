@@ -31,6 +31,7 @@ mod open;
 mod plan;
 mod progress;
 mod ranges;
+mod recheck;
 mod registry;
 mod restore;
 mod returning;

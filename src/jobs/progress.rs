@@ -156,6 +156,11 @@ impl Progress {
         self.total * SECTOR_SIZE
     }
 
+    /// Whether a live destination has more than what is durable.
+    pub(super) fn is_behind(&self) -> bool {
+        self.live().iter().any(|index| self.dests[index].taken != self.dests[index].durable)
+    }
+
     /// Destinations that take part.
     pub(super) fn live(&self) -> ErrorBits {
         let all = ErrorBits::first(self.dests.len());
@@ -382,6 +387,8 @@ fn span(sector: Sector, count: Sector) -> String {
 
 /// The errno by which `errors` says that a range is different.
 pub(super) const DIFFERENT: i32 = libc::EBADMSG;
+
+mod comparing;
 
 #[cfg(test)]
 mod tests {

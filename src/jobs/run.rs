@@ -166,7 +166,16 @@ impl Shared {
         }
         let goes_on = life.goes_on();
         if life.phase == Phase::Verify {
-            return self.all_over(job, life, goes_on);
+            if !life.progress.is_behind() {
+                return self.all_over(job, life, goes_on);
+            }
+            // It has what an earlier comparison had taken from it.
+            return self.checkpoint(job, life, move |shared, job| {
+                let life = job.lock();
+                let goes_on = goes_on && life.goes_on();
+                shared.all_over(job, life, goes_on);
+                shared.news.deliver();
+            });
         }
         if goes_on {
             job.change(&mut life, State::Flushing, None, &self.news);

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use super::job::{Job, Life, Phase, Work};
 use super::plan::Step;
 use super::progress::DIFFERENT;
+use super::recheck::Whose;
 use super::run::Shared;
 use super::view::State;
 use crate::kcopyd::{Bytes, Observer, Piece};
@@ -95,25 +96,39 @@ impl Watcher {
     fn compared(&self, life: &mut Life, piece: &Piece<'_>) {
         let Life { running, work, progress, .. } = life;
         let (Some(running), Some(work)) = (running, work) else { return };
-        let Work { plan, compared, narrowing, .. } = &mut **work;
+        let Work { plan, compared, recheck, .. } = &mut **work;
         let spec = &self.job.spec;
         let start = running.step.range().start + piece.offset.get();
         let range = start..start + piece.count.get();
         compared.insert(range.clone());
+        let whose = match (piece.read_error, piece.write_errors) {
+            (Some(_), _) => Some(Whose::Source),
+            (None, []) => None,
+            (None, _) => Some(Whose::Dest),
+        };
+        match whose {
+            None => recheck.was_read(Whose::Dest),
+            Some(whose) => {
+                let alone = *running.step.range() == range;
+                if recheck.failed(&range, whose, alone, plan.block(), spec.retries) {
+                    return;
+                }
+            }
+        }
         if let Some(errno) = piece.read_error {
             return progress.unreadable(spec, &range, errno);
         }
+        recheck.was_read(Whose::Source);
         if spec.action == Action::Verify {
             progress.found_equal(&range, piece.written);
+        } else {
+            progress.regained(&range, piece.written);
         }
         for (index, errno) in piece.write_errors {
             progress.verify_failed(spec, *index, &range, *errno);
         }
         if plan.compared(&range, piece.different) {
-            let blocks = (range.end - range.start) / plan.block();
-            let middle = range.start + blocks / 2 * plan.block();
-            narrowing.extend([range.start..middle, middle..range.end]);
-            return;
+            return recheck.halve(&range, plan.block());
         }
         for index in piece.different.iter() {
             progress.verify_failed(spec, index, &range, DIFFERENT);
