@@ -23,8 +23,6 @@ const SUBJOB_RANGE: std::ops::RangeInclusive<u32> = 4 << 10..=1 << 20;
 pub const SUBJOBS: usize = 8;
 /// The smallest piece, where a limit of speed asks for small ones.
 const MIN_BLOCK: u32 = 4 << 10;
-/// A piece of a zero job: no pages are held for it, so it may be larger; small enough that a cancel is soon felt.
-const ZERO_BYTES: u32 = 4 << 20;
 
 /// [`PAGE_SIZE`] in the type of a sub-job's size.
 #[allow(clippy::cast_possible_truncation)]
@@ -314,8 +312,7 @@ impl Client {
             flags = flags | Flags::WRITE_SEQ;
         }
         let bytes = match work {
-            Work::Copy(_) => self.settings.subjob_bytes,
-            Work::Zero => ZERO_BYTES,
+            Work::Copy(_) | Work::Zero => self.settings.subjob_bytes,
             // Two pieces share a sub-job's pages: the source's and a destination's.
             Work::Compare(_) => self.settings.subjob_bytes / 2,
         };
