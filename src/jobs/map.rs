@@ -26,7 +26,8 @@ impl Map<'_> {
         let (from, to) = (quote(&self.from.path), quote(&self.to.path));
         let mut text = format!("# Mapfile. Created by kcopyfs {}\n", env!("CARGO_PKG_VERSION"));
         let size = self.total * SECTOR_SIZE;
-        let command = format!("ddrescue -f -i {input} -o {output} -s {size} {from} {to} MAPFILE");
+        // Without -r it would leave alone what could not be read.
+        let command = format!("ddrescue -f -r 1 -i {input} -o {output} -s {size} {from} {to} MAPFILE");
         // A name with a newline must not end the comment.
         _ = writeln!(text, "# To finish by hand: {}", command.replace('\n', "?"));
         text.push_str("# current_pos  current_status  current_pass\n");
@@ -73,6 +74,6 @@ mod tests {
             "0x00004C00  0x00001400  ?",
         ];
         assert_eq!(lines, want);
-        assert!(text.contains("ddrescue -f -i 4096 -o 8192 -s 20480 '/dev/a b' '/x' MAPFILE"));
+        assert!(text.contains("ddrescue -f -r 1 -i 4096 -o 8192 -s 20480 '/dev/a b' '/x' MAPFILE"));
     }
 }

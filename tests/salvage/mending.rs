@@ -109,3 +109,30 @@ fn a_destination_that_was_given_up_gets_what_it_had_not_made_durable() {
         }
     }
 }
+
+#[test]
+fn the_command_in_a_map_finishes_the_job() {
+    if !need::fault_disk() || !need::program("ddrescue", "gddrescue") {
+        return;
+    }
+    let (from, to) = (disk(SIZE, 512, NEW), [disk(SIZE, 512, OLD)]);
+    from.rule(Op::Read, 9 << 10..11 << 10, Fault::Err(libc::EIO));
+    for words in ["on_read_error=zero", "on_read_error=skip", "on_read_error=stop"] {
+        let daemon = start(&["state=none", "subjob_kb=64"]);
+        to[0].fill(OLD);
+        let id = daemon.job(&spec(&from, &to, words)).unwrap();
+        assert_ne!(daemon.wait(id).state(), "done");
+        let text = map(&daemon, id, 0);
+        drop(daemon);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("map");
+        std::fs::write(&file, &text).unwrap();
+        let (_, command) = text.lines().find_map(|line| line.split_once("by hand: ")).expect("the command");
+        let command = command.replace("MAPFILE", &format!("'{}'", file.display()));
+        from.clear();
+        let output = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+        assert_eq!(to[0].check(NEW), Ok(()), "{command}");
+        from.rule(Op::Read, 9 << 10..11 << 10, Fault::Err(libc::EIO));
+    }
+}
