@@ -329,7 +329,11 @@ fn a_disk_that_a_job_has_is_refused_by_every_name() {
     // the kernel lets nobody hold a disk and its partition at once
     for (owner, other) in [((&path, first), (&part, 0)), ((&part, 0), (&path, first))] {
         let id = daemon.job(&format!("zero to={},{},{COUNT} paused", owner.0, owner.1)).unwrap();
-        refused(&daemon, &format!("zero to={},{},{COUNT}", other.0, other.1), "in use");
+        refused(
+            &daemon,
+            &format!("zero to={},{},{COUNT}", other.0, other.1),
+            &format!("in use: job {id} writes to {}", owner.0),
+        );
         refused(&daemon, &format!("from={},{},{COUNT} to={}", other.0, other.1, place.path("mine")), "written by job");
         cancel(&daemon, id);
     }

@@ -97,6 +97,16 @@ impl Claims {
         self.table.lock().conflict(owner, reads, writes)
     }
 
+    /// A job that writes any of those bytes.
+    pub fn writer_of(&self, extents: &[Extent]) -> Option<u64> {
+        let table = self.table.lock();
+        extents.iter().find_map(|extent| {
+            let ranges = table.places.get(&extent.place)?;
+            let exact = |exact| ranges.0[list(Access::Write, exact)].find(&extent.bytes, &|_| true);
+            exact(true).or_else(|| exact(false)).map(|held| held.owner)
+        })
+    }
+
     /// Whether nothing is claimed.
     pub fn is_empty(&self) -> bool {
         self.table.lock().places.is_empty()

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::device::{Device, Target};
 use super::open::{OpenDest, judge, open_dest};
+use super::topology::disk_of;
 use crate::error::{ErrorKind, Result};
 
 /// A close that another thread has begun takes microseconds; these bound how long an open waits for it.
@@ -53,6 +54,19 @@ impl Devices {
     fn is_closing(&self, path: &Path) -> bool {
         let Ok(place) = judge(path, libc::O_PATH) else { return false };
         self.exclusive.lock().get(&place.target).is_some_and(|device| device.strong_count() == 0)
+    }
+
+    /// The destination in use here that keeps `path` from being opened: the disk of a partition, or a partition of a disk.
+    pub fn in_the_way(&self, path: &Path) -> Option<Arc<Device>> {
+        let Target::Block { rdev } = judge(path, libc::O_PATH).ok()?.target else { return None };
+        let held: Vec<_> = self.exclusive.lock().values().filter_map(Weak::upgrade).collect();
+        let disk = disk_of(rdev);
+        held.into_iter().find(|device| match device.target() {
+            Target::Block { rdev: theirs } => {
+                theirs != rdev && (theirs == disk || rdev == disk) && disk_of(theirs) == disk
+            }
+            _ => false,
+        })
     }
 
     /// How many block devices are held now.

@@ -40,7 +40,7 @@ impl<'a> Sysfs<'a> {
     /// As seen with `device` open, which is asked itself.
     pub(super) fn of(device: &'a Device, mounts: &'a Mounts) -> Self {
         let own = match device.target() {
-            Target::Block { rdev } => Some((device.file(), partition(rdev).map_or(rdev, |(disk, ..)| disk))),
+            Target::Block { rdev } => Some((device.file(), disk_of(rdev))),
             _ => None,
         };
         Self { mounts, own }
@@ -138,6 +138,11 @@ fn read_dev(path: &Path) -> Option<u64> {
 
 fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The whole disk of a device.
+pub(super) fn disk_of(dev: u64) -> u64 {
+    partition(dev).map_or(dev, |(disk, ..)| disk)
 }
 
 /// Disk, first byte and bytes of a partition.

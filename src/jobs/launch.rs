@@ -203,7 +203,7 @@ impl Shared {
 
     /// Opens the devices of a job that has none: it waited for them, or comes from a record.
     fn reopen(self: &Arc<Self>, job: &Arc<Job>) {
-        let opened = open(&job.spec, &Opener::new(&self.clients, &self.devices));
+        let opened = open(&job.spec, &Opener::new(&self.clients, &self.devices, &self.claims));
         let mut life = job.lock();
         life.opening = false;
         if life.state == State::Paused && life.ending == Ending::No {

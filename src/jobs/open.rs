@@ -56,13 +56,14 @@ impl Reach {
 pub(super) struct Opener<'a> {
     clients: &'a Clients,
     devices: &'a Devices,
+    claims: &'a Claims,
     /// Who uses what, as seen by the first that asked: the specs of one write share a look at the whole system.
     holders: OnceCell<Holders>,
 }
 
 impl<'a> Opener<'a> {
-    pub(super) fn new(clients: &'a Clients, devices: &'a Devices) -> Self {
-        Self { clients, devices, holders: OnceCell::new() }
+    pub(super) fn new(clients: &'a Clients, devices: &'a Devices, claims: &'a Claims) -> Self {
+        Self { clients, devices, claims, holders: OnceCell::new() }
     }
 
     fn holders(&self) -> Result<&Holders> {
@@ -175,7 +176,7 @@ fn add_dests(
     let holders = asks.then(|| with.holders()).transpose().map_err(|error| (Place::Line, error))?;
     for (index, to) in spec.to.iter().enumerate() {
         let place = |error| (Place::To(index), error);
-        let device = open_dest(opened, spec, to, count, with.devices).map_err(place)?;
+        let device = open_dest(opened, spec, to, count, with).map_err(place)?;
         device.check_region(to.sector, count, writes).map_err(place)?;
         if let Some(holder) = holders.map(|holders| holders.of(&device)).transpose().map_err(place)?.flatten() {
             return Err(place(holder.into()));
@@ -229,7 +230,7 @@ fn open_dest(
     spec: &Spec,
     to: &RegionSpec,
     count: Sector,
-    devices: &Devices,
+    with: &Opener<'_>,
 ) -> Result<Arc<Device>> {
     let path = Path::new(&to.path);
     let aligned_to = alignment(to.sector, count);
@@ -237,17 +238,26 @@ fn open_dest(
         return open_source(path, aligned_to);
     }
     let missing = spec.create && std::fs::symlink_metadata(path).is_err();
-    let device = devices.open_dest(path, OpenDest { create: spec.create, force: spec.force_mounted, aligned_to });
+    let device = with.devices.open_dest(path, OpenDest { create: spec.create, force: spec.force_mounted, aligned_to });
     if missing && path.exists() {
         opened.made.push(path.to_owned());
     }
-    device.map_err(|error| name_holder(path, error))
+    device.map_err(|error| name_holder(path, error, with))
 }
 
 /// Who holds a device that could not be opened exclusively, where that can be told.
-fn name_holder(path: &Path, error: Error) -> Error {
+fn name_holder(path: &Path, error: Error, with: &Opener<'_>) -> Error {
     if error.kind() != ErrorKind::Busy {
         return error;
+    }
+    if let Some(device) = with.devices.in_the_way(path) {
+        let extents = blkdev::resolve(&device, Sector::ZERO, device.size()).unwrap_or_default();
+        let who = with
+            .claims
+            .writer_of(&extents)
+            .map_or("a job that waits for its turn".to_owned(), |job| format!("job {job}"));
+        let what = format!("{} is in use: {who} writes to {}", path.display(), device.path().display());
+        return Error::new(ErrorKind::Busy, what);
     }
     let holder = open_source(path, 1).and_then(|device| blkdev::in_use(&device));
     match holder {
