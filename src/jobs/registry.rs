@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::job::Job;
+use super::store::NUMBERS;
 use super::view::{JobId, State};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -78,6 +79,9 @@ impl Registry {
         if self.jobs.len() + count > self.limits.max_jobs {
             let what = format!("{} jobs are the most (max_jobs=): dismiss some with rmdir", self.limits.max_jobs);
             return Err(Error::new(ErrorKind::Exhausted, what));
+        }
+        if self.next.saturating_add(count as JobId) > NUMBERS {
+            return Err(Error::new(ErrorKind::Exhausted, "no number is left for a job: begin a new state directory"));
         }
         Ok(self.next)
     }

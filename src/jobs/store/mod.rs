@@ -77,6 +77,9 @@ const MAX_FILE: usize = 64 << 20;
 /// Files of a batch that are open at once: far below the 1024 that a process may have.
 const BATCH: usize = 64;
 
+/// No job has a number from here on; a name with such a one is not the store's, and uses up none.
+pub(in crate::jobs) const NUMBERS: JobId = 1 << 48;
+
 const LOCK: &str = "lock";
 const VERSION: &str = "version";
 const DAMAGED: &str = "damaged";
@@ -287,7 +290,7 @@ fn temporary(id: JobId) -> String {
 /// The number of a job in a file's name with this ending.
 fn id_in(name: &str, ending: &str) -> Option<JobId> {
     let digits = name.strip_suffix(ending)?;
-    let id: JobId = digits.parse().ok().filter(|id| *id > 0)?;
+    let id: JobId = digits.parse().ok().filter(|id| (1..NUMBERS).contains(id))?;
     // `7`, and neither `007` nor `+7`.
     (id.to_string() == digits).then_some(id)
 }

@@ -100,7 +100,7 @@ fn what_is_not_a_record_is_set_aside_and_the_rest_goes_on() {
     fs::remove_file(at("7.job")).unwrap();
     fs::create_dir(at("7.job")).unwrap();
     // Not the store's.
-    for name in ["007.job", "notes", "8.job~", "9.tmp.swp"] {
+    for name in ["007.job", "notes", "8.job~", "9.tmp.swp", "9223372036854775807.job", "18446744073709551615.job"] {
         fs::write(at(name), b"mine").unwrap();
     }
     fs::write(at("9.tmp"), b"half").unwrap();
@@ -126,7 +126,7 @@ fn what_is_not_a_record_is_set_aside_and_the_rest_goes_on() {
     assert_eq!(told, expected.map(|(name, why)| (name.to_owned(), why)).into());
     drop(opened);
     assert_eq!(open(folder.path()).next_id, 8, "told once, and their numbers stay theirs");
-    for name in ["007.job", "notes", "8.job~", "9.tmp.swp"] {
+    for name in ["007.job", "notes", "8.job~", "9.tmp.swp", "9223372036854775807.job", "18446744073709551615.job"] {
         assert_eq!(fs::read(at(name)).unwrap(), b"mine");
     }
     assert!(!at("9.tmp").exists());
