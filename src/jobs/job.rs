@@ -114,6 +114,8 @@ pub(super) struct Life {
     /// Sectors in the coarsest logical block of its devices.
     pub(super) block: u64,
     pub(super) opened: Option<Box<Opened>>,
+    /// It has its bytes, or had them when it was recorded: a restart gives them back before all others.
+    pub(super) claimed: bool,
     pub(super) running: Option<Box<Running>>,
     /// A thread is opening its devices.
     pub(super) opening: bool,
@@ -153,6 +155,7 @@ impl Job {
             work: None,
             block,
             opened: None,
+            claimed: false,
             running: None,
             opening: false,
             ending: Ending::No,
@@ -325,11 +328,6 @@ impl Life {
         self.work = None;
         self.hashing = None;
         self.progress.shrink();
-    }
-
-    /// Whether it has run at all.
-    pub(super) fn has_run(&self) -> bool {
-        self.watch.elapsed(Instant::now()) > Duration::ZERO
     }
 
     /// Whether the engine has nothing of it in flight, and no flush is under way.

@@ -139,6 +139,10 @@ impl Shared {
             return self.conclude(job, life, State::Failed);
         }
         life.waits = None;
+        if !std::mem::replace(&mut life.claimed, true) {
+            // A restart must know that it came before those that still wait.
+            self.scribe.record(job, Entry::default(), |_, _| {});
+        }
         let state = if life.phase == Phase::Verify { State::Verifying } else { State::Running };
         job.change(&mut life, state, None, &self.news);
         match &mut life.running {

@@ -53,6 +53,7 @@ impl Job {
             read_err: progress.read_err,
             write_err: progress.write_err.bits(),
             followed: life.released,
+            claimed: life.claimed,
             total: progress.total_bytes(),
             common: pairs(progress.common()),
             durable: progress.durable,
@@ -130,6 +131,7 @@ fn fill(life: &mut Life, spec: &spec::Spec, record: Record) {
         _ => State::Queued,
     };
     life.restored = true;
+    life.claimed = record.claimed && !record.state.is_ended();
     life.progressed = record.progressed;
     life.released |= record.followed;
     // A comparison begins anew, unless there is a digest still to be made of what was copied.

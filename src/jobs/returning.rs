@@ -52,9 +52,7 @@ impl Returning {
     /// Takes in a job that comes from a record and lives. Returns whether it had begun.
     pub(super) fn expect(&self, job: &Arc<Job>) -> bool {
         let life = job.lock();
-        let waits = job.spec.queue || job.spec.after.is_some();
-        // Others claim when they are made.
-        let begun = !waits || life.has_run();
+        let begun = life.claimed;
         let had = Had { job: Arc::clone(job), sectors: life.progress.total, identities: life.identities.clone() };
         let turn = life.state == State::Queued && life.released;
         drop(life);
@@ -166,6 +164,7 @@ mod tests {
         let spec = spec::parse(line.as_bytes()).unwrap().spec;
         let job = Job::new(id, spec, Sector::new(100).unwrap(), 1);
         job.lock().identities = vec![None, Some("disk B".into())];
+        job.lock().claimed = !job.spec.queue;
         Arc::new(job)
     }
 

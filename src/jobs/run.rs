@@ -284,6 +284,7 @@ impl Shared {
             // Closing a device may take its time.
             drop(opened);
             let mut life = job.lock();
+            life.claimed = false;
             life.ending = Ending::No;
             life.put_away();
             let reason = life.progress.error.clone();

@@ -162,6 +162,7 @@ fn job(id: JobId, ready: Ready) -> Job {
     match opened {
         Ok(opened) => {
             life.identities = opened.identities();
+            life.claimed = opened.is_claimed();
             life.opened = Some(Box::new(opened));
         }
         Err(why) => life.waits = Some(why),

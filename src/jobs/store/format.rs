@@ -8,6 +8,7 @@
 //! state running
 //! spec copy from=/dev/sda,0,4096 to=/dev/sdb,0,4096
 //! followed 0
+//! claimed 1
 //! total 2097152
 //! common 0+1024
 //! durable 524288
@@ -58,6 +59,7 @@ pub(super) fn print(record: &Record) -> Vec<u8> {
     out.line("state", record.state.as_str());
     out.line("spec", escape(&record.spec));
     out.line("followed", u8::from(record.followed));
+    out.line("claimed", u8::from(record.claimed));
     out.line("total", record.total);
     out.line("common", ranges(&record.common));
     out.line("durable", record.durable);
@@ -153,6 +155,7 @@ pub(super) fn parse(bytes: &[u8]) -> Reading<Record> {
         read_err: fields.flag("read_err")?,
         write_err: fields.read("write_err", |text| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok())?,
         followed: fields.flag("followed")?,
+        claimed: !fields.has("claimed") || fields.flag("claimed")?,
         total: fields.number("total")?,
         common: fields.list("common", parse_range)?,
         durable: fields.number("durable")?,

@@ -6,6 +6,8 @@ use crate::jobs::view::{BadRange, JobId, State};
 use crate::sector::Sector;
 
 /// A job as it is kept.
+// Independent questions: none rules another out.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::jobs) struct Record {
     /// The job's number, from 1.
@@ -26,6 +28,8 @@ pub(in crate::jobs) struct Record {
     pub(in crate::jobs) write_err: u64,
     /// The job that it was to start after is done, and may have been dismissed since.
     pub(in crate::jobs) followed: bool,
+    /// It has its bytes: no other job writes what it reads, or touches what it writes.
+    pub(in crate::jobs) claimed: bool,
     /// Bytes to copy.
     pub(in crate::jobs) total: u64,
     /// Sectors from..to of the job that every destination has taken that was alive last.

@@ -35,6 +35,7 @@ fn record(id: JobId, generation: u64) -> Record {
         read_err: true,
         write_err: 1 << 63 | 1,
         followed: true,
+        claimed: generation.is_multiple_of(2),
         total: generation,
         common: vec![(0, generation)],
         durable: generation * 512,

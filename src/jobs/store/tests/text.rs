@@ -47,13 +47,13 @@ fn any_record() -> impl Strategy<Value = Record> {
         0..State::ALL.len(),
         text(),
         text(),
-        any::<(bool, bool, bool)>(),
+        any::<(bool, bool, bool, bool)>(),
     );
     let figures = (any::<(u64, u64, u64, u64, u64)>(), time(), ranges());
     let sides = (proptest::option::of(side()), proptest::collection::vec(side(), 0..4));
     let bad = (proptest::collection::vec(bad(), 0..4), ranges());
     (head, figures, sides, bad).prop_map(|(head, figures, (source, dests), (bad, unreadable))| {
-        let (id, (created, progressed), spec, state, error, digest, (read_err, verified, followed)) = head;
+        let (id, (created, progressed), spec, state, error, digest, (read_err, verified, followed, claimed)) = head;
         let ((write_err, total, durable, bad_bytes, final_speed), elapsed, common) = figures;
         let (created, state) = (UNIX_EPOCH + created, State::ALL[state]);
         Record {
@@ -66,6 +66,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             read_err,
             write_err,
             followed,
+            claimed,
             total,
             common,
             durable,
@@ -114,6 +115,7 @@ fn the_text_is_the_documented_one() {
         "state flushing",
         r"spec copy from=/dev/sda,0,4096 to='/srv/a b\xff\x5c',0,4096",
         "followed 1",
+        "claimed 0",
         "total 3",
         "common 0+3",
         "durable 1536",
@@ -161,7 +163,7 @@ fn keys_of_later_versions_are_passed_over_and_missing_ones_are_not() {
     let longer = format!("{body}priority 5\ndest.0.zone 7\n");
     assert_eq!(parse(&seal("job", &longer)), Ok(record(7, 3)));
 
-    let optional = ["error", "digest", "dest.0.first_error", "dest.1.first_error", "source.identity"];
+    let optional = ["error", "digest", "claimed", "dest.0.first_error", "dest.1.first_error", "source.identity"];
     for line in body.lines() {
         let key = line.split_once(' ').unwrap().0;
         let without = body.replacen(&format!("{line}\n"), "", 1);
