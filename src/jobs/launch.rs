@@ -235,7 +235,8 @@ impl Shared {
                     self.wait_for(job, &error.to_string());
                 }
             }
-            Err((_, error)) if life.restored => self.hold(job, life, error.to_string()),
+            // Also after a `resume` that came too early: a job that has begun does not end for a device that is not there yet.
+            Err((_, error)) if life.restored || life.claimed => self.hold(job, life, error.to_string()),
             Err((_, error)) => {
                 life.progress.error = Some(error.to_string());
                 self.conclude(job, life, State::Failed);

@@ -195,6 +195,13 @@ fn a_missing_device_is_held_and_goes_on_when_it_is_back() {
     let name = half.names[2].clone();
     fs::remove_file(&name).unwrap();
     half.assert_held(&name, "No such file");
+    // nobody loses it by being too early
+    let follower = half.daemon.job(&format!("zero to={},0,8 after={}", half.names[0].display(), half.id)).unwrap();
+    half.daemon.control(half.id, "resume").unwrap();
+    until_reason(&half.daemon, half.id, "No such file");
+    until_state(&half.daemon, half.id, "held");
+    assert_eq!(half.daemon.status(follower).state(), "queued");
+    half.daemon.control(follower, "cancel").unwrap();
     point(&name, half.dests[1].path());
     half.daemon.control(half.id, "resume").unwrap();
     half.daemon.write(format!("jobs/{}/speed_max", half.id), "max\n").unwrap();
