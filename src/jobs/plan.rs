@@ -10,6 +10,9 @@
 //! each further suspect piece is first probed at [`PROBES`] places: only if one of them can be read is it bisected, else
 //! it is given up whole. A dead gigabyte so costs some 50,000 requests and not two million.
 //!
+//! With `ignore_error` a piece that cannot be read is read once more by itself, for the system makes one request of
+//! neighbours and lets all of it fail; then it is zeros.
+//!
 //! A block that failed is tried `retries` times more. A piece that one destination could not take is read again and
 //! written to that destination alone, as often; a destination with more than [`REWRITES`] such pieces is given up.
 //!
@@ -245,7 +248,6 @@ impl Plan {
     fn flags(&self) -> Flags {
         let order = if self.in_order { Flags::WRITE_SEQ } else { Flags::NONE };
         let read = match self.on_read {
-            OnRead::Ignore if self.retries == 0 => return order | Flags::IGNORE_ERROR,
             OnRead::Stop if self.retries == 0 => Flags::NONE,
             _ if self.ordered => Flags::NONE,
             _ => Flags::SKIP_UNREADABLE,
@@ -340,7 +342,7 @@ impl Plan {
 
     /// The first lost range that the destinations have no zeros for yet.
     fn first_unzeroed(&self, progress: &Progress) -> Option<Range<u64>> {
-        let fills = self.on_read == OnRead::Zero || self.on_read == OnRead::Ignore && self.retries > 0;
+        let fills = matches!(self.on_read, OnRead::Zero | OnRead::Ignore);
         if fills { progress.unreadable.without(&self.zeroed).iter().next() } else { None }
     }
 
@@ -364,23 +366,19 @@ impl Plan {
             }
             return ErrorBits::NONE;
         }
-        match piece.read_error {
-            Some(errno) if !piece.written.is_empty() || self.on_read == OnRead::Ignore && self.retries == 0 => {
-                progress.unreadable(spec, &range, errno);
+        if let Some(errno) = piece.read_error {
+            self.read_failed(spec, progress, &range, errno);
+        } else {
+            if !fills {
+                self.dead = 0;
             }
-            Some(errno) => self.read_failed(spec, progress, &range, errno),
-            None => {
-                if !fills {
-                    self.dead = 0;
-                }
-                if !fills && !matches!(step, Step::Probe { .. }) {
-                    progress.taken(&range, piece.written);
-                }
-                if let Some(Suspect::Probe { range, errno, .. }) =
-                    self.current.take_if(|now| matches!(now, Suspect::Probe { .. }))
-                {
-                    self.suspects.push(Suspect::Split { range, errno });
-                }
+            if !fills && !matches!(step, Step::Probe { .. }) {
+                progress.taken(&range, piece.written);
+            }
+            if let Some(Suspect::Probe { range, errno, .. }) =
+                self.current.take_if(|now| matches!(now, Suspect::Probe { .. }))
+            {
+                self.suspects.push(Suspect::Split { range, errno });
             }
         }
         for (index, errno) in piece.write_errors {
@@ -397,6 +395,11 @@ impl Plan {
 
     fn read_failed(&mut self, spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32) {
         let tries = match &self.current {
+            // The system makes one request of neighbours, and that fails whole: only what is read alone is lost.
+            None if self.on_read == OnRead::Ignore => {
+                self.suspects.push(Suspect::Read { range: range.clone(), tries: 0 });
+                return;
+            }
             Some(Suspect::Probe { range, place, errno }) => {
                 let (range, place, errno) = (range.clone(), place + 1, *errno);
                 self.suspects.push(Suspect::Probe { range, place, errno });
