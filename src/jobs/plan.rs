@@ -10,16 +10,17 @@
 //! each further suspect piece is first probed at [`PROBES`] places: only if one of them can be read is it bisected, else
 //! it is given up whole. A dead gigabyte so costs some 50,000 requests and not two million.
 //!
-//! With `ignore_error` a piece that cannot be read is read once more by itself, for the system makes one request of
-//! neighbours and lets all of it fail; then it is zeros.
+//! The system makes one request of neighbours, and lets all of it fail: a piece alone may be good. With `ignore_error` a piece
+//! that cannot be read is read once more by itself; then it is zeros. One that a destination does not take is written there
+//! again by halves, so that only the bad blocks are missing, but for no more than [`NARROWED`] of them.
 //!
 //! A block that failed is tried `retries` times more. A piece that one destination could not take is read again and
 //! written to that destination alone, as often; a destination with more than [`REWRITES`] such pieces is given up.
 //!
 //! # Stop
 //! With `on_read_error=stop` the first piece that cannot be read ends the copy. Its first bad block is looked for then, by
-//! some ten reads, so that `errors` and the map name it. Of later pieces that were in flight nothing is said: nobody has
-//! looked what is bad there.
+//! some ten reads, so that `errors` and the map name it. Of other pieces that failed with it nothing is said: they may be
+//! good, see above, and nobody has looked.
 //!
 //! # Order
 //! What reads well is copied first, the suspects after it: a dying disk gives the most that way. A job that must go in
@@ -28,6 +29,7 @@
 use std::ops::Range;
 
 use self::locate::Locate;
+use self::suspect::{Suspect, halves};
 use super::progress::Progress;
 use super::ranges::RangeSet;
 use crate::dm_io::ErrorBits;
@@ -77,30 +79,6 @@ impl Step {
     }
 }
 
-/// Something that failed and is not given up yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Suspect {
-    /// Could not be read, and is to be bisected.
-    Split { range: Range<u64>, errno: i32 },
-    /// To be read again; it was tried so often.
-    Read { range: Range<u64>, tries: u32 },
-    /// A piece in a dead area, being probed at that place.
-    Probe { range: Range<u64>, place: u64, errno: i32 },
-    /// To be written again to one destination.
-    Write { range: Range<u64>, dest: usize, tries: u32 },
-}
-
-impl Suspect {
-    fn range(&self) -> &Range<u64> {
-        match self {
-            Self::Split { range, .. }
-            | Self::Read { range, .. }
-            | Self::Probe { range, .. }
-            | Self::Write { range, .. } => range,
-        }
-    }
-}
-
 /// What becomes of what cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnRead {
@@ -127,8 +105,8 @@ pub(super) struct Plan {
     /// Last in, first out; halves ascend.
     suspects: Vec<Suspect>,
     current: Option<Suspect>,
-    /// The job is about to stop for a block in there.
-    locating: Option<Locate>,
+    /// Pieces for which the job is about to stop, the first on the source first.
+    locating: Vec<Locate>,
     zeroed: RangeSet,
     /// Sectors that failed one after the other.
     dead: u64,
@@ -156,7 +134,7 @@ impl Plan {
             block,
             suspects: Vec::new(),
             current: None,
-            locating: None,
+            locating: Vec::new(),
             zeroed: RangeSet::new(),
             dead: 0,
             narrowed: 0,
@@ -170,7 +148,7 @@ impl Plan {
         if self.fatal || progress.live().is_empty() {
             return None;
         }
-        if self.locating.is_some() {
+        if !self.locating.is_empty() {
             return self.next_locate(spec, progress);
         }
         if self.ordered {
@@ -182,13 +160,23 @@ impl Plan {
 
     /// The next read that narrows down why the job stops, or its end.
     fn next_locate(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
-        let locate = self.locating.as_ref()?;
-        if let Some(range) = locate.next(self.block) {
-            return Some(Step::Probe { range });
+        while let Some(locate) = self.locating.first() {
+            if let Some(range) = locate.next(self.block) {
+                return Some(Step::Probe { range });
+            }
+            // One that can be read by itself had a bad neighbour, unless there is none.
+            if locate.has_failed_again() || self.locating.len() == 1 {
+                break;
+            }
+            self.locating.remove(0);
         }
-        match locate.seen() {
-            (block, errno) if block.end - block.start <= self.block => progress.unreadable(spec, block, errno),
-            (range, errno) => progress.read_failed(spec, range, errno),
+        for locate in self.locating.drain(..).take(1) {
+            let (range, errno) = locate.seen();
+            if locate.has_failed_again() && range.end - range.start <= self.block {
+                progress.unreadable(spec, range, errno);
+            } else {
+                progress.read_failed(spec, range, errno);
+            }
         }
         self.fatal = true;
         None
@@ -315,9 +303,9 @@ impl Plan {
             self.suspects.push(Suspect::Probe { range: range.clone(), place: 0, errno });
             return;
         }
-        let middle = range.start + (blocks / 2) * self.block;
-        self.suspects.push(Suspect::Read { range: middle..range.end, tries: 0 });
-        self.suspects.push(Suspect::Read { range: range.start..middle, tries: 0 });
+        // The last one is taken first.
+        let [first, second] = halves(range, self.block);
+        self.suspects.extend([second, first].map(|range| Suspect::Read { range, tries: 0 }));
     }
 
     /// The block at a place of a range: the first, the last, and between them evenly.
@@ -359,7 +347,7 @@ impl Plan {
         let start = step.range().start + piece.offset.get();
         let range = start..start + piece.count.get();
         let fills = matches!(step, Step::Zero { .. }) && self.action != Action::Zero;
-        if let (Step::Probe { .. }, Some(locate)) = (step, &mut self.locating) {
+        if let (Step::Probe { .. }, Some(locate)) = (step, self.locating.first_mut()) {
             match piece.read_error {
                 Some(errno) => locate.failed(&range, errno),
                 None => locate.was_read(&range),
@@ -415,9 +403,8 @@ impl Plan {
             self.suspects.push(Suspect::Read { range: range.clone(), tries: tries + 1 });
         } else if self.on_read == OnRead::Stop {
             progress.read_err = true;
-            // Of several pieces in flight the first one counts.
-            let found = self.locating.take().filter(|found| found.seen().0.start < range.start);
-            self.locating = Some(found.unwrap_or_else(|| Locate::new(range.clone(), errno)));
+            let place = self.locating.partition_point(|other| other.seen().0.start < range.start);
+            self.locating.insert(place, Locate::new(range.clone(), errno));
         } else {
             self.dead += range.end - range.start;
             progress.unreadable(spec, range, errno);
@@ -425,14 +412,25 @@ impl Plan {
     }
 
     fn write_failed(&mut self, spec: &Spec, progress: &mut Progress, dest: usize, range: &Range<u64>, errno: i32) {
-        let tries = match &self.current {
-            Some(Suspect::Write { tries, .. }) => *tries,
-            _ => 0,
+        let (tries, alone) = match &self.current {
+            Some(Suspect::Write { tries, .. }) => (*tries, true),
+            _ => (0, false),
         };
         let is_rewrite = |suspect: &&Suspect| matches!(suspect, Suspect::Write { dest: other, .. } if *other == dest);
-        if tries < self.retries && self.suspects.iter().filter(is_rewrite).count() < REWRITES {
-            self.suspects.push(Suspect::Write { range: range.clone(), dest, tries: tries + 1 });
-            return;
+        let rewrites = self.suspects.iter().filter(is_rewrite).count() < REWRITES;
+        let write = |range, tries| Suspect::Write { range, dest, tries };
+        if self.on_read == OnRead::Ignore && rewrites && self.narrowed < NARROWED {
+            if !alone {
+                return self.suspects.push(write(range.clone(), 0));
+            }
+            if range.end - range.start > self.block {
+                let [first, second] = halves(range, self.block);
+                return self.suspects.extend([write(second, 0), write(first, 0)]);
+            }
+            self.narrowed += u64::from(tries == self.retries);
+        }
+        if tries < self.retries && rewrites {
+            return self.suspects.push(write(range.clone(), tries + 1));
         }
         progress.write_failed(spec, dest, range, errno);
         self.fatal |= self.stops_on_write;
@@ -474,5 +472,6 @@ impl Plan {
 }
 
 mod locate;
+mod suspect;
 #[cfg(test)]
 mod tests;

@@ -1,21 +1,9 @@
 //! Comparisons that meet errors: what cannot be read back, what was bad before, and what is sound the next time.
 
-use kcopyfs_support::{Daemon, Fault, FaultDisk, Op, Rng, need, stamp};
+use kcopyfs_support::{Daemon, Fault, FaultDisk, Op, Rng, need};
 
-use crate::{NEW, OLD, end, listed, map, mapped, rounds, spec, stamped, start};
-
-const SIZE: u64 = 8 << 20;
-
-/// A disk whose neighbouring requests the kernel makes one, as with most disks.
-fn merging(block: u32, seed: u64) -> FaultDisk {
-    stamped(FaultDisk::builder(SIZE).block(block), seed)
-}
-
-fn fail(disk: &FaultDisk, block: u64, rng: &mut Rng) -> std::ops::Range<u64> {
-    let start = rng.below(SIZE / block) * block;
-    disk.rule(Op::Read, start..start + block, Fault::Err(libc::EIO));
-    start..start + block
-}
+use crate::merging::{SIZE, fail, merging};
+use crate::{NEW, OLD, end, listed, map, mapped, rounds, spec, start};
 
 fn verify(daemon: &Daemon, id: u64, state: &str) {
     daemon.control(id, "verify").unwrap();
@@ -119,32 +107,5 @@ fn a_comparison_keeps_what_was_bad_before() {
         daemon.control(id, "retry").unwrap();
         end(&daemon, id, "done");
         assert!(to.iter().all(|disk| disk.check(NEW).is_ok()) && bad.end <= SIZE);
-    }
-}
-
-#[test]
-fn a_piece_that_can_be_read_is_not_lost_with_its_neighbour() {
-    if !need::fault_disk() {
-        return;
-    }
-    let piece = 512 << 10;
-    let mut rng = Rng::from_env_or(34);
-    for io in ["io=uring", "io=threads"] {
-        let (from, to) = (merging(512, NEW), [merging(512, OLD)]);
-        let daemon = start(&["state=none", io]);
-        for _ in 0..rounds(8, 50) {
-            let bad = fail(&from, 512, &mut rng);
-            let first = bad.start / piece * piece;
-            let id = daemon.job(&spec(&from, &to, "ignore_error")).unwrap();
-            let status = end(&daemon, id, "degraded");
-            assert_eq!(status.bad_bytes(), piece, "\n{status}");
-            assert_eq!(listed(&daemon.errors(id), None), std::slice::from_ref(&(first..first + piece)));
-            assert!(to[0].contents_of(first..first + piece).iter().all(|byte| *byte == 0));
-            for part in [0..first, first + piece..SIZE] {
-                let data = to[0].contents_of(part.clone());
-                assert_eq!(stamp::check(&data, NEW, part.start / 512), Ok(()));
-            }
-            from.clear();
-        }
     }
 }

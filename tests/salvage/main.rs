@@ -6,6 +6,7 @@
 mod comparing;
 mod digest;
 mod mending;
+mod merging;
 mod reading;
 mod sparse;
 mod transient;

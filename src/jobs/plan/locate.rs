@@ -13,11 +13,13 @@ pub(super) struct Locate {
     /// Where in it the first bad block must be, if the error lasts.
     within: Range<u64>,
     errno: i32,
+    /// It failed when it was read by itself, too.
+    again: bool,
 }
 
 impl Locate {
     pub(super) fn new(range: Range<u64>, errno: i32) -> Self {
-        Self { within: range.clone(), seen: range, errno }
+        Self { within: range.clone(), seen: range, errno, again: false }
     }
 
     /// What was seen to fail.
@@ -30,15 +32,20 @@ impl Locate {
         let blocks = (self.within.end - self.within.start) / block;
         match blocks {
             0 => None,
-            1 if self.seen == self.within => None,
+            1 if self.again && self.seen == self.within => None,
             1 => Some(self.within.clone()),
             _ => Some(self.within.start..self.within.start + blocks / 2 * block),
         }
     }
 
+    /// Whether it, or a part of it, failed by itself.
+    pub(super) fn has_failed_again(&self) -> bool {
+        self.again
+    }
+
     /// That range could not be read.
     pub(super) fn failed(&mut self, range: &Range<u64>, errno: i32) {
-        *self = Self::new(range.clone(), errno);
+        *self = Self { again: true, ..Self::new(range.clone(), errno) };
     }
 
     /// That range could be read. Where nothing is left then, the error did not last.

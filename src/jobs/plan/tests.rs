@@ -136,6 +136,47 @@ fn an_error_that_does_not_last_stops_the_job_for_what_was_seen() {
 }
 
 #[test]
+fn a_piece_that_failed_with_its_neighbour_is_not_what_the_job_stops_for() {
+    let spec = spec(1);
+    let (mut plan, mut progress) = (Plan::new(&spec, 1), Progress::new(&spec, Sector::new(1000).unwrap()));
+    let step = plan.next(&spec, &mut progress).unwrap();
+    let sector = |number| Sector::new(number).unwrap();
+    // one request of the system: the bad block is in the second
+    for start in [320, 256] {
+        let piece = Piece {
+            offset: sector(start),
+            count: sector(64),
+            read_error: Some(libc::EIO),
+            written: ErrorBits::NONE,
+            write_errors: &[],
+            different: ErrorBits::NONE,
+        };
+        plan.piece(&spec, &step, &piece, &mut progress);
+        assert!(progress.read_err, "known at once");
+    }
+    let mut model = Model { read: bad([330], ALWAYS), ..Model::default() };
+    while let Some(step) = plan.next(&spec, &mut progress) {
+        model.run(&mut plan, &spec, &step, &mut progress);
+    }
+    assert!(plan.fatal && progress.unreadable.iter().eq(std::iter::once(330..331)));
+}
+
+#[test]
+fn ignored_write_errors_leave_only_the_bad_blocks_out() {
+    let spec = Spec { ignore_error: true, ..spec(2) };
+    let mut model = Model { write: vec![BTreeMap::new(), bad([300, 301, 900], ALWAYS)], ..Model::default() };
+    let (_, progress) = run(&spec, 1000, 1, &mut model);
+    assert_eq!((progress.write_err.bits(), model.held[0].len(), model.held[1].len()), (2, 1000, 997));
+    let lost: Vec<_> = progress.bad.iter().map(|bad| (bad.dest, bad.sector.get(), bad.count.get())).collect();
+    assert_eq!(lost, [(Some(1), 300, 2), (Some(1), 900, 1)]);
+    // a dead one costs no request for each of its blocks
+    let mut model = Model { write: vec![BTreeMap::new(), bad(0..400_000, ALWAYS)], ..Model::default() };
+    let (_, progress) = run(&spec, 400_000, 1, &mut model);
+    assert_eq!((progress.write_err.bits(), model.held[0].len(), model.held[1].len()), (2, 400_000, 0));
+    assert!(model.requests < 400_000 / PIECE * 2, "{} requests", model.requests);
+}
+
+#[test]
 fn one_bad_block_costs_few_requests() {
     let spec = Spec { on_read_error: OnReadError::Skip, ..spec(2) };
     let mut model = Model { read: bad([300], ALWAYS), ..Model::default() };
