@@ -160,7 +160,7 @@ impl Shared {
         if opened.is_claimed() {
             return Ok(());
         }
-        let wish = Wish { spec: &job.spec, sectors: opened.count().get(), identities };
+        let wish = Wish { spec: &job.spec, sectors: opened.count().get(), identities, by_path: true };
         let before = self.returning.before(job.id, wish);
         self.returning.has_asked(job.id);
         before.map_or(Ok(()), Err).and_then(|()| opened.claim(&self.claims, job.id)).map_err(|(_, error)| error)?;
@@ -292,7 +292,7 @@ impl Shared {
     }
 
     fn hold(&self, job: &Job, mut life: Held<'_>, why: String) {
-        self.returning.is_back(job.id);
+        self.returning.is_held(job.id);
         life.waits = Some(why.clone());
         job.change(&mut life, State::Held, Some(why), &self.news);
         drop(life);

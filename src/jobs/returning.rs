@@ -7,7 +7,8 @@
 //! would be `done`.
 //!
 //! # Invariants
-//! A job leaves the table when it has its claim, is held, or ends; one that had not begun, when it asked for its claim.
+//! A job leaves the table when it has its claim or ends; one that had not begun, when it asked for its claim or is held. Of a
+//! held one only the identities count: what is at its paths now is not surely its own.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -37,6 +38,8 @@ struct Had {
     job: Arc<Job>,
     sectors: u64,
     identities: Vec<Option<String>>,
+    /// Its paths are not surely its own.
+    held: bool,
 }
 
 /// What a job is about to have.
@@ -46,6 +49,8 @@ pub(super) struct Wish<'a> {
     pub(super) sectors: u64,
     /// Of the source, where there is one, and of the destinations.
     pub(super) identities: &'a [Option<String>],
+    /// Whether it is known by its paths, too.
+    pub(super) by_path: bool,
 }
 
 impl Returning {
@@ -53,7 +58,12 @@ impl Returning {
     pub(super) fn expect(&self, job: &Arc<Job>) -> bool {
         let life = job.lock();
         let begun = life.claimed;
-        let had = Had { job: Arc::clone(job), sectors: life.progress.total, identities: life.identities.clone() };
+        let had = Had {
+            job: Arc::clone(job),
+            sectors: life.progress.total,
+            identities: life.identities.clone(),
+            held: false,
+        };
         let turn = life.state == State::Queued && life.released;
         drop(life);
         let mut table = self.0.lock();
@@ -83,6 +93,15 @@ impl Returning {
         table.waiting.remove(&id);
     }
 
+    /// Its devices are not surely those that it had: it keeps these, wherever they are.
+    pub(super) fn is_held(&self, id: JobId) {
+        let mut table = self.0.lock();
+        table.waiting.remove(&id);
+        if let Some(had) = table.begun.get_mut(&id) {
+            had.held = true;
+        }
+    }
+
     /// It asked for its claim. From now on it has its place among those that wait.
     pub(super) fn has_asked(&self, id: JobId) {
         self.0.lock().waiting.remove(&id);
@@ -107,7 +126,7 @@ impl Returning {
 
 impl Had {
     fn wish(&self) -> Wish<'_> {
-        Wish { spec: &self.job.spec, sectors: self.sectors, identities: &self.identities }
+        Wish { spec: &self.job.spec, sectors: self.sectors, identities: &self.identities, by_path: !self.held }
     }
 }
 
@@ -115,6 +134,7 @@ impl Had {
 struct Named<'a> {
     place: Place,
     path: &'a Path,
+    by_path: bool,
     identity: Option<&'a str>,
     sectors: Range<u64>,
     writes: bool,
@@ -130,6 +150,7 @@ impl<'a> Wish<'a> {
             Named {
                 place,
                 path: Path::new(path),
+                by_path: self.by_path,
                 identity: self.identities.get(number).and_then(Option::as_deref),
                 sectors: sector.get()..sector.get() + self.sectors,
                 writes,
@@ -140,15 +161,18 @@ impl<'a> Wish<'a> {
     /// The region of `other` that would disturb the job `id`, which wishes for `self`.
     fn disturbed_by(self, other: Wish<'_>, id: JobId) -> Option<(Place, Error)> {
         let theirs = other.regions().find(|theirs| self.regions().any(|mine| mine.meets(theirs)))?;
-        let what =
-            format!("{} is kept for job {id}, which had it before the daemon was started again", theirs.path.display());
+        let what = format!(
+            "{} is kept for job {id}, which had it before the daemon was started again: let that go on, or cancel it",
+            theirs.path.display()
+        );
         Some((theirs.place, Error::new(ErrorKind::Busy, what)))
     }
 }
 
 impl Named<'_> {
     fn meets(&self, other: &Named<'_>) -> bool {
-        let same = self.path == other.path || self.identity.is_some() && self.identity == other.identity;
+        let same = self.by_path && other.by_path && self.path == other.path
+            || self.identity.is_some() && self.identity == other.identity;
         let overlaps = self.sectors.start < other.sectors.end && other.sectors.start < self.sectors.end;
         same && overlaps && (self.writes || other.writes)
     }
@@ -171,7 +195,7 @@ mod tests {
     /// Whether a job of that number has to let another one go first.
     fn gives_way(returning: &Returning, id: JobId, line: &str, identities: &[Option<String>]) -> bool {
         let spec = spec::parse(line.as_bytes()).unwrap().spec;
-        returning.before(id, Wish { spec: &spec, sectors: 100, identities }).is_some()
+        returning.before(id, Wish { spec: &spec, sectors: 100, identities, by_path: true }).is_some()
     }
 
     #[test]
@@ -185,7 +209,7 @@ mod tests {
         returning.is_back(3);
         assert!(!gives_way(&returning, 2, line, &[]) && gives_way(&returning, 4, line, &[]));
         let spec = spec::parse(line.as_bytes()).unwrap().spec;
-        assert!(returning.in_the_way(Wish { spec: &spec, sectors: 100, identities: &[] }).is_none());
+        assert!(returning.in_the_way(Wish { spec: &spec, sectors: 100, identities: &[], by_path: true }).is_none());
         returning.has_asked(2);
         assert!(!gives_way(&returning, 4, line, &[]) && returning.is_empty());
     }
@@ -207,6 +231,18 @@ mod tests {
         ] {
             assert_eq!(gives_way(&returning, 2, line, identities), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn who_is_held_keeps_its_devices_and_not_its_paths() {
+        let returning = Returning::default();
+        returning.expect(&job(1, "from=/a to=/b"));
+        returning.is_held(1);
+        let disk_b = [None, Some("disk B".to_owned())];
+        assert!(!gives_way(&returning, 2, "from=/c to=/b queue", &[None, Some("disk C".to_owned())]));
+        assert!(gives_way(&returning, 2, "from=/c to=/other queue", &disk_b));
+        returning.is_back(1);
+        assert!(returning.is_empty());
     }
 
     #[test]

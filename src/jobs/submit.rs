@@ -130,7 +130,7 @@ impl Shared {
     fn claim_new(&self, spec: &Spec, opened: &mut Opened, id: JobId) -> std::result::Result<(), (Place, Error)> {
         if !self.returning.is_empty() {
             let identities = opened.identities();
-            let wish = Wish { spec, sectors: opened.count().get(), identities: &identities };
+            let wish = Wish { spec, sectors: opened.count().get(), identities: &identities, by_path: true };
             self.returning.in_the_way(wish).map_or(Ok(()), Err)?;
         }
         opened.claim(&self.claims, id)

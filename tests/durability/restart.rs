@@ -133,6 +133,14 @@ fn two_destinations_that_changed_places_are_held() {
     point(&half.names[2], half.dests[0].path());
     let name = half.names[1].clone();
     half.assert_held(&name, "not surely the device");
+    // wherever they are now, nobody else writes them meanwhile
+    let other = LoopDevice::new(SIZE, 512);
+    for dest in &half.dests {
+        let spec = format!("from={} to={}", other.path().display(), dest.path().display());
+        let refused = half.daemon.refused(&spec);
+        let names = format!("kept for job {}", half.id);
+        assert!(refused.errno == libc::EBUSY && refused.reason.contains(&names), "{refused:?}");
+    }
     // held again by a restart
     half.daemon.kill9();
     half.assert_held(&name, "not surely the device");
