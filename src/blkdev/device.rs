@@ -11,6 +11,11 @@ use super::sys;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sector::{SECTOR_SIZE, Sector};
 
+/// The errno of a file that was deleted while it was written.
+pub const DELETED: i32 = libc::ENOENT;
+/// The errno of a file that was cut shorter while it was written.
+pub const CUT: i32 = libc::ENXIO;
+
 /// What a descriptor leads to, by fstat: two descriptors with equal targets reach the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -128,6 +133,17 @@ impl Device {
         let through = format!("/proc/self/fd/{}", self.raw_fd());
         let plain = std::fs::OpenOptions::new().write(true).open(through).map_err(failed)?;
         plain.write_all_at(&[0], end - 1).map_err(failed)
+    }
+
+    /// Why what was written to a regular file is gone, by an errno: it has no name any more, or is shorter than it was when it
+    /// was opened. Does not wait.
+    pub fn loss(&self) -> Option<i32> {
+        let Target::File { .. } = self.target else { return None };
+        match sys::names_and_bytes(&self.file)? {
+            (0, _) => Some(DELETED),
+            (_, bytes) if bytes < self.size.bytes() => Some(CUT),
+            _ => None,
+        }
     }
 
     /// Keeps others from writing a region of a regular file, as the exclusive open of a block device does: a lock on its

@@ -84,19 +84,30 @@ pub(super) fn loop_info(file: &File) -> io::Result<LoopInfo> {
     Ok(unsafe { info.assume_init() })
 }
 
+/// Names and bytes of a file, as the system knows them: no server is asked, so that this does not wait.
+pub(super) fn names_and_bytes(file: &File) -> Option<(u32, u64)> {
+    let mask = libc::STATX_NLINK | libc::STATX_SIZE;
+    let stat = statx(file, libc::AT_STATX_DONT_SYNC, mask).filter(|stat| stat.stx_mask & mask == mask)?;
+    Some((stat.stx_nlink, stat.stx_size))
+}
+
 /// What direct I/O on this descriptor asks of memory and of offsets, in bytes; `None` where the file system does not
 /// say.
 pub(super) fn direct_alignment(file: &File) -> Option<(u32, u32)> {
-    let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: the path is an empty C string and the buffer has room for one statx; both live until the call is back.
-    let result = unsafe {
-        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, stat.as_mut_ptr())
-    };
-    check(result).ok()?;
-    // SAFETY: statx is plain numbers, all bytes of which were set to zero above.
-    let stat = unsafe { stat.assume_init() };
+    let stat = statx(file, 0, libc::STATX_DIOALIGN)?;
     let known = stat.stx_mask & libc::STATX_DIOALIGN != 0 && stat.stx_dio_offset_align > 0;
     known.then_some((stat.stx_dio_mem_align, stat.stx_dio_offset_align))
+}
+
+/// What statx(2) tells of an open file.
+fn statx(file: &File, flags: libc::c_int, mask: libc::c_uint) -> Option<libc::statx> {
+    let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_EMPTY_PATH | flags;
+    // SAFETY: the path is an empty C string and the buffer has room for one statx; both live until the call is back.
+    let result = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, mask, stat.as_mut_ptr()) };
+    check(result).ok()?;
+    // SAFETY: statx is plain numbers, all bytes of which were set to zero above.
+    Some(unsafe { stat.assume_init() })
 }
 
 /// A file in memory without a name, for the simulation and for tests.

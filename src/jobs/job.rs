@@ -323,6 +323,15 @@ impl Life {
         self.ending == Ending::No && !fatal && !self.progress.live().is_empty()
     }
 
+    /// Destinations that are files, and were taken away, are given up.
+    pub(super) fn lose_files(&mut self, spec: &Spec) {
+        let Self { opened: Some(opened), work: Some(work), progress, .. } = self else { return };
+        let all = 0..progress.total;
+        for (index, errno) in opened.lost(progress.live()) {
+            work.plan.lost(spec, progress, index, &all, errno);
+        }
+    }
+
     /// It has ended: what it worked with goes.
     pub(super) fn put_away(&mut self) {
         self.work = None;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::clients::{Clients, DEFAULT};
 use super::view::JobId;
 use crate::blkdev::{self, Claim, Claims, Device, Devices, Extent, Holders, OpenDest, open_source};
-use crate::dm_io::IoRegion;
+use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kcopyd::Client;
 use crate::sector::{SECTOR_SIZE, Sector};
@@ -121,6 +121,11 @@ impl Opened {
             self.reach = None;
         }
         Ok(())
+    }
+
+    /// Destinations of those that are files and are gone, and why.
+    pub(super) fn lost(&self, dests: ErrorBits) -> impl Iterator<Item = (usize, i32)> {
+        dests.iter().filter_map(|index| Some((index, self.dests[index].device.loss()?)))
     }
 
     /// The job is refused after all: nothing of it stays behind.

@@ -341,9 +341,8 @@ impl Plan {
         Some(Step::Zero { range, dests: progress.live(), flags })
     }
 
-    /// A piece of a copy has ended. Returns the destinations that are given up for it.
-    pub(super) fn piece(&mut self, spec: &Spec, step: &Step, piece: &Piece<'_>, progress: &mut Progress) -> ErrorBits {
-        let before = progress.live();
+    /// A piece of a copy has ended.
+    pub(super) fn piece(&mut self, spec: &Spec, step: &Step, piece: &Piece<'_>, progress: &mut Progress) {
         let start = step.range().start + piece.offset.get();
         let range = start..start + piece.count.get();
         let fills = matches!(step, Step::Zero { .. }) && self.action != Action::Zero;
@@ -352,7 +351,7 @@ impl Plan {
                 Some(errno) => locate.failed(&range, errno),
                 None => locate.was_read(&range),
             }
-            return ErrorBits::NONE;
+            return;
         }
         if let Some(errno) = piece.read_error {
             self.read_failed(spec, progress, &range, errno);
@@ -372,13 +371,17 @@ impl Plan {
         for (index, errno) in piece.write_errors {
             if fills {
                 // There is nothing to read again: it could not be read in the first place.
-                progress.write_failed(spec, *index, &range, *errno);
-                self.fatal |= self.stops_on_write;
+                self.lost(spec, progress, *index, &range, *errno);
             } else {
                 self.write_failed(spec, progress, *index, &range, *errno);
             }
         }
-        before.without(progress.live())
+    }
+
+    /// What a destination was given is lost, and trying again does not help.
+    pub(super) fn lost(&mut self, spec: &Spec, progress: &mut Progress, dest: usize, range: &Range<u64>, errno: i32) {
+        progress.write_failed(spec, dest, range, errno);
+        self.fatal |= self.stops_on_write;
     }
 
     fn read_failed(&mut self, spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32) {
@@ -432,8 +435,7 @@ impl Plan {
         if tries < self.retries && rewrites {
             return self.suspects.push(write(range.clone(), tries + 1));
         }
-        progress.write_failed(spec, dest, range, errno);
-        self.fatal |= self.stops_on_write;
+        self.lost(spec, progress, dest, range, errno);
     }
 
     /// Destinations were given up for a flush.

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::ranges::RangeSet;
 use super::view::{BadRange, DestState};
+use crate::blkdev::{CUT, DELETED};
 use crate::dm_io::ErrorBits;
 use crate::error::errno_name;
 use crate::sector::{SECTOR_SIZE, Sector};
@@ -274,6 +275,8 @@ impl Progress {
         let path = region.path.to_string_lossy();
         self.error.get_or_insert_with(|| match errno {
             DIFFERENT => format!("{verb} {path}: different in {}", span(sector, count)),
+            DELETED => format!("{verb} {path}: ENOENT, the file was deleted meanwhile"),
+            CUT => format!("{verb} {path}: ENXIO, the file was cut shorter meanwhile; seen in {}", span(sector, count)),
             errno => format!("{verb} {path}: {} in {}", errno_name(errno), span(sector, count)),
         });
     }

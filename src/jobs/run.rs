@@ -164,6 +164,7 @@ impl Shared {
         if life.phase == Phase::Copy || job.spec.action == Action::Verify {
             life.keep_speed();
         }
+        life.lose_files(&job.spec);
         let goes_on = life.goes_on();
         if life.phase == Phase::Verify {
             if !life.progress.is_behind() {

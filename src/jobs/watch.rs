@@ -70,8 +70,8 @@ impl Observer for Watcher {
 
 impl Watcher {
     fn copied(&self, life: &mut Life, piece: &Piece<'_>) {
-        let Life { running, work, progress, hashing, .. } = life;
-        let (Some(running), Some(work)) = (running, work) else { return };
+        let Life { running, work, progress, hashing, opened, .. } = life;
+        let (Some(running), Some(work), Some(opened)) = (running, work, opened) else { return };
         let plan = &mut work.plan;
         if let Step::Compare { .. } = running.step {
             // Read once more for the digest alone.
@@ -84,7 +84,13 @@ impl Watcher {
             return;
         }
         let was_fatal = plan.fatal;
-        let lost = plan.piece(&self.job.spec, &running.step, piece, progress);
+        let before = progress.live();
+        plan.piece(&self.job.spec, &running.step, piece, progress);
+        let start = running.step.range().start + piece.offset.get();
+        for (index, errno) in opened.lost(piece.written) {
+            plan.lost(&self.job.spec, progress, index, &(start..start + piece.count.get()), errno);
+        }
+        let lost = before.without(progress.live());
         if !lost.is_empty() {
             running.handle.give_up(lost);
         }

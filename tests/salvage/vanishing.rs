@@ -1,7 +1,7 @@
 //! Devices that go away in mid-copy: an error soon, and the others finish.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     time::{Duration, Instant},
 };
 
@@ -161,6 +161,48 @@ fn a_loop_device_that_is_detached_or_whose_file_is_cut_never_makes_a_false_done(
                 std::os::unix::fs::FileExt::read_exact_at(&image, &mut data, 0).expect("read the image");
                 assert_eq!(stamp::check(&data, NEW, 0), Ok(()));
             }
+        }
+    }
+}
+
+/// Writing to a file goes on well when it is deleted, and makes it long again when it is cut.
+#[test]
+fn an_image_that_is_deleted_or_cut_is_never_done() {
+    if !need::fault_disk() {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    for (io, block) in WAYS {
+        for (cut, words) in
+            [(false, ""), (true, ""), (false, "create"), (true, "verify"), (true, "on_write_error=stop")]
+        {
+            let (from, good) = (disk(SIZE, block, NEW), disk(SIZE, block, OLD));
+            let image = scratch.path().join("image");
+            if words != "create" {
+                fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
+            }
+            let daemon = start(&["state=none", "subjob_kb=64", io]);
+            from.rule(Op::Read, SIZE / 2.., Fault::Hang);
+            let to = format!("to={} to={} {words}", image.display(), good.path().display());
+            let id = daemon.job(&format!("from={} {to}", from.path().display())).unwrap();
+            from.wait_parked(1);
+            if cut {
+                fs::File::options().write(true).open(&image).unwrap().set_len(SIZE / 8).unwrap();
+            } else {
+                fs::remove_file(&image).unwrap();
+            }
+            from.release();
+            let status = daemon.wait(id);
+            let (state, why) =
+                (if words.contains("stop") { "failed" } else { "degraded" }, if cut { "cut" } else { "deleted" });
+            assert_eq!((status.state(), status.write_err()), (state, 1), "{words}\n{status}");
+            let error = status.error().unwrap_or_default();
+            assert!(error.contains(why) && error.contains(&image.display().to_string()), "{error}");
+            assert_eq!(daemon.dests(id)[0].state, "failed");
+            if !words.contains("stop") {
+                assert_eq!(good.check(NEW), Ok(()));
+            }
+            let _ = fs::remove_file(&image);
         }
     }
 }

@@ -71,7 +71,9 @@ impl Model {
                 write_errors: &errors,
                 different: ErrorBits::NONE,
             };
-            let lost = plan.piece(spec, step, &piece, progress);
+            let live = progress.live();
+            plan.piece(spec, step, &piece, progress);
+            let lost = live.without(progress.live());
             dests = dests.without(lost);
             let goes_on = |error: bool, flag: Flags| !error || ignores || flags.contains(flag);
             let drops = flags.contains(Flags::DROP_FAILED) && !dests.is_empty();
