@@ -15,9 +15,9 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use super::job::{Ending, Job, Life, Phase};
+use super::names::Wish;
 use super::open::{Opened, Opener, open};
 use super::registry::Follow;
-use super::returning::Wish;
 use super::run::{Held, Shared};
 use super::scribe::Entry;
 use super::view::{Change, JobId, State};
@@ -137,6 +137,14 @@ impl Shared {
         {
             life.progress.error = Some(error.to_string());
             return self.conclude(job, life, State::Failed);
+        }
+        if !life.claimed && life.phase == Phase::Copy && life.progress.has_any() {
+            drop(life);
+            self.forget_overwritten(job);
+            life = job.lock();
+            if life.state != State::Queued || life.ending != Ending::No {
+                return;
+            }
         }
         life.waits = None;
         if !std::mem::replace(&mut life.claimed, true) {

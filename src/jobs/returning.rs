@@ -11,16 +11,15 @@
 //! held one only the identities count: what is at its paths now is not surely its own.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::job::Job;
+use super::names::Wish;
 use super::view::{JobId, State};
 use crate::error::{Error, ErrorKind};
-use crate::spec::{Action, Place, RegionSpec, Spec};
+use crate::spec::Place;
 
 /// The jobs that are on their way back.
 #[derive(Debug, Default)]
@@ -40,17 +39,6 @@ struct Had {
     identities: Vec<Option<String>>,
     /// Its paths are not surely its own.
     held: bool,
-}
-
-/// What a job is about to have.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wish<'a> {
-    pub(super) spec: &'a Spec,
-    pub(super) sectors: u64,
-    /// Of the source, where there is one, and of the destinations.
-    pub(super) identities: &'a [Option<String>],
-    /// Whether it is known by its paths, too.
-    pub(super) by_path: bool,
 }
 
 impl Returning {
@@ -115,7 +103,7 @@ impl Returning {
             return None;
         }
         let mut first = table.begun.values().chain(table.waiting.range(..id).map(|(_, had)| had));
-        first.find_map(|had| had.wish().disturbed_by(wish, had.job.id))
+        first.find_map(|had| had.disturbed_by(wish))
     }
 
     /// The same for a new job, which does not wait: only what had begun is in its way.
@@ -128,53 +116,16 @@ impl Had {
     fn wish(&self) -> Wish<'_> {
         Wish { spec: &self.job.spec, sectors: self.sectors, identities: &self.identities, by_path: !self.held }
     }
-}
 
-/// A region, by the names of its device.
-struct Named<'a> {
-    place: Place,
-    path: &'a Path,
-    by_path: bool,
-    identity: Option<&'a str>,
-    sectors: Range<u64>,
-    writes: bool,
-}
-
-impl<'a> Wish<'a> {
-    fn regions(self) -> impl Iterator<Item = Named<'a>> {
-        let writes = self.spec.action != Action::Verify;
-        let from = self.spec.from.iter().map(|from| (Place::From, from, false));
-        let to = self.spec.to.iter().enumerate().map(move |(index, to)| (Place::To(index), to, writes));
-        from.chain(to).enumerate().map(move |(number, (place, region, writes))| {
-            let RegionSpec { path, sector, .. } = region;
-            Named {
-                place,
-                path: Path::new(path),
-                by_path: self.by_path,
-                identity: self.identities.get(number).and_then(Option::as_deref),
-                sectors: sector.get()..sector.get() + self.sectors,
-                writes,
-            }
-        })
-    }
-
-    /// The region of `other` that would disturb the job `id`, which wishes for `self`.
-    fn disturbed_by(self, other: Wish<'_>, id: JobId) -> Option<(Place, Error)> {
-        let theirs = other.regions().find(|theirs| self.regions().any(|mine| mine.meets(theirs)))?;
+    /// The region of `other` that would disturb it.
+    fn disturbed_by(&self, other: Wish<'_>) -> Option<(Place, Error)> {
+        let theirs = other.regions().find(|theirs| self.wish().regions().any(|mine| mine.meets(theirs)))?;
         let what = format!(
-            "{} is kept for job {id}, which had it before the daemon was started again: let that go on, or cancel it",
-            theirs.path.display()
+            "{} is kept for job {}, which had it before the daemon was started again: let that go on, or cancel it",
+            theirs.path.display(),
+            self.job.id
         );
         Some((theirs.place, Error::new(ErrorKind::Busy, what)))
-    }
-}
-
-impl Named<'_> {
-    fn meets(&self, other: &Named<'_>) -> bool {
-        let same = self.by_path && other.by_path && self.path == other.path
-            || self.identity.is_some() && self.identity == other.identity;
-        let overlaps = self.sectors.start < other.sectors.end && other.sectors.start < self.sectors.end;
-        same && overlaps && (self.writes || other.writes)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::job::Job;
+use super::names::Wish;
 use super::open::{Opened, Opener, open};
-use super::returning::Wish;
 use super::run::{Jobs, Shared};
 use super::view::{JobId, Refusal, State};
 use crate::error::{Error, ErrorKind, Result};

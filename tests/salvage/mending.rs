@@ -75,6 +75,39 @@ fn blocks_that_can_be_read_again_are_all_that_is_copied() {
 }
 
 #[test]
+fn what_another_job_has_written_over_is_copied_again() {
+    if !need::fault_disk() {
+        return;
+    }
+    for (io, block) in WAYS {
+        let (from, other, to) =
+            (logged(block, NEW), logged(block, OLD + 5), [0, 1].map(|index| logged(block, OLD + index)));
+        let mut daemon = Daemon::builder(env!("CARGO_BIN_EXE_kcopyfs")).option("subjob_kb=64").option(io).start();
+        let id = daemon.job(&spec(&from, &to, "paused")).unwrap();
+        from.rule(Op::Read, 24 * PIECE.., Fault::Hang);
+        daemon.control(id, "resume").unwrap();
+        from.wait_parked(1);
+        until("copied", || (daemon.status(id).copied() >= 16 * PIECE).then_some(()));
+        daemon.control(id, "cancel").unwrap();
+        from.release();
+        from.clear();
+        end(&daemon, id, "cancelled");
+        // the second destination gets something else in its middle, under another name
+        let alias = daemon.mount().with_file_name("alias");
+        std::os::unix::fs::symlink(to[1].path(), &alias).unwrap();
+        let over = format!("from={},0,{2} to={1},{2}", other.path().display(), alias.display(), 8 * PIECE / 512);
+        assert_eq!(daemon.wait(daemon.job(&over).unwrap()).state(), "done");
+        daemon.stop();
+        daemon.restart();
+        let mark = to[0].logged().len();
+        daemon.control(id, "retry").unwrap();
+        end(&daemon, id, "done");
+        assert_eq!([to[0].check(NEW), to[1].check(NEW)], [Ok(()), Ok(())]);
+        assert!(len(&written_since(&to[0], mark)) <= SIZE - 16 * PIECE, "only where something was missing");
+    }
+}
+
+#[test]
 fn a_destination_that_was_given_up_gets_what_it_had_not_made_durable() {
     if !need::fault_disk() {
         return;

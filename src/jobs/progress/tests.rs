@@ -1,0 +1,105 @@
+//! Figures after this and that.
+
+use super::*;
+
+fn spec(dests: usize) -> Spec {
+    let sector = |number| Sector::new(number).unwrap();
+    let region = |path: &str, at| RegionSpec { path: path.into(), sector: sector(at), count: None };
+    let to = (0..dests).map(|index| region(&format!("/d{index}"), 1000)).collect();
+    Spec { from: Some(region("/s", 500)), to, ..Spec::default() }
+}
+
+fn progress(spec: &Spec, sectors: u64) -> Progress {
+    Progress::new(spec, Sector::new(sectors).unwrap())
+}
+
+const BOTH: ErrorBits = ErrorBits::first(2);
+
+#[test]
+fn a_dropped_destination_holds_the_others_back_no_longer() {
+    let spec = spec(2);
+    let mut progress = progress(&spec, 32);
+    progress.taken(&(0..8), BOTH);
+    progress.taken(&(8..16), ErrorBits::first(1));
+    assert_eq!(progress.copied(), 8 * 512);
+    progress.write_failed(&spec, 1, &(8..16), libc::EIO);
+    progress.taken(&(16..32), BOTH);
+    assert_eq!((progress.copied(), progress.write_err.bits()), (32 * 512, 2));
+    assert_eq!(progress.dests[1].taken.bytes(), 8 * 512);
+    assert_eq!(progress.dests[1].first_error(), Some((libc::EIO, Sector::new(1008).unwrap())));
+    assert_eq!(progress.error.as_deref(), Some("write /d1: EIO in the 8 sectors from 1008"));
+}
+
+#[test]
+fn ignoring_errors_counts_only_what_all_have() {
+    let spec = Spec { ignore_error: true, ..spec(2) };
+    let mut progress = progress(&spec, 24);
+    progress.taken(&(0..8), BOTH);
+    progress.taken(&(8..16), ErrorBits::first(1));
+    progress.write_failed(&spec, 1, &(8..16), libc::EIO);
+    progress.unreadable(&spec, &(16..24), libc::ENODATA);
+    assert_eq!((progress.copied(), progress.bad_bytes()), (8 * 512, 8 * 512));
+    assert_eq!(progress.dests[0].taken.bytes(), 16 * 512);
+    assert!(progress.read_err && progress.live() == BOTH);
+}
+
+#[test]
+fn only_what_was_taken_before_the_flush_is_durable() {
+    let spec = spec(2);
+    let mut progress = progress(&spec, 24);
+    progress.taken(&(0..8), BOTH);
+    let mark = progress.mark();
+    progress.taken(&(8..16), BOTH);
+    progress.made_durable(&mark, BOTH);
+    assert_eq!((progress.durable, progress.copied()), (8 * 512, 16 * 512));
+    let mark = progress.mark();
+    assert_eq!(progress.flush_failed(&spec, &[(0, libc::EIO)]).bits(), 1);
+    progress.made_durable(&mark, ErrorBits::from_bits(2));
+    assert_eq!((progress.dests[0].durable.bytes(), progress.dests[1].durable.bytes()), (8 * 512, 16 * 512));
+    assert_eq!(progress.durable, 16 * 512, "of the one that is left");
+    assert_eq!(progress.error.as_deref(), Some("flush /d0: EIO"));
+}
+
+#[test]
+fn a_flush_that_succeeds_beside_one_that_fails_counts_nothing() {
+    for spec in [spec(2), Spec { ignore_error: true, ..spec(2) }] {
+        let mut progress = progress(&spec, 24);
+        progress.taken(&(0..8), BOTH);
+        let mark = progress.mark();
+        progress.made_durable(&mark, BOTH);
+        progress.taken(&(8..16), BOTH);
+        let marks = [progress.mark(), progress.mark()];
+        progress.flush_failed(&spec, &[(0, libc::EIO)]);
+        progress.made_durable(&marks[0], ErrorBits::from_bits(2));
+        assert_eq!(progress.durable_with(&marks[1], BOTH, 0).bytes(), 8 * 512);
+        progress.made_durable(&marks[1], BOTH);
+        assert_eq!([0, 1].map(|index: usize| progress.dests[index].durable.bytes()), [8 * 512, 16 * 512]);
+    }
+}
+
+#[test]
+fn what_is_different_is_taken_back() {
+    let spec = spec(2);
+    let mut progress = progress(&spec, 16);
+    progress.taken(&(0..16), BOTH);
+    let mark = progress.mark();
+    progress.made_durable(&mark, BOTH);
+    progress.verify_failed(&spec, 0, &(8..9), DIFFERENT);
+    assert_eq!(progress.dest_state(0, true), DestState::Mismatch);
+    assert_eq!(progress.dest_state(1, true), DestState::Done);
+    assert_eq!(progress.dests[0].durable.bytes(), 15 * 512);
+    progress.begin_anew();
+    assert_eq!(progress.dests[0].taken.gaps(0..16).bytes(), 512);
+    assert!(progress.write_err.is_empty() && progress.bad.is_empty());
+}
+
+#[test]
+fn bad_ranges_that_touch_are_one() {
+    let spec = spec(1);
+    let mut progress = progress(&spec, 8000);
+    for start in [16, 0, 8, 80, 24] {
+        progress.unreadable(&spec, &(start..start + 8), libc::EIO);
+    }
+    let ranges: Vec<_> = progress.bad.iter().map(|range| (range.sector.get(), range.count.get())).collect();
+    assert_eq!(ranges, [(500, 32), (580, 8)]);
+}
