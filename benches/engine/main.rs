@@ -1,10 +1,11 @@
 //! The engine against a bare ring, and the mounted tree against both.
 //!
 //! `cargo bench --bench engine`, as root. Scratch images on tmpfs under loop devices with direct I/O, so that no disk
-//! is measured. Three contenders copy one source to one destination and to four, in turn, each with the final flush:
+//! is measured. Four contenders copy one source to one destination and to four, in turn, each with the final flush:
 //! * `raw`: an `io_uring` loop of this bench, the least code that can do it;
 //! * `engine`: [`Client::copy`] in this process;
-//! * `tree`: the built program, by its own status figures.
+//! * `tree`: the built program, by its own status figures;
+//! * `kept`: the same with a state directory, on the disk of the temporary directory.
 //!
 //! Each round gives a ratio to `raw`, and only ratios say anything: what the machine does besides hits all alike. The
 //! contender that begins changes from round to round. Round 0 warms up and is not counted. After every copy the first
@@ -80,9 +81,11 @@ fn setting(name: &str, default: u32) -> u32 {
 
 fn race_all(scratch: &Scratch, rounds: u32) -> Result<()> {
     let mut contenders = vec![raw_loop()?, engine()?];
-    match mounted_tree() {
-        Ok(tree) => contenders.push(tree),
-        Err(error) => println!("tree: LEFT OUT, {error}"),
+    for (name, options) in [("tree", &["state=none"][..]), ("kept", &[])] {
+        match mounted_tree(name, options) {
+            Ok(tree) => contenders.push(tree),
+            Err(error) => println!("{name}: LEFT OUT, {error}"),
+        }
     }
     for dests in [1, DESTS] {
         race(scratch, &mut contenders, dests, rounds)?;
@@ -135,10 +138,12 @@ fn engine_copy(client: &Client, scratch: &Scratch, dests: usize) -> Result<Durat
     Ok(elapsed)
 }
 
-fn mounted_tree() -> Result<Contender> {
-    let daemon = Daemon::builder(env!("CARGO_BIN_EXE_kcopyfs")).option("state=none");
+/// Without an option of `state=` it keeps its jobs in a scratch directory.
+fn mounted_tree(name: &'static str, options: &[&str]) -> Result<Contender> {
+    let program = Daemon::builder(env!("CARGO_BIN_EXE_kcopyfs"));
+    let daemon = options.iter().fold(program, |daemon, option| daemon.option(*option));
     let daemon = daemon.try_start().map_err(|refused| format!("it did not start: {refused:?}"))?;
-    Ok(Contender { name: "tree", copy: Box::new(move |scratch, dests| tree_copy(&daemon, scratch, dests)) })
+    Ok(Contender { name, copy: Box::new(move |scratch, dests| tree_copy(&daemon, scratch, dests)) })
 }
 
 /// One job, and its running time by its own account.
