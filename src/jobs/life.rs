@@ -35,9 +35,7 @@ pub(super) fn act(state: State, verb: Verb) -> Result<Action> {
         (_, state) if state.is_ended() => {
             refuse(ErrorKind::Invalid, &format!("has ended ({}); its spec can be run again", state.as_str()))
         }
-        (Verb::Pause, State::Flushing | State::Verifying) => {
-            refuse(ErrorKind::Busy, &format!("is {}, which cannot be paused", state.as_str()))
-        }
+        (Verb::Pause, State::Flushing) => refuse(ErrorKind::Busy, "is flushing, which cannot be paused"),
         (Verb::Pause, State::Held) => refuse(ErrorKind::Invalid, "is held and does not run; resume or cancel it"),
         (Verb::Pause, State::Paused) => Ok(Action::Nothing),
         (Verb::Pause, _) => Ok(Action::Pause),
@@ -88,7 +86,7 @@ mod tests {
             (Running, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY]),
             (Paused, [Ok(Action::Nothing), Ok(Action::Resume), Ok(Action::Cancel), BUSY, BUSY]),
             (Flushing, [Err(libc::EBUSY), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY]),
-            (Verifying, [Err(libc::EBUSY), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY]),
+            (Verifying, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY]),
             (Done, [INVALID, INVALID, INVALID, INVALID, Ok(Action::Verify)]),
             (Degraded, [INVALID, INVALID, INVALID, Ok(Action::Retry), Ok(Action::Verify)]),
             (Failed, [INVALID, INVALID, INVALID, Ok(Action::Retry), INVALID]),

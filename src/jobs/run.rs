@@ -219,7 +219,10 @@ impl Shared {
         mut life: Held<'_>,
         then: impl FnOnce(&Arc<Self>, &Arc<Job>) + Send + 'static,
     ) {
-        let (asked, mark) = (life.progress.live(), life.progress.mark());
+        // Who only compares has written nothing.
+        let writes = job.spec.action != Action::Verify;
+        let asked = if writes { life.progress.live() } else { ErrorBits::NONE };
+        let mark = life.progress.mark();
         life.flushes += 1;
         life.flushing.get_or_insert_with(Instant::now);
         let opened = life.opened.as_ref().expect("a job that runs is open");

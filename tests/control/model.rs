@@ -24,7 +24,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("running", &["paused", "flushing", "cancelled"]),
     ("paused", &["queued", "cancelled"]),
     ("flushing", &["done", "verifying", "cancelled"]),
-    ("verifying", &["done", "failed", "cancelled"]),
+    ("verifying", &["done", "failed", "paused", "cancelled"]),
     ("done", &["queued"]),
     ("failed", &["queued"]),
     ("cancelled", &["queued"]),
@@ -35,7 +35,7 @@ fn answer(state: &str, verb: &str) -> i32 {
     let ended = is_ended(state);
     match (verb, state) {
         ("retry", "failed" | "cancelled") | ("verify", "done") => 0,
-        ("retry" | "verify", _) | ("pause", "flushing" | "verifying") if !ended => libc::EBUSY,
+        ("retry" | "verify", _) | ("pause", "flushing") if !ended => libc::EBUSY,
         ("pause" | "resume" | "cancel", _) if !ended => 0,
         _ => libc::EINVAL,
     }

@@ -31,7 +31,7 @@ const TABLE: [(&str, [Does; 5]); 10] = [
     ("running", [Makes(&["running paused"]), Nothing, Makes(&["running cancelled"]), BUSY, BUSY]),
     ("paused", [Nothing, Makes(&["paused queued", "queued running"]), Makes(&["paused cancelled"]), BUSY, BUSY]),
     ("flushing", [BUSY, Nothing, Makes(&["flushing cancelled"]), BUSY, BUSY]),
-    ("verifying", [BUSY, Nothing, Makes(&["verifying cancelled"]), BUSY, BUSY]),
+    ("verifying", [Makes(&["verifying paused"]), Nothing, Makes(&["verifying cancelled"]), BUSY, BUSY]),
     ("done", [INVALID, INVALID, INVALID, INVALID, Makes(&["done queued", "queued verifying", "verifying done"])]),
     (
         "degraded",

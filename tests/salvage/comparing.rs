@@ -3,7 +3,7 @@
 use kcopyfs_support::{Daemon, Fault, FaultDisk, Op, Rng, need};
 
 use crate::merging::{SIZE, fail, merging};
-use crate::{NEW, OLD, end, listed, map, mapped, rounds, spec, start};
+use crate::{NEW, OLD, end, listed, map, mapped, rounds, spec, start, until};
 
 fn verify(daemon: &Daemon, id: u64, state: &str) {
     daemon.control(id, "verify").unwrap();
@@ -107,5 +107,39 @@ fn a_comparison_keeps_what_was_bad_before() {
         daemon.control(id, "retry").unwrap();
         end(&daemon, id, "done");
         assert!(to.iter().all(|disk| disk.check(NEW).is_ok()) && bad.end <= SIZE);
+    }
+}
+
+#[test]
+fn a_comparison_can_be_paused_and_goes_on_after_a_restart() {
+    if !need::fault_disk() {
+        return;
+    }
+    for io in ["io=uring", "io=threads"] {
+        let (from, to) = (merging(512, NEW), [merging(512, NEW), merging(512, NEW)]);
+        let bad = SIZE - 512..SIZE;
+        to[1].load(bad.start, &[0; 512]);
+        let mut daemon = Daemon::builder(env!("CARGO_BIN_EXE_kcopyfs")).option(io).start();
+        let id = daemon.job(&format!("verify {}", spec(&from, &to, "speed_max=1M"))).unwrap();
+        until("progress", || (daemon.status(id).copied() > 0).then_some(()));
+        daemon.control(id, "pause").unwrap();
+        assert_eq!(daemon.status(id).state(), "paused");
+        for restarts in [false, true] {
+            if restarts {
+                daemon.kill9();
+                daemon.restart();
+            }
+            assert_eq!(daemon.status(id).state(), "paused");
+            daemon.write(format!("jobs/{id}/speed_max"), if restarts { "max" } else { "1M" }).unwrap();
+            daemon.control(id, "resume").unwrap();
+            if !restarts {
+                until("verifying", || (daemon.status(id).state() == "verifying").then_some(()));
+                daemon.control(id, "pause").unwrap();
+            }
+        }
+        let status = end(&daemon, id, "degraded");
+        assert_eq!((status.write_err(), status.read_err()), (2, false), "\n{status}");
+        assert_eq!(listed(&daemon.errors(id), Some(1)), std::slice::from_ref(&bad), "\n{status}");
+        assert_eq!(daemon.dests(id)[0].state, "done");
     }
 }
