@@ -61,7 +61,8 @@ pub(crate) const ROWS: &[Row] = &[
         Said::Is("100\nended 0\n"),
     ),
     row(
-        "$K -f -o state=none m2 2> /dev/null & pid=$!; until test -e m2/version; do :; done; kill -KILL $pid; wait $pid; ls m2",
+        "$K -f -o state=none m2 2> /dev/null & pid=$!; until test -e m2/version; do :; done; kill -KILL $pid; wait $pid; \
+         while ls m2 2> err || grep -q abort err; do :; done; cat err; exit 2",
         2,
         Said::Has(&["Transport endpoint is not connected"]),
     ),
