@@ -164,17 +164,7 @@ fn a_kept_destination_gets_all_that_it_takes() {
 fn destinations_left_out_are_left_alone() {
     let bench = Bench::new(small(&Sim::new(16)));
     let (from, dests) = (disk(1, 80), [disk(8, 80), disk(9, 80)]);
-    bench.request(Request {
-        work: Work::Copy(whole(&from)),
-        dests: dests.iter().map(whole).collect(),
-        without: ErrorBits::from_bits(1),
-        flags: Flags::NONE,
-        speed_max: SpeedLimit::default(),
-        paused: false,
-        sparse: false,
-        in_order: false,
-        observer: None,
-    });
+    bench.request(Request { without: ErrorBits::from_bits(1), ..plain(Work::Copy(whole(&from)), &dests) });
     assert_eq!(bench.ends.recv().unwrap(), Outcome::default());
     assert_eq!(bytes_at(&dests[0], 0, 80), stamp(8, 0, 80));
     assert_eq!(bytes_at(&dests[1], 0, 80), stamp(1, 0, 80));

@@ -85,15 +85,9 @@ fn a_paused_job_does_no_io_and_goes_on_where_it_was() {
     let bench = Bench::new(small(&sim));
     let (from, dest, log) = (disk(1, 800), disk(9, 800), Log::default());
     let request = Request {
-        work: Work::Copy(whole(&from)),
-        dests: vec![whole(&dest)],
-        without: ErrorBits::NONE,
-        flags: Flags::NONE,
-        speed_max: SpeedLimit::default(),
         paused: true,
-        sparse: false,
-        in_order: false,
         observer: Some(Box::new(log.clone())),
+        ..plain(Work::Copy(whole(&from)), &[Arc::clone(&dest)])
     };
     let handle = bench.request(request);
     // A job behind it ends, so the paused one has been looked at.
@@ -128,15 +122,10 @@ fn pausing_in_the_middle_quiesces_and_loses_no_piece() {
     let (sender, quiet) = channel();
     let observer = PauseAt(Arc::clone(&slot), log.clone(), sender);
     let handle = bench.request(Request {
-        work: Work::Copy(whole(&from)),
-        dests: vec![whole(&dest)],
-        without: ErrorBits::NONE,
         flags: Flags::WRITE_SEQ,
-        speed_max: SpeedLimit::default(),
         paused: true,
-        sparse: false,
-        in_order: false,
         observer: Some(Box::new(observer)),
+        ..plain(Work::Copy(whole(&from)), &[Arc::clone(&dest)])
     });
     *slot.lock() = Some(handle.clone());
     handle.resume();
@@ -154,17 +143,7 @@ fn pausing_in_the_middle_quiesces_and_loses_no_piece() {
 fn a_cancelled_job_ends_and_says_so() {
     let bench = Bench::new(small(&Sim::new(15)));
     let (from, dest) = (disk(1, 800), disk(9, 800));
-    let handle = bench.request(Request {
-        work: Work::Copy(whole(&from)),
-        dests: vec![whole(&dest)],
-        without: ErrorBits::NONE,
-        flags: Flags::NONE,
-        speed_max: SpeedLimit::default(),
-        paused: true,
-        sparse: false,
-        in_order: false,
-        observer: None,
-    });
+    let handle = bench.request(Request { paused: true, ..plain(Work::Copy(whole(&from)), &[Arc::clone(&dest)]) });
     handle.cancel();
     assert_eq!(bench.ends.recv().unwrap(), Outcome { cancelled: true, ..Outcome::default() });
     assert_eq!(bytes_at(&dest, 0, 800), stamp(9, 0, 800));
@@ -192,17 +171,7 @@ fn devices_are_let_go_before_the_end_is_told() {
         let (from, dest) = (disk(1, 800), disk(9, 800));
         let (sender, ends) = channel();
         let weak = Arc::downgrade(&dest);
-        let request = Request {
-            work: Work::Copy(whole(&from)),
-            dests: vec![whole(&dest)],
-            without: ErrorBits::NONE,
-            flags: Flags::NONE,
-            speed_max: SpeedLimit::default(),
-            paused: true,
-            sparse: false,
-            in_order: false,
-            observer: None,
-        };
+        let request = Request { paused: true, ..plain(Work::Copy(whole(&from)), &[Arc::clone(&dest)]) };
         let notify = move |_: Outcome, sender: Sender<usize>| sender.send(weak.strong_count()).unwrap();
         let handle = bench.client.submit(request, sender, notify).unwrap();
         drop(dest);
@@ -238,15 +207,9 @@ fn limits_of_speed_hold_in_virtual_time() {
         let disks: Vec<_> = (0..jobs).map(|_| (disk(1, 16_000), disk(9, 16_000))).collect();
         for (from, dest) in &disks {
             bench.request(Request {
-                work: Work::Copy(whole(from)),
-                dests: vec![whole(dest)],
-                without: ErrorBits::NONE,
                 flags: Flags::WRITE_SEQ,
                 speed_max: SpeedLimit::new(job),
-                paused: false,
-                sparse: false,
-                in_order: false,
-                observer: None,
+                ..plain(Work::Copy(whole(from)), &[Arc::clone(dest)])
             });
         }
         assert!(bench.ends.iter().take(jobs).all(|outcome| outcome == Outcome::default()));
