@@ -29,7 +29,8 @@
 use std::ops::Range;
 
 use self::locate::Locate;
-use self::suspect::{Suspect, halves};
+use self::suspect::Suspect;
+pub(super) use self::suspect::halves;
 use super::progress::Progress;
 use super::ranges::RangeSet;
 use crate::dm_io::ErrorBits;

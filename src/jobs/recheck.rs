@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use super::plan::halves;
+
 /// Sectors that fail one after the other before an area counts as dead: 4 MiB.
 const DEAD: u64 = 8192;
 /// Ranges that may wait; beyond them whole pieces are told.
@@ -37,8 +39,8 @@ impl Recheck {
 
     /// Compares both halves of a range.
     pub(super) fn halve(&mut self, range: &Range<u64>, block: u64) {
-        let middle = range.start + (range.end - range.start) / block / 2 * block;
-        self.waiting.extend([(middle..range.end, 0), (range.start..middle, 0)]);
+        let [first, second] = halves(range, block);
+        self.waiting.extend([(second, 0), (first, 0)]);
     }
 
     /// A range could not be read, `alone` or together with others. `false` if it is given up.

@@ -28,7 +28,7 @@ impl Suspect {
 }
 
 /// The two halves of a range, in whole blocks of that many sectors.
-pub(super) fn halves(range: &Range<u64>, block: u64) -> [Range<u64>; 2] {
+pub(in crate::jobs) fn halves(range: &Range<u64>, block: u64) -> [Range<u64>; 2] {
     let middle = range.start + (range.end - range.start) / block / 2 * block;
     [range.start..middle, middle..range.end]
 }
