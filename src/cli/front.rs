@@ -11,7 +11,7 @@
 //! 2. The daemon says by its [`Line`] that it is ready. In the background that is the end of the caller's process, and
 //!    the daemon's standard streams are `/dev/null` from before that: a shell's pipe to us ends when the caller does.
 //! 3. In the foreground SIGTERM and SIGINT are handed on, and the service manager is told what the daemon says.
-//! 4. The daemon unmounts, says its end, closes all that it has, and ends. The caller's process waits [`GRACE`] for that.
+//! 4. The daemon unmounts, says its end, closes all that it has, and ends. The caller's process waits half a second for that.
 //! 5. A line that is closed without a word is a daemon that died.
 #![allow(unsafe_code)] // fork, setsid, prctl, kill and waitpid have no safe form in std
 
