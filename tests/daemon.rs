@@ -16,8 +16,9 @@ use std::{
 };
 
 use kcopyfs_support::{
-    Daemon, Fault, FaultDisk, Op,
+    Daemon, Fault, FaultDisk, MountPoint, Op,
     daemon::{START_LIMIT, STOP_LIMIT},
+    mounted::make_ext4,
     need, stamp,
 };
 
@@ -77,10 +78,19 @@ impl Place {
         processes().filter(is_ours).collect()
     }
 
-    /// Waits until nothing serves the mount point.
+    /// Waits until no process serves the mount point.
+    fn until_no_process(&self) {
+        self.until(|| self.processes().is_empty());
+    }
+
+    /// Waits until nothing is at the mount point.
     fn until_gone(&self) {
+        self.until(|| self.processes().is_empty() && self.mounts() == 0);
+    }
+
+    fn until(&self, is_so: impl Fn() -> bool) {
         let late = Instant::now() + STOP_LIMIT;
-        while !self.processes().is_empty() || self.mounts() > 0 {
+        while !is_so() {
             assert!(Instant::now() < late, "still there: {:?}, {} mounts", self.processes(), self.mounts());
             thread::sleep(Duration::from_millis(2));
         }
@@ -376,6 +386,32 @@ fn sigterm_with_a_flush_that_hangs() {
 #[test]
 fn sigterm_with_threads_that_hang() {
     ends_though_a_thread_is_stuck("io=threads", |disk| _ = disk.rule(Op::Write, 1 << 20.., Fault::Hang));
+}
+
+#[test]
+fn sigterm_while_the_state_directory_hangs() {
+    if !need::fault_disk() {
+        return;
+    }
+    let disk = FaultDisk::builder(16 << 20).start();
+    make_ext4(&disk.path(), "^has_journal");
+    let (place, state) = (Place::new(), MountPoint::new().expect("a mount point"));
+    state.mount("ext4", disk.path(), "rw");
+    disk.rule(Op::Read, .., Fault::Hang);
+    disk.rule(Op::Write, .., Fault::Hang);
+    let mut command = place.command(PROGRAM);
+    command.args(["-f", "-o", &format!("pages=256,state={}", state.path().join("new").display())]).arg(&place.mount);
+    let log = fs::File::create(place.path("log")).expect("a log");
+    let mut daemon = Process(command.stderr(log).spawn().expect("start it"));
+    disk.wait_parked(1);
+    send(daemon.0.id(), "TERM");
+    let status = daemon.wait(STOP_LIMIT + Duration::from_millis(500)).expect("it ends");
+    let log = fs::read_to_string(place.path("log")).unwrap();
+    assert!(status.code() == Some(32) && log.contains("did not stop in time"), "{status}: {log}");
+    disk.clear();
+    disk.release();
+    place.until_no_process();
+    ok(&place.script("umount -l $M || test $? = 32"));
 }
 
 #[test]

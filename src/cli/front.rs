@@ -12,6 +12,7 @@
 //!    the daemon's standard streams are `/dev/null` from before that: a shell's pipe to us ends when the caller does.
 //! 3. In the foreground SIGTERM and SIGINT are handed on, and the service manager is told what the daemon says.
 //! 4. The daemon unmounts, says its end, closes all that it has, and ends. The caller's process waits half a second for that.
+//!    One that says nothing for 4.5 s after a signal is killed.
 //! 5. A line that is closed without a word is a daemon that died.
 #![allow(unsafe_code)] // fork, setsid, prctl, kill and waitpid have no safe form in std
 
@@ -26,6 +27,10 @@ use crate::error::{Error, Result};
 
 /// For how long a daemon that has said its end may take to be gone. It has nothing left to do but to give back memory.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// For how long a daemon that was told to stop may say nothing: of the 5 s that a stop may take, all but the grace. It hangs
+/// then where nothing ends it, as in a state directory that does not answer.
+const STOP_MAX: Duration = Duration::from_millis(4500);
 
 /// Who this process is after the fork.
 #[derive(Debug)]
@@ -84,13 +89,24 @@ fn outcome(daemon: libc::pid_t, mut ear: Ear) -> Exit {
 
 /// Stays with the daemon to its end.
 fn attend(daemon: libc::pid_t, mut ear: Ear, signals: &Signals) -> Result<Exit> {
+    let mut late: Option<Instant> = None;
     loop {
-        if ear.is_silent()
-            && let Some(Event::Signal(signal)) = signals.wait(Some(ear.as_fd()), None)?
-        {
-            // SAFETY: takes numbers alone; the child is ours and was not waited for, so that the number is still its own.
-            unsafe { libc::kill(daemon, signal) };
-            continue;
+        let left = late.map(|late| late.saturating_duration_since(Instant::now()));
+        let event = if ear.is_silent() { signals.wait(Some(ear.as_fd()), left)? } else { Some(Event::Other) };
+        match event {
+            Some(Event::Other) => {}
+            Some(Event::Signal(signal)) => {
+                tell(daemon, signal);
+                late.get_or_insert_with(|| Instant::now() + STOP_MAX);
+                continue;
+            }
+            None => {
+                tell(daemon, libc::SIGKILL);
+                see_off(daemon, &mut ear, signals)?;
+                let text =
+                    "the daemon did not stop in time, and was killed; what it had copied is in its records".into();
+                return Ok(Exit { code: EXIT_MOUNT, text });
+            }
         }
         match ear.hear() {
             Said::Ready => notify::notify("READY=1"),
@@ -102,6 +118,12 @@ fn attend(daemon: libc::pid_t, mut ear: Ear, signals: &Signals) -> Result<Exit> 
             Said::Gone => return Ok(died(daemon, "")),
         }
     }
+}
+
+/// Sends a signal to a child that was not waited for.
+fn tell(daemon: libc::pid_t, signal: libc::c_int) {
+    // SAFETY: takes numbers alone; the number is still that of the child.
+    unsafe { libc::kill(daemon, signal) };
 }
 
 /// Waits for the end of a daemon that has said it, but not for a device.
