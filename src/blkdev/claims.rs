@@ -37,8 +37,8 @@ pub struct Claim {
 pub struct Conflict {
     /// The job that is in the way. `queue` waits for its end, and claims again.
     pub owner: u64,
-    /// [`ErrorKind::Busy`], with a sentence that names both.
-    pub error: Error,
+    /// What is said before and after its name.
+    around: [String; 2],
 }
 
 /// What is done to an extent.
@@ -174,24 +174,23 @@ impl Conflict {
             Access::Write => "written",
         };
         let name = if *path == extent.path { String::new() } else { format!(", by the name {}", path.display()) };
-        let what = format!("{} is being {done} by job {owner}{name}", extent.path.display());
-        Self { owner: *owner, error: Error::new(ErrorKind::Busy, what) }
+        Self { owner: *owner, around: [format!("{} is being {done} by ", extent.path.display()), name] }
+    }
+
+    /// [`ErrorKind::Busy`], with a sentence that names the path and the owner, which is called `who`.
+    pub fn error(&self, who: &str) -> Error {
+        let [before, after] = &self.around;
+        Error::new(ErrorKind::Busy, format!("{before}{who}{after}"))
     }
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        self.error(&format!("job {}", self.owner)).fmt(f)
     }
 }
 
 impl std::error::Error for Conflict {}
-
-impl From<Conflict> for Error {
-    fn from(conflict: Conflict) -> Self {
-        conflict.error
-    }
-}
 
 /// Whether a job is in its own way: the first destination that overlaps the source (`None`) or an earlier destination.
 /// Destinations are few (64), so each is compared with each.

@@ -171,7 +171,8 @@ impl Shared {
         let wish = Wish { spec: &job.spec, sectors: opened.count().get(), identities, by_path: true };
         let before = self.returning.before(job.id, wish);
         self.returning.has_asked(job.id);
-        before.map_or(Ok(()), Err).and_then(|()| opened.claim(&self.claims, job.id)).map_err(|(_, error)| error)?;
+        let claim = |()| opened.claim(&self.claims, job.id, |other| format!("job {other}"));
+        before.map_or(Ok(()), Err).and_then(claim).map_err(|(_, error)| error)?;
         self.returning.is_back(job.id);
         Ok(())
     }

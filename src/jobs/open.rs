@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::clients::{Clients, DEFAULT};
 use super::view::JobId;
-use crate::blkdev::{self, Claim, Claims, Device, Devices, Extent, Holders, OpenDest, open_source};
+use crate::blkdev::{self, Claim, Claims, Conflict, Device, Devices, Extent, Holders, OpenDest, open_source};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kcopyd::Client;
@@ -102,16 +102,22 @@ impl Opened {
         self.reach.is_none()
     }
 
-    /// Keeps other jobs from writing what it reads, and from what it writes.
+    /// Keeps other jobs from writing what it reads, and from what it writes. `who` names another job.
     ///
     /// # Errors
     /// `Busy`, and which region it is about: naming the other job, or for a file that another program has locked, as a late
     /// write of a daemon that is gone does.
-    pub(super) fn claim(&mut self, claims: &Claims, owner: JobId) -> std::result::Result<(), (Place, Error)> {
+    pub(super) fn claim(
+        &mut self,
+        claims: &Claims,
+        owner: JobId,
+        who: impl Fn(JobId) -> String,
+    ) -> std::result::Result<(), (Place, Error)> {
         if let Some(reach) = &self.reach {
             let writes = reach.writes.iter().flatten().cloned().collect();
             let claim = claims.claim(owner, reach.reads.clone(), writes);
-            let claim = claim.map_err(|conflict| (reach.place_of(claims, owner), conflict.into()))?;
+            let refused = |conflict: Conflict| (reach.place_of(claims, owner), conflict.error(&who(conflict.owner)));
+            let claim = claim.map_err(refused)?;
             if !reach.writes.is_empty() {
                 for (index, dest) in self.dests.iter().enumerate() {
                     dest.device.fence(dest.sector, dest.count).map_err(|error| (Place::To(index), error))?;

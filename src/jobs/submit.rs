@@ -105,7 +105,7 @@ impl Shared {
             // Those that wait claim when their turn comes.
             let waits = one.spec.queue || one.spec.after.is_some();
             if let (Ok(opened), false) = (&mut one.opened, waits)
-                && let Err((place, error)) = self.claim_new(&one.spec, opened, id)
+                && let Err((place, error)) = self.claim_new(&one.spec, opened, id, first)
             {
                 ready.into_iter().for_each(Ready::undo);
                 return Err(Refusal { index, place, error });
@@ -127,13 +127,23 @@ impl Shared {
 }
 
 impl Shared {
-    fn claim_new(&self, spec: &Spec, opened: &mut Opened, id: JobId) -> std::result::Result<(), (Place, Error)> {
+    /// Claims for the job `id` of a write whose first job is `first`; none of them has been told its number.
+    fn claim_new(
+        &self,
+        spec: &Spec,
+        opened: &mut Opened,
+        id: JobId,
+        first: JobId,
+    ) -> std::result::Result<(), (Place, Error)> {
         if !self.returning.is_empty() {
             let identities = opened.identities();
             let wish = Wish { spec, sectors: opened.count().get(), identities: &identities, by_path: true };
             self.returning.in_the_way(wish).map_or(Ok(()), Err)?;
         }
-        opened.claim(&self.claims, id)
+        opened.claim(&self.claims, id, |other| match other {
+            other if other >= first => "an earlier line of this write".to_owned(),
+            other => format!("job {other}"),
+        })
     }
 }
 

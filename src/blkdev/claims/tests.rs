@@ -32,7 +32,7 @@ fn readers_share_and_writers_do_not() {
         (vec![], at(9, 100..101), 2, "/dev/x is being written by job 2"),
     ] {
         let conflict = claims.claim(3, reads, writes).unwrap_err();
-        assert_eq!((conflict.owner, conflict.error.kind()), (owner, ErrorKind::Busy));
+        assert_eq!((conflict.owner, conflict.error("it").kind()), (owner, ErrorKind::Busy));
         assert_eq!(conflict.to_string(), text);
     }
     assert!(claims.conflicts_with(1, &at(9, 0..100), &at(8, 0..50)).is_none());
