@@ -9,6 +9,7 @@ mod hung;
 mod kill;
 mod kit;
 mod life;
+mod mix;
 mod order;
 mod power;
 mod races;
