@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::job::{Ending, Job, Life, Phase};
 use super::names::Wish;
-use super::open::{Opened, Opener, open};
+use super::open::{Opened, open};
 use super::registry::Follow;
 use super::run::{Held, Shared};
 use super::scribe::Entry;
@@ -216,7 +216,7 @@ impl Shared {
 
     /// Opens the devices of a job that has none: it waited for them, or comes from a record.
     fn reopen(self: &Arc<Self>, job: &Arc<Job>) {
-        let opened = open(&job.spec, &Opener::new(&self.clients, &self.devices, &self.claims));
+        let opened = open(&job.spec, &self.opener());
         let mut life = job.lock();
         life.opening = false;
         if life.state == State::Paused && life.ending == Ending::No {

@@ -57,13 +57,15 @@ pub(super) struct Opener<'a> {
     clients: &'a Clients,
     devices: &'a Devices,
     claims: &'a Claims,
+    /// Where the jobs are kept.
+    state: Option<&'a Path>,
     /// Who uses what, as seen by the first that asked: the specs of one write share a look at the whole system.
     holders: OnceCell<Holders>,
 }
 
 impl<'a> Opener<'a> {
-    pub(super) fn new(clients: &'a Clients, devices: &'a Devices, claims: &'a Claims) -> Self {
-        Self { clients, devices, claims, holders: OnceCell::new() }
+    pub(super) fn new(clients: &'a Clients, devices: &'a Devices, claims: &'a Claims, state: Option<&'a Path>) -> Self {
+        Self { clients, devices, claims, state, holders: OnceCell::new() }
     }
 
     fn holders(&self) -> Result<&Holders> {
@@ -253,7 +255,19 @@ fn open_dest(
     if missing && path.exists() {
         opened.made.push(path.to_owned());
     }
-    device.map_err(|error| name_holder(path, error, with))
+    let device = device.map_err(|error| name_holder(path, error, with))?;
+    if with.state.is_some_and(|state| is_within(&device, state)) {
+        let what = format!("{} is in the state directory, where the jobs are kept", path.display());
+        return Err(Error::new(ErrorKind::Busy, what));
+    }
+    Ok(device)
+}
+
+/// Whether a file is below a directory, by the name that the system has for it.
+fn is_within(device: &Device, directory: &Path) -> bool {
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", device.raw_fd()));
+    let directory = std::fs::canonicalize(directory);
+    matches!((name, directory), (Ok(name), Ok(directory)) if device.can_grow() && name.starts_with(&directory))
 }
 
 /// Who holds a device that could not be opened exclusively, where that can be told.

@@ -25,7 +25,7 @@ use super::job::{Ending, Job, Life, Phase, Running};
 use super::keeper;
 use super::life::{End, verdict};
 use super::news::News;
-use super::open::Opened;
+use super::open::{Opened, Opener};
 use super::plan::Step;
 use super::progress::Mark;
 use super::registry::{Limits, Registry};
@@ -308,6 +308,11 @@ impl Shared {
             shared.news.deliver();
             shared.tell_moved();
         });
+    }
+
+    /// What opening devices takes.
+    pub(super) fn opener(&self) -> Opener<'_> {
+        Opener::new(&self.clients, &self.devices, &self.claims, self.config.state.as_deref())
     }
 
     /// Wakes who waits for a job to start, to fall quiet or to end.

@@ -32,7 +32,7 @@ impl Jobs {
     /// # Errors
     /// Which spec, which part of it and why. No device was written to, and no file is left that `create` made.
     pub fn submit(&self, specs: Vec<Spec>) -> std::result::Result<Vec<JobId>, Refusal> {
-        let with = Opener::new(&self.shared.clients, &self.shared.devices, &self.shared.claims);
+        let with = self.shared.opener();
         let mut ready: Vec<Ready> = Vec::with_capacity(specs.len());
         for (index, spec) in specs.into_iter().enumerate() {
             match self.shared.prepare(spec, &with) {

@@ -259,3 +259,22 @@ fn one_failing_request_of_the_state_disk_tears_no_record() {
         }
     }
 }
+
+#[test]
+fn nothing_is_copied_into_it() {
+    if !need::fault_disk() {
+        return;
+    }
+    let source = LoopDevice::new(SIZE, 512);
+    let daemon = daemon().start();
+    let state = daemon.mount().with_file_name("state");
+    let link = daemon.mount().with_file_name("link");
+    std::os::unix::fs::symlink(&state, &link).unwrap();
+    let before: Vec<_> = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    for to in [state.join("lock"), link.join("new.job")] {
+        let refused = daemon.refused(&format!("from={} to={} create", source.path().display(), to.display()));
+        assert!(refused.errno == libc::EBUSY && refused.reason.contains("state directory"), "{refused:?}");
+    }
+    let after: Vec<_> = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(after, before);
+}

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::time::Instant;
 
 use super::*;
 
@@ -295,30 +294,4 @@ fn needs_root_a_read_only_disk_is_opened_and_refuses_to_save() {
     opened.store.save(&[record(3, 1)]).unwrap();
     drop(opened);
     assert_eq!(ids(&open(path)), [1, 3]);
-}
-
-/// `cargo test -- --ignored --nocapture cost_of` prints what the disk here takes.
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_saving() {
-    let folder = tempfile::tempdir_in(".").unwrap();
-    let opened = open(folder.path());
-    let records: Vec<Record> = (1..=1000).map(|id| record(id, 1)).collect();
-    let start = Instant::now();
-    opened.store.save(&records).unwrap();
-    println!("1000 records at once: {:?}", start.elapsed());
-    let start = Instant::now();
-    for one in &records[..100] {
-        opened.store.save(std::slice::from_ref(one)).unwrap();
-    }
-    println!("one record: {:?}", start.elapsed() / 100);
-    let start = Instant::now();
-    for id in 1..=100 {
-        opened.store.remove(id).unwrap();
-    }
-    println!("one removal: {:?}", start.elapsed() / 100);
-    drop(opened);
-    let start = Instant::now();
-    assert_eq!(open(folder.path()).records.len(), 900);
-    println!("opening with 900 records: {:?}", start.elapsed());
 }
