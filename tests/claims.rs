@@ -8,8 +8,6 @@ use std::{
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, symlink},
     path::Path,
     process::Command,
-    thread,
-    time::{Duration, Instant},
 };
 
 use kcopyfs_support::{Daemon, Fault, FaultDisk, LoopDevice, Op, need, stamp};
@@ -24,9 +22,6 @@ const PARTS: [(u64, u64); 2] = [(2048, 4096), (8192, 4096)];
 
 /// Sectors of a job here.
 const COUNT: u64 = 64;
-
-/// How long a figure may take to come true. A device that comes free is looked at every second.
-const LIMIT: Duration = Duration::from_secs(20);
 
 fn can_run() -> bool {
     let programs = [("mkfs.ext4", "e2fsprogs"), ("addpart", "util-linux-extra"), ("losetup", "mount")];
@@ -54,13 +49,8 @@ fn disk(seed: u64) -> LoopDevice {
     disk
 }
 
-/// Polls until it is so: no event tells of a figure.
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let late = Instant::now() + LIMIT;
-    while !is_so() {
-        assert!(Instant::now() < late, "waited {LIMIT:?} in vain: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
+    kcopyfs_support::until(what, || is_so().then_some(()));
 }
 
 /// A scratch directory, and what was made beside it. Undone in reverse order.

@@ -3,18 +3,12 @@
 //! A job copies 32 pieces of 64 KiB from the middle of one disk to the middle of others. Afterwards each piece of a
 //! destination is a letter: `n` new, `o` old, `z` zeros, `x` a mixture. Sectors outside must be old in every test.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
 use kcopyfs_support::{
     Daemon, Fault, FaultDisk, Op, Rng,
     daemon::{STATUS_KEYS, Status, Waited},
-    need, stamp,
+    need, stamp, until,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kcopyfs");
@@ -30,9 +24,6 @@ const TO: u64 = 512 << 10;
 /// The stamps of the source; those of destination i are `OLD + i`.
 const NEW: u64 = 1;
 const OLD: u64 = 10;
-
-/// How long a figure may take to come true.
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// Both backends, both sizes of block.
 const WAYS: [(&str, u32); 2] = [("io=uring", 512), ("io=threads", 4096)];
@@ -138,18 +129,6 @@ fn all(letter: char) -> String {
 fn start(options: &[&str]) -> Daemon {
     let builder = Daemon::builder(PROGRAM).option("state=none").option("pages=1024").option("subjob_kb=64");
     options.iter().fold(builder, |builder, option| builder.option(*option)).start()
-}
-
-/// Polls until `find` finds it: no event tells of a figure.
-fn until<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
-    let late = Instant::now() + LIMIT;
-    loop {
-        if let Some(found) = find() {
-            return found;
-        }
-        assert!(Instant::now() < late, "waited {LIMIT:?} in vain: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// What must be true of every end, and that wait/ID says the same as status.

@@ -13,7 +13,7 @@ use std::{
 use kcopyfs_support::{
     Daemon, Fault, FaultDisk, LoopDevice, Op,
     daemon::{STATUS_KEYS, Status},
-    need, stamp,
+    need, stamp, until,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kcopyfs");
@@ -21,27 +21,12 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_kcopyfs");
 const SIZE: u64 = 4 << 20;
 const SOURCE: u64 = 1;
 
-/// How long a figure may take to come true.
-const LIMIT: Duration = Duration::from_secs(20);
-
 /// A killed reader is promised to be gone within a second; the rest is for a busy machine.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
 
 fn start(options: &[&str]) -> Daemon {
     let builder = Daemon::builder(PROGRAM).option("state=none").option("pages=256").option("subjob_kb=32");
     options.iter().fold(builder, |builder, option| builder.option(*option)).start()
-}
-
-/// Polls until `find` finds it: no event tells of a figure.
-fn until<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
-    let late = Instant::now() + LIMIT;
-    loop {
-        if let Some(found) = find() {
-            return found;
-        }
-        assert!(Instant::now() < late, "waited {LIMIT:?} in vain: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 fn until_state(daemon: &Daemon, id: u64, state: &str) {
@@ -240,7 +225,10 @@ fn events_tell_each_life_in_order() {
     assert_eq!(lives[1], ["-", "queued", "running", "flushing", "done"]);
     assert_eq!(lives[4], ["-", "paused", "queued", "running", "paused", "cancelled"]);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
-    assert!(u128::from(last) <= now && now - u128::from(last) < LIMIT.as_micros(), "microseconds since 1970:\n{text}");
+    assert!(
+        u128::from(last) <= now && now - u128::from(last) < kcopyfs_support::poll::LIMIT.as_micros(),
+        "microseconds since 1970:\n{text}"
+    );
 }
 
 #[test]

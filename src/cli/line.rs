@@ -17,7 +17,7 @@ const STOPPING: u8 = b's';
 /// The exit code and the text follow, in the same write.
 const ENDED: u8 = b'e';
 
-/// Bytes that a pipe takes and gives at once.
+/// Bytes that a pipe takes at once.
 const MESSAGE_MAX: usize = libc::PIPE_BUF;
 
 /// What the daemon says.
@@ -111,7 +111,8 @@ impl Ear {
     /// What is said next; waits for it.
     pub(super) fn hear(&mut self) -> Said {
         if self.rest.is_empty() {
-            let mut message = [0; MESSAGE_MAX];
+            // Room for a text of that size behind all other words.
+            let mut message = [0; 2 * MESSAGE_MAX];
             // What cannot be read is as good as not said.
             let len = self.pipe.read(&mut message).unwrap_or(0);
             self.rest = message[..len].to_vec();

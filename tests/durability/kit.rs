@@ -5,16 +5,12 @@ use std::{
     ops::Range,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
+pub(crate) use kcopyfs_support::until;
 use kcopyfs_support::{Daemon, daemon::Builder, stamp};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_kcopyfs");
-
-/// How long a figure may take to come true.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// How many rounds: `short`, or what `KCOPYFS_TORTURE` says.
 pub(crate) fn rounds(short: u64) -> u64 {
@@ -35,18 +31,6 @@ pub(crate) fn torture() -> Option<u64> {
 /// A daemon with small pieces, so that a small disk has many.
 pub(crate) fn daemon() -> Builder {
     Daemon::builder(PROGRAM).option("pages=1024").option("subjob_kb=64").option("subjobs=4")
-}
-
-/// Polls until `find` finds it: no event tells of a figure.
-pub(crate) fn until<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
-    let late = Instant::now() + LIMIT;
-    loop {
-        if let Some(found) = find() {
-            return found;
-        }
-        assert!(Instant::now() < late, "waited {LIMIT:?} in vain: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 pub(crate) fn until_state(daemon: &Daemon, id: u64, state: &str) {

@@ -14,17 +14,12 @@ mod vanishing;
 mod verifying;
 mod writing;
 
-use std::{
-    fmt::Write as _,
-    ops::Range,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, ops::Range};
 
 use kcopyfs_support::{
     Daemon, FaultDisk,
     daemon::{BadRange, Status},
-    stamp,
+    stamp, until,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kcopyfs");
@@ -32,9 +27,6 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_kcopyfs");
 /// The stamps of the source; those of destination i are `OLD + i`.
 const NEW: u64 = 1;
 const OLD: u64 = 10;
-
-/// How long a figure may take to come true.
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// Errors that a loop device hands on as they are.
 const ERRNOS: [(i32, &str); 5] = [
@@ -79,18 +71,6 @@ fn spec(from: &FaultDisk, to: &[FaultDisk], words: &str) -> String {
         let _ = write!(spec, " to={}", disk.path().display());
     }
     spec
-}
-
-/// Polls until `find` finds it: no event tells of a figure.
-fn until<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
-    let late = Instant::now() + LIMIT;
-    loop {
-        if let Some(found) = find() {
-            return found;
-        }
-        assert!(Instant::now() < late, "waited {LIMIT:?} in vain: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// Waits for the end of a job, which must be `state`.

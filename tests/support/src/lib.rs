@@ -6,6 +6,7 @@
 //! - [`mounted`]: file systems that a test mounts
 //! - [`direct`]: `O_DIRECT` reads and writes of whole blocks
 //! - [`daemon`]: the program under test, mounted on a fresh directory
+//! - [`poll`]: waiting for what no event tells
 //! - [`need`]: what a test needs from the machine, and loud skips
 //! - [`control`]: the text commands of the `faultdisk` program, for shell scripts
 //!
@@ -22,6 +23,7 @@ pub mod faultdisk;
 pub mod loopdev;
 pub mod mounted;
 pub mod need;
+pub mod poll;
 pub mod stamp;
 pub mod sweep;
 
@@ -33,5 +35,6 @@ pub use daemon::Daemon;
 pub use faultdisk::{Fault, FaultDisk, Op, PowerCut};
 pub use loopdev::LoopDevice;
 pub use mounted::MountPoint;
+pub use poll::until;
 pub use stamp::Rng;
 pub use sweep::sweep;
