@@ -76,14 +76,14 @@ mod tests {
     const PIECE: u64 = 64;
 
     /// Compares a disk whose request over four pieces is one: what is told, and in how many requests.
-    fn run(total: u64, bad: impl Fn(u64) -> bool, retries: u32) -> (Vec<Range<u64>>, u64) {
+    fn run(total: u64, block: u64, bad: impl Fn(u64) -> bool, retries: u32) -> (Vec<Range<u64>>, u64) {
         let (mut recheck, mut told, mut requests) = (Recheck::default(), Vec::new(), 0);
         let mut look = |recheck: &mut Recheck, read: &Range<u64>, piece: Range<u64>| {
             let fails = read.clone().any(&bad);
             let alone = *read == piece;
             if !fails {
                 recheck.was_read(Whose::Source);
-            } else if !recheck.failed(&piece, Whose::Source, alone, 1, retries) {
+            } else if !recheck.failed(&piece, Whose::Source, alone, block, retries) {
                 told.push(piece);
             }
         };
@@ -102,17 +102,20 @@ mod tests {
 
     #[test]
     fn one_bad_sector_is_told_and_not_its_neighbours() {
-        let one: &[_] = &run(4096, |sector| sector == 777, 0).0;
+        let one: &[_] = &run(4096, 1, |sector| sector == 777, 0).0;
         assert!(matches!(one, [Range { start: 777, end: 778 }]), "{one:?}");
-        assert_eq!(run(4096, |_| false, 0), (Vec::new(), 16));
-        let ends = run(4096, |sector| sector == 0 || sector == 4095, 3).0;
+        assert_eq!(run(4096, 1, |_| false, 0), (Vec::new(), 16));
+        let ends = run(4096, 1, |sector| sector == 0 || sector == 4095, 3).0;
         assert_eq!(ends, [0..1, 4095..4096]);
+        // nor where a piece is no more than a block
+        let one: &[_] = &run(4096, PIECE, |sector| sector == 777, 0).0;
+        assert!(matches!(one, [Range { start: 768, end: 832 }]), "{one:?}");
     }
 
     #[test]
     fn a_dead_area_costs_few_requests_a_piece() {
         let pieces = 1 << 12;
-        let (told, requests) = run(pieces * PIECE, |_| true, 0);
+        let (told, requests) = run(pieces * PIECE, 1, |_| true, 0);
         assert!(requests < 3 * pieces + 4 * DEAD, "{requests}");
         assert_eq!(told.iter().map(|range| range.end - range.start).sum::<u64>(), pieces * PIECE);
     }
