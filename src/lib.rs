@@ -10,6 +10,9 @@
 //! |---|---|
 //! | [`fs`] | the mounted tree: names, modes, text, handles |
 //! | [`jobs`] | the life of an administrator's job: opening, running, figures, verdict |
+//! | `salvage` | what a job does next, from its figures |
+//! | `journal` | the records of jobs on disk |
+//! | `figures` | what is known of a job's bytes |
 //! | [`spec`] | the text language of jobs |
 //! | [`kcopyd`] | clients and jobs, cut into sub-jobs, with errors and order as the kernel's kcopyd has them |
 //! | [`dm_io`] | one I/O to one or many regions, with a bit an error |
@@ -58,11 +61,14 @@ pub mod blkdev;
 pub mod cli;
 pub mod dm_io;
 pub mod error;
+mod figures;
 pub mod fs;
 pub mod io;
 pub mod jobs;
+mod journal;
 pub mod kcopyd;
 mod mailbox;
+mod salvage;
 pub mod sector;
 pub mod spec;
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::job::{Ending, Job, Phase};
+use super::job::{Ending, Job};
 use super::life::{Action, act};
 use super::run::{Held, Jobs, Shared};
 use super::scribe::Entry;
 use super::view::{JobId, State, Verb};
 use crate::error::{Error, ErrorKind, Result};
+use crate::salvage::Phase;
 use crate::spec;
 
 /// How long `cancel` waits for the end, and every other verb for its record.
@@ -59,8 +60,7 @@ impl Shared {
             Action::Cancel => self.cancel(job, life),
             Action::Retry => {
                 life.progress.begin_anew();
-                let phase = if job.spec.action == spec::Action::Verify { Phase::Verify } else { Phase::Copy };
-                self.revive(job, life, phase);
+                self.revive(job, life, Phase::first_of(&job.spec));
             }
             Action::Verify if job.spec.from.is_none() => {
                 let what = format!("verify: job {} has no source to compare with", job.id);
@@ -118,7 +118,7 @@ impl Shared {
     /// An ended job lives again: its devices are opened anew.
     fn revive(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, phase: Phase) {
         life.phase = phase;
-        life.hashing = job.spec.digest.filter(|_| phase == Phase::Copy).map(super::digest::Hashing::new);
+        life.hashing = job.spec.digest.filter(|_| phase == Phase::Copy).map(crate::figures::Hashing::new);
         if phase == Phase::Copy {
             life.digest = None;
         }

@@ -5,17 +5,12 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::clients::DEFAULT;
-use super::digest::Hashing;
-use super::map::Map;
-use super::meter::{Meter, Stopwatch, time_left};
 use super::news::News;
 use super::open::Opened;
-use super::plan::{Plan, Step};
-use super::progress::Progress;
-use super::ranges::RangeSet;
-use super::recheck::Recheck;
 use super::view::{Brief, Change, DestView, JobId, State, View};
+use crate::figures::{Hashing, Map, Meter, Progress, Stopwatch, time_left};
 use crate::kcopyd::{JobHandle, SpeedLimit};
+use crate::salvage::{Phase, Salvage, Step};
 use crate::sector::Sector;
 use crate::spec::{Action, Spec};
 
@@ -29,15 +24,6 @@ pub(super) struct Job {
     pub(super) speed_max: SpeedLimit,
     pub(super) created: SystemTime,
     life: Mutex<Life>,
-}
-
-/// What a job is doing of its work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Copies, or writes zeros.
-    Copy,
-    /// Reads back and compares.
-    Verify,
 }
 
 /// Whether the end has begun, from which no verb brings the job back.
@@ -82,19 +68,13 @@ impl Running {
 /// What a job works with while it is neither new nor ended. Jobs that wait are many, and so are those that have ended.
 #[derive(Debug)]
 pub(super) struct Work {
-    /// What it holds follows from the figures.
-    pub(super) plan: Plan,
-    /// What has been compared.
-    pub(super) compared: RangeSet,
-    /// Pieces that were different or could not be read, to be narrowed down.
-    pub(super) recheck: Recheck,
+    pub(super) salvage: Salvage,
     pub(super) meter: Meter,
 }
 
 impl Work {
-    fn new(spec: &Spec, block: u64) -> Box<Self> {
-        let plan = Plan::new(spec, block);
-        Box::new(Self { plan, compared: RangeSet::new(), recheck: Recheck::default(), meter: Meter::default() })
+    pub(super) fn new(spec: &Spec, block: u64) -> Box<Self> {
+        Box::new(Self { salvage: Salvage::new(spec, block), meter: Meter::default() })
     }
 }
 
@@ -150,7 +130,7 @@ impl Job {
         spec.to.shrink_to_fit();
         let life = Life {
             state: State::Queued,
-            phase: if spec.action == Action::Verify { Phase::Verify } else { Phase::Copy },
+            phase: Phase::first_of(&spec),
             progress: Progress::new(&spec, count),
             work: None,
             block,
@@ -319,17 +299,15 @@ impl Life {
 
     /// Whether it has not ended in one way or another, and a destination is left.
     pub(super) fn goes_on(&self) -> bool {
-        let fatal = self.work.as_ref().is_some_and(|work| work.plan.fatal);
+        let fatal = self.work.as_ref().is_some_and(|work| work.salvage.is_fatal());
         self.ending == Ending::No && !fatal && !self.progress.live().is_empty()
     }
 
     /// Destinations that are files, and were taken away, are given up.
     pub(super) fn lose_files(&mut self, spec: &Spec) {
         let Self { opened: Some(opened), work: Some(work), progress, .. } = self else { return };
-        let all = 0..progress.total;
-        for (index, errno) in opened.lost(progress.live()) {
-            work.plan.lost(spec, progress, index, &all, errno);
-        }
+        let gone: Vec<_> = opened.lost(progress.live()).collect();
+        work.salvage.vanished(spec, &gone, progress);
     }
 
     /// It has ended: what it worked with goes.
@@ -346,29 +324,8 @@ impl Life {
 
     /// The next step of the work; `None` when this phase is over.
     pub(super) fn next_step(&mut self, spec: &Spec) -> Option<Step> {
-        let Work { plan, compared, recheck, .. } = &mut **self.work.get_or_insert_with(|| Work::new(spec, self.block));
-        if self.phase == Phase::Verify {
-            if let Some(range) = recheck.next() {
-                return Some(Step::Compare { range, dests: self.progress.compared() });
-            }
-            return plan.next_compare(&self.progress, compared);
-        }
-        let step = plan.next(spec, &mut self.progress);
-        let Some(hashing) = self.hashing.as_mut().filter(|_| !matches!(step, Some(Step::Probe { .. }))) else {
-            return step;
-        };
-        // What lies before the step was copied by an earlier run of the daemon, or could not be read.
-        let due = step.as_ref().map_or(self.progress.total, |step| step.range().start);
-        while hashing.at() < due && !plan.fatal {
-            let gap = self.progress.unreadable.gaps(hashing.at()..due).iter().next();
-            match gap {
-                Some(range) if range.start == hashing.at() => {
-                    plan.put_back();
-                    return Some(Step::Compare { range, dests: crate::dm_io::ErrorBits::NONE });
-                }
-                gap => hashing.see_zeros(&(hashing.at()..gap.map_or(due, |range| range.start))),
-            }
-        }
-        step
+        let Self { work, progress, hashing, block, phase, .. } = self;
+        let work = work.get_or_insert_with(|| Work::new(spec, *block));
+        work.salvage.next(spec, *phase, progress, hashing.as_mut())
     }
 }

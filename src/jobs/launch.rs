@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::job::{Ending, Job, Life, Phase};
+use super::job::{Ending, Job, Life};
 use super::names::Wish;
 use super::open::{Opened, open};
 use super::registry::Follow;
@@ -22,6 +22,7 @@ use super::run::{Held, Shared};
 use super::scribe::Entry;
 use super::view::{Change, JobId, State};
 use crate::error::{ErrorKind, Result};
+use crate::salvage::Phase;
 
 impl Shared {
     /// A job that is new here is told, and waits for its turn, for another job, or for `resume`.

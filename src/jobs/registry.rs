@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::job::Job;
-use super::store::NUMBERS;
 use super::view::{JobId, State};
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::NUMBERS;
 
 /// All jobs of a daemon.
 ///

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::job::{Job, Life, Phase};
-use super::progress::Dest;
-use super::ranges::RangeSet;
+use super::job::{Job, Life};
 use super::run::Shared;
 use super::scribe::Entry;
-use super::store::{Record, Side};
 use super::view::State;
 use crate::dm_io::ErrorBits;
+use crate::figures::{Dest, RangeSet};
+use crate::journal::{Record, Side};
+use crate::salvage::Phase;
 use crate::sector::{SECTOR_SIZE, Sector};
 use crate::spec;
 
@@ -141,7 +141,7 @@ fn fill(life: &mut Life, spec: &spec::Spec, record: Record) {
     }
     life.final_speed = record.final_speed;
     life.digest = record.digest;
-    life.watch = super::meter::Stopwatch::at(record.elapsed.max(Duration::ZERO));
+    life.watch = crate::figures::Stopwatch::at(record.elapsed.max(Duration::ZERO));
     let identity = |side: &Side| (!side.identity.is_empty()).then(|| side.identity.clone());
     life.identities = record.source.iter().chain(&record.dests).map(identity).collect();
     let progress = &mut life.progress;
@@ -154,7 +154,7 @@ fn fill(life: &mut Life, spec: &spec::Spec, record: Record) {
     progress.bad = record.bad;
     progress.error = record.error;
     for range in &progress.bad {
-        if let (Some(dest), super::progress::DIFFERENT) = (range.dest, range.errno) {
+        if let (Some(dest), crate::figures::DIFFERENT) = (range.dest, range.errno) {
             progress.dests[dest].differs();
         }
     }

@@ -21,24 +21,23 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::clients::Clients;
 use super::config::Config;
 use super::counters::Counters;
-use super::job::{Ending, Job, Life, Phase, Running};
+use super::job::{Ending, Job, Life, Running, Work};
 use super::keeper;
 use super::life::{End, verdict};
 use super::news::News;
-use super::open::{Opened, Opener};
-use super::plan::Step;
-use super::progress::Mark;
+use super::open::Opener;
 use super::registry::{Limits, Registry};
 use super::returning::Returning;
 use super::scribe::{Entry, Scribe};
-use super::store::Record;
 use super::view::{JobId, State};
 use super::watch::Watcher;
 use crate::blkdev::{Claims, Device, Devices};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kcopyd::{Flags, Outcome, Request, Work};
-use crate::sector::Sector;
+use crate::figures::Mark;
+use crate::journal::Record;
+use crate::kcopyd::{Outcome, Request};
+use crate::salvage::{Phase, Step, request};
 use crate::spec::Action;
 
 /// All jobs of a daemon, and the engine that runs them.
@@ -135,7 +134,10 @@ impl Shared {
     fn start(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, step: Step) {
         let opened = life.opened.as_ref().expect("a job that runs is open");
         let observer = Watcher { shared: Arc::downgrade(self), job: Arc::clone(job) };
-        let request = Request { observer: Some(Box::new(observer)), ..request(job, opened, &step) };
+        let request = Request {
+            observer: Some(Box::new(observer)),
+            ..request(&job.spec, opened.from.as_ref(), &opened.dests, &job.speed_max, &step)
+        };
         let (shared, theirs) = (Arc::downgrade(self), Arc::clone(job));
         let submitted = opened.client.submit(request, (), move |outcome, ()| {
             if let Some(shared) = Weak::upgrade(&shared) {
@@ -233,10 +235,10 @@ impl Shared {
             let Some(shared) = Weak::upgrade(&shared) else { return };
             let mut life = theirs.lock();
             life.flushing = None;
-            let lost = life.progress.flush_failed(&theirs.spec, failed);
-            let plan = &mut life.work(&theirs.spec).plan;
-            plan.flush_failed(lost);
-            let fatal = plan.fatal;
+            let Life { work, progress, block, .. } = &mut *life;
+            let work = work.get_or_insert_with(|| Work::new(&theirs.spec, *block));
+            let lost = work.salvage.flush_failed(&theirs.spec, failed, progress);
+            let fatal = work.salvage.is_fatal();
             if let Some(running) = life.running.as_ref().filter(|_| !lost.is_empty()) {
                 if fatal { running.handle.cancel() } else { running.handle.give_up(lost) }
             }
@@ -341,41 +343,6 @@ fn flushable(dests: &[IoRegion], asked: ErrorBits) -> Vec<(usize, Arc<Device>)> 
     let asked = if cfg!(kcopyfs_sabotage = "no_flush") { ErrorBits::NONE } else { asked };
     let asked = dests.iter().enumerate().filter(|(index, _)| asked.contains(*index));
     asked.map(|(index, dest)| (index, Arc::clone(&dest.device))).collect()
-}
-
-/// A step as the engine takes it.
-fn request(job: &Job, opened: &Opened, step: &Step) -> Request {
-    let range = step.range();
-    let sectors = |number| Sector::new(number).expect("inside a region that was checked");
-    let part = |region: &IoRegion| {
-        let first = sectors(region.sector.get() + range.start);
-        IoRegion::new(&region.device, first, sectors(range.end - range.start))
-    };
-    let from = || part(opened.from.as_ref().expect("a copy has a source"));
-    let (work, dests, flags) = match step {
-        Step::Copy { dests, flags, .. } => (Work::Copy(from()), *dests, *flags),
-        Step::Zero { dests, flags, .. } => (Work::Zero, *dests, *flags),
-        Step::Compare { dests, .. } => (Work::Compare(from()), *dests, Flags::SKIP_UNREADABLE),
-        Step::Probe { .. } => (Work::Compare(from()), ErrorBits::NONE, Flags::NONE),
-    };
-    let all = ErrorBits::first(opened.dests.len());
-    // With nobody to write to or to compare with, only the data tells that a piece was read.
-    let sees = match step {
-        Step::Copy { .. } => job.spec.digest.is_some(),
-        Step::Compare { .. } | Step::Probe { .. } => dests.is_empty(),
-        Step::Zero { .. } => false,
-    };
-    Request {
-        work,
-        dests: opened.dests.iter().map(part).collect(),
-        without: all.without(dests),
-        flags,
-        speed_max: job.speed_max.clone(),
-        paused: false,
-        sparse: job.spec.sparse,
-        in_order: sees,
-        observer: None,
-    }
 }
 
 impl Error {

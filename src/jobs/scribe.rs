@@ -16,12 +16,12 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::job::Job;
-use super::progress::Mark;
 use super::run::Shared;
-use super::store::{Record, Store};
 use super::view::{JobId, State};
 use crate::dm_io::ErrorBits;
 use crate::error::{Error, Result};
+use crate::figures::Mark;
+use crate::journal::{Record, Store};
 
 /// Between two tries at a directory that fails.
 const PATIENCE: Duration = Duration::from_secs(1);

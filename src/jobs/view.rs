@@ -4,78 +4,10 @@ use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
+pub use crate::figures::{BadRange, DestState};
+pub use crate::journal::{JobId, State};
 use crate::sector::Sector;
 use crate::spec::Place;
-
-/// A job's number: counts up from 1 and is never used again.
-pub type JobId = u64;
-
-/// Where a job is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum State {
-    /// Waits for its turn, or for another job, or for a device.
-    Queued,
-    /// Copies.
-    Running,
-    /// Stopped by an administrator until `resume`.
-    Paused,
-    /// All is written; the destinations flush their caches.
-    Flushing,
-    /// The destinations are read back and compared.
-    Verifying,
-    /// Nothing is missing anywhere.
-    Done,
-    /// It went to the end, and at least one destination has all but what `errors` lists.
-    Degraded,
-    /// Anything else that ended it.
-    Failed,
-    /// Ended by request.
-    Cancelled,
-    /// Found at a restart, its devices not surely the same; `resume` confirms.
-    Held,
-}
-
-impl State {
-    /// Every state, in the order of a life.
-    pub const ALL: [Self; 10] = [
-        Self::Queued,
-        Self::Running,
-        Self::Paused,
-        Self::Flushing,
-        Self::Verifying,
-        Self::Done,
-        Self::Degraded,
-        Self::Failed,
-        Self::Cancelled,
-        Self::Held,
-    ];
-
-    /// The word for it in status, events and `state/`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Flushing => "flushing",
-            Self::Verifying => "verifying",
-            Self::Done => "done",
-            Self::Degraded => "degraded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Held => "held",
-        }
-    }
-
-    /// Whether the job's figures move without a change of state.
-    pub const fn moves(self) -> bool {
-        matches!(self, Self::Running | Self::Flushing | Self::Verifying)
-    }
-
-    /// Whether the job has ended: its figures stay as they are.
-    pub const fn is_ended(self) -> bool {
-        matches!(self, Self::Done | Self::Degraded | Self::Failed | Self::Cancelled)
-    }
-}
 
 /// What `control` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,31 +40,6 @@ impl Verb {
     }
 }
 
-/// Where a destination is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DestState {
-    /// Takes part.
-    Active,
-    /// Has everything, flushed.
-    Done,
-    /// Was given up, or lacks pieces.
-    Failed,
-    /// Read back differently.
-    Mismatch,
-}
-
-impl DestState {
-    /// The word for it in `dests`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Mismatch => "mismatch",
-        }
-    }
-}
-
 /// One destination's figures.
 #[derive(Clone, Debug)]
 pub struct DestView {
@@ -148,19 +55,6 @@ pub struct DestView {
     pub first_error: Option<(i32, Sector)>,
     /// The path as the spec says it.
     pub path: OsString,
-}
-
-/// A range that could not be read, or not be written to one destination. Sectors of the device it is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRange {
-    /// `None` for the source, else the destination's number.
-    pub dest: Option<usize>,
-    /// First bad sector on that device.
-    pub sector: Sector,
-    /// How many.
-    pub count: Sector,
-    /// Why.
-    pub errno: i32,
 }
 
 /// A job's figures at one moment; they agree with each other.

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 /// The search for one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Locate {
+pub(crate) struct Locate {
     /// The smallest range that was seen to fail.
     seen: Range<u64>,
     /// Where in it the first bad block must be, if the error lasts.
@@ -18,17 +18,17 @@ pub(super) struct Locate {
 }
 
 impl Locate {
-    pub(super) fn new(range: Range<u64>, errno: i32) -> Self {
+    pub(crate) fn new(range: Range<u64>, errno: i32) -> Self {
         Self { within: range.clone(), seen: range, errno, again: false }
     }
 
     /// What was seen to fail.
-    pub(super) fn seen(&self) -> (&Range<u64>, i32) {
+    pub(crate) fn seen(&self) -> (&Range<u64>, i32) {
         (&self.seen, self.errno)
     }
 
     /// What is to be read next, in blocks of that many sectors; `None` where there is nothing more to learn.
-    pub(super) fn next(&self, block: u64) -> Option<Range<u64>> {
+    pub(crate) fn next(&self, block: u64) -> Option<Range<u64>> {
         let blocks = (self.within.end - self.within.start) / block;
         match blocks {
             0 => None,
@@ -39,17 +39,17 @@ impl Locate {
     }
 
     /// Whether it, or a part of it, failed by itself.
-    pub(super) fn has_failed_again(&self) -> bool {
+    pub(crate) fn has_failed_again(&self) -> bool {
         self.again
     }
 
     /// That range could not be read.
-    pub(super) fn failed(&mut self, range: &Range<u64>, errno: i32) {
+    pub(crate) fn failed(&mut self, range: &Range<u64>, errno: i32) {
         *self = Self { again: true, ..Self::new(range.clone(), errno) };
     }
 
     /// That range could be read. Where nothing is left then, the error did not last.
-    pub(super) fn was_read(&mut self, range: &Range<u64>) {
+    pub(crate) fn was_read(&mut self, range: &Range<u64>) {
         self.within.start = range.end;
     }
 }

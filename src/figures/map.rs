@@ -11,16 +11,16 @@ use crate::sector::SECTOR_SIZE;
 use crate::spec::RegionSpec;
 
 /// A destination's map.
-pub(super) struct Map<'a> {
-    pub(super) from: &'a RegionSpec,
-    pub(super) to: &'a RegionSpec,
-    pub(super) total: u64,
-    pub(super) durable: &'a RangeSet,
-    pub(super) unreadable: &'a RangeSet,
+pub(crate) struct Map<'a> {
+    pub(crate) from: &'a RegionSpec,
+    pub(crate) to: &'a RegionSpec,
+    pub(crate) total: u64,
+    pub(crate) durable: &'a RangeSet,
+    pub(crate) unreadable: &'a RangeSet,
 }
 
 impl Map<'_> {
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let (input, output) = (self.from.sector.bytes(), self.to.sector.bytes());
         let quote = |path: &std::ffi::OsStr| format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"));
         let (from, to) = (quote(&self.from.path), quote(&self.to.path));

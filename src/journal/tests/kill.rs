@@ -47,7 +47,7 @@ fn nothing_acknowledged_is_lost_to_kill_9() {
     let mut used = 0;
     for round in 0..ROUNDS {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "jobs::store::tests::kill::child_that_saves_until_it_is_killed", "--nocapture"])
+            .args(["--exact", "journal::tests::kill::child_that_saves_until_it_is_killed", "--nocapture"])
             .env(CHILD, folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::state::State;
 use super::*;
-use crate::jobs::view::{BadRange, State};
+use crate::figures::BadRange;
 use crate::sector::Sector;
 
 mod crash;

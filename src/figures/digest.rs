@@ -16,7 +16,7 @@ const ZERO_SECTOR: [u8; SECTOR_SIZE as usize] = [0; SECTOR_SIZE as usize];
 ///
 /// # Invariants
 /// It has seen the sectors before `at`, each once, in order; unreadable ones as zeros.
-pub(super) struct Hashing {
+pub(crate) struct Hashing {
     hasher: Hasher,
     at: u64,
 }
@@ -33,7 +33,7 @@ impl std::fmt::Debug for Hashing {
 }
 
 impl Hashing {
-    pub(super) fn new(digest: Digest) -> Self {
+    pub(crate) fn new(digest: Digest) -> Self {
         let hasher = match digest {
             Digest::Sha256 => Hasher::Sha256(Box::default()),
             Digest::Blake3 => Hasher::Blake3(Box::default()),
@@ -42,7 +42,7 @@ impl Hashing {
     }
 
     /// The first sector that it has not seen.
-    pub(super) fn at(&self) -> u64 {
+    pub(crate) fn at(&self) -> u64 {
         self.at
     }
 
@@ -50,7 +50,7 @@ impl Hashing {
     ///
     /// # Panics
     /// If it is not their turn.
-    pub(super) fn see(&mut self, start: u64, show: &Bytes<'_>) {
+    pub(crate) fn see(&mut self, start: u64, show: &Bytes<'_>) {
         assert!(start <= self.at, "the data comes in order");
         let mut skip = usize::try_from((self.at - start) * SECTOR_SIZE).unwrap_or(usize::MAX);
         let mut seen = 0;
@@ -64,7 +64,7 @@ impl Hashing {
     }
 
     /// Sees zeros for what cannot be read.
-    pub(super) fn see_zeros(&mut self, range: &Range<u64>) {
+    pub(crate) fn see_zeros(&mut self, range: &Range<u64>) {
         let sectors = range.end.saturating_sub(self.at.max(range.start));
         for _ in 0..sectors {
             self.update(&ZERO_SECTOR);
@@ -80,7 +80,7 @@ impl Hashing {
     }
 
     /// `sha256:HEX` or `blake3:HEX`.
-    pub(super) fn finish(&self) -> String {
+    pub(crate) fn finish(&self) -> String {
         match &self.hasher {
             Hasher::Sha256(hasher) => {
                 let mut text = "sha256:".to_owned();

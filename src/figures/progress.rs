@@ -8,18 +8,55 @@
 use std::ops::Range;
 
 use super::ranges::RangeSet;
-use super::view::{BadRange, DestState};
 use crate::blkdev::{CUT, DELETED};
 use crate::dm_io::ErrorBits;
 use crate::error::errno_name;
 use crate::sector::{SECTOR_SIZE, Sector};
 use crate::spec::{RegionSpec, Spec};
 
+/// Where a destination is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DestState {
+    /// Takes part.
+    Active,
+    /// Has everything, flushed.
+    Done,
+    /// Was given up, or lacks pieces.
+    Failed,
+    /// Read back differently.
+    Mismatch,
+}
+
+impl DestState {
+    /// The word for it in `dests`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Mismatch => "mismatch",
+        }
+    }
+}
+
+/// A range that could not be read, or not be written to one destination. Sectors of the device it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRange {
+    /// `None` for the source, else the destination's number.
+    pub dest: Option<usize>,
+    /// First bad sector on that device.
+    pub sector: Sector,
+    /// How many.
+    pub count: Sector,
+    /// Why.
+    pub errno: i32,
+}
+
 /// One destination's figures.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Dest {
-    pub(super) taken: RangeSet,
-    pub(super) durable: RangeSet,
+pub(crate) struct Dest {
+    pub(crate) taken: RangeSet,
+    pub(crate) durable: RangeSet,
     /// `None` while nothing has gone wrong with it, as with most.
     trouble: Option<Box<Trouble>>,
 }
@@ -40,7 +77,7 @@ static NOTHING: RangeSet = RangeSet::new();
 
 impl Dest {
     /// What is kept of one in a record.
-    pub(super) fn recorded(
+    pub(crate) fn recorded(
         taken: RangeSet,
         durable: RangeSet,
         errors: u64,
@@ -51,22 +88,22 @@ impl Dest {
     }
 
     /// What it could not take, while the job goes on writing to it.
-    pub(super) fn lost(&self) -> &RangeSet {
+    pub(crate) fn lost(&self) -> &RangeSet {
         self.trouble.as_ref().map_or(&NOTHING, |trouble| &trouble.lost)
     }
 
     /// Its errors.
-    pub(super) fn errors(&self) -> u64 {
+    pub(crate) fn errors(&self) -> u64 {
         self.trouble.as_ref().map_or(0, |trouble| trouble.errors)
     }
 
     /// The first of them, and where.
-    pub(super) fn first_error(&self) -> Option<(i32, Sector)> {
+    pub(crate) fn first_error(&self) -> Option<(i32, Sector)> {
         self.trouble.as_ref()?.first_error
     }
 
     /// It was found different.
-    pub(super) fn differs(&mut self) {
+    pub(crate) fn differs(&mut self) {
         self.trouble().mismatch = true;
     }
 
@@ -92,35 +129,35 @@ impl Dest {
 
 /// The figures of a job. Ranges count sectors from the job's beginning.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// Sectors of the job.
-    pub(super) total: u64,
-    pub(super) dests: Box<[Dest]>,
+    pub(crate) total: u64,
+    pub(crate) dests: Box<[Dest]>,
     /// What every live destination has taken.
     common: RangeSet,
     /// What of that survives a power cut.
-    pub(super) durable: u64,
+    pub(crate) durable: u64,
     /// What could not be read, and was given up.
-    pub(super) unreadable: RangeSet,
+    pub(crate) unreadable: RangeSet,
     /// Bytes of pieces that could not be read, and for which the job ended.
     stopped_bytes: u64,
-    pub(super) read_err: bool,
-    pub(super) write_err: ErrorBits,
+    pub(crate) read_err: bool,
+    pub(crate) write_err: ErrorBits,
     /// Destinations that failed only when they were read back.
     differ: ErrorBits,
-    pub(super) bad: Vec<BadRange>,
+    pub(crate) bad: Vec<BadRange>,
     /// The first thing that went wrong, in a line that names path, sector and errno.
-    pub(super) error: Option<String>,
+    pub(crate) error: Option<String>,
     /// Go on writing to a destination that failed.
     keeps_failed: bool,
 }
 
 /// What was taken when a flush began.
 #[derive(Clone, Debug)]
-pub(super) struct Mark(Box<[RangeSet]>);
+pub(crate) struct Mark(Box<[RangeSet]>);
 
 impl Progress {
-    pub(super) fn new(spec: &Spec, count: Sector) -> Self {
+    pub(crate) fn new(spec: &Spec, count: Sector) -> Self {
         Self {
             total: count.get(),
             dests: vec![Dest::default(); spec.to.len()].into_boxed_slice(),
@@ -138,43 +175,43 @@ impl Progress {
     }
 
     /// Bytes that every live destination has taken.
-    pub(super) fn copied(&self) -> u64 {
+    pub(crate) fn copied(&self) -> u64 {
         self.common.bytes()
     }
 
     /// What every live destination has taken.
-    pub(super) fn common(&self) -> &RangeSet {
+    pub(crate) fn common(&self) -> &RangeSet {
         &self.common
     }
 
     /// Source bytes that could not be read.
-    pub(super) fn bad_bytes(&self) -> u64 {
+    pub(crate) fn bad_bytes(&self) -> u64 {
         self.unreadable.bytes() + self.stopped_bytes
     }
 
     /// Bytes of the job.
-    pub(super) fn total_bytes(&self) -> u64 {
+    pub(crate) fn total_bytes(&self) -> u64 {
         self.total * SECTOR_SIZE
     }
 
     /// Whether a live destination has more than what is durable.
-    pub(super) fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.live().iter().any(|index| self.dests[index].taken != self.dests[index].durable)
     }
 
     /// Destinations that take part.
-    pub(super) fn live(&self) -> ErrorBits {
+    pub(crate) fn live(&self) -> ErrorBits {
         let all = ErrorBits::first(self.dests.len());
         if self.keeps_failed { all } else { all.without(self.write_err) }
     }
 
     /// Destinations that are compared: to its end, however different one is.
-    pub(super) fn compared(&self) -> ErrorBits {
+    pub(crate) fn compared(&self) -> ErrorBits {
         self.live().union(self.differ)
     }
 
     /// Those destinations have a range now.
-    pub(super) fn taken(&mut self, range: &Range<u64>, dests: ErrorBits) {
+    pub(crate) fn taken(&mut self, range: &Range<u64>, dests: ErrorBits) {
         let live = self.live();
         for index in dests.iter().filter(|index| live.contains(*index)) {
             self.dests[index].taken.insert(range.clone());
@@ -187,7 +224,7 @@ impl Progress {
     }
 
     /// Those destinations were found to have a range: read from the device itself, so it is durable too.
-    pub(super) fn found_equal(&mut self, range: &Range<u64>, dests: ErrorBits) {
+    pub(crate) fn found_equal(&mut self, range: &Range<u64>, dests: ErrorBits) {
         for index in dests.iter() {
             self.dests[index].taken.insert(range.clone());
             self.dests[index].durable.insert(range.clone());
@@ -214,13 +251,13 @@ impl Progress {
     }
 
     /// A range could not be read, for good.
-    pub(super) fn unreadable(&mut self, spec: &Spec, range: &Range<u64>, errno: i32) {
+    pub(crate) fn unreadable(&mut self, spec: &Spec, range: &Range<u64>, errno: i32) {
         self.unreadable.insert(range.clone());
         self.note_unreadable(spec, range, errno);
     }
 
     /// A range could not be read, and the job ends for it. Which blocks of it are bad nobody knows: a map says `?`.
-    pub(super) fn read_failed(&mut self, spec: &Spec, range: &Range<u64>, errno: i32) {
+    pub(crate) fn read_failed(&mut self, spec: &Spec, range: &Range<u64>, errno: i32) {
         self.stopped_bytes += (range.end - range.start) * SECTOR_SIZE;
         self.note_unreadable(spec, range, errno);
     }
@@ -233,7 +270,7 @@ impl Progress {
     }
 
     /// A destination could not be written, and is given up unless the job goes on after errors.
-    pub(super) fn write_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
+    pub(crate) fn write_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
         if self.live().contains(index) {
             self.note("write", &spec.to[index], Some(index), range, errno);
             self.dests[index].trouble().lost.insert(range.clone());
@@ -242,7 +279,7 @@ impl Progress {
     }
 
     /// A range of a destination is different from the source, or could not be read back.
-    pub(super) fn verify_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
+    pub(crate) fn verify_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
         let different = errno == DIFFERENT;
         let verb = if different { "verify" } else { "read back" };
         self.note(verb, &spec.to[index], Some(index), range, errno);
@@ -294,12 +331,12 @@ impl Progress {
     }
 
     /// A flush begins: what it will cover.
-    pub(super) fn mark(&self) -> Mark {
+    pub(crate) fn mark(&self) -> Mark {
         Mark(self.dests.iter().map(|dest| dest.taken.clone()).collect())
     }
 
     /// Those flushes failed. Returns the destinations that are given up for it.
-    pub(super) fn flush_failed(&mut self, spec: &Spec, failed: &[(usize, i32)]) -> ErrorBits {
+    pub(crate) fn flush_failed(&mut self, spec: &Spec, failed: &[(usize, i32)]) -> ErrorBits {
         let before = self.live();
         for (index, errno) in failed {
             let region = &spec.to[*index];
@@ -314,7 +351,7 @@ impl Progress {
     }
 
     /// What was taken at the mark is durable on those destinations, and recorded.
-    pub(super) fn made_durable(&mut self, mark: &Mark, dests: ErrorBits) {
+    pub(crate) fn made_durable(&mut self, mark: &Mark, dests: ErrorBits) {
         for index in dests.iter() {
             self.dests[index].durable = self.durable_with(mark, dests, index);
         }
@@ -322,7 +359,7 @@ impl Progress {
     }
 
     /// What would be durable on a destination, were the mark recorded now.
-    pub(super) fn durable_with(&self, mark: &Mark, dests: ErrorBits, index: usize) -> RangeSet {
+    pub(crate) fn durable_with(&self, mark: &Mark, dests: ErrorBits, index: usize) -> RangeSet {
         let dest = &self.dests[index];
         // Two flushes may be under way at once: where one failed, that the other did not says nothing.
         let more = if dests.contains(index) && !dest.is_doubtful() {
@@ -334,7 +371,7 @@ impl Progress {
     }
 
     /// Errors are forgotten, what is durable is kept, and the rest is to be done again.
-    pub(super) fn begin_anew(&mut self) {
+    pub(crate) fn begin_anew(&mut self) {
         for dest in &mut self.dests {
             *dest = Dest { taken: dest.durable.clone(), durable: std::mem::take(&mut dest.durable), ..Dest::default() };
         }
@@ -349,12 +386,12 @@ impl Progress {
     }
 
     /// Whether a destination has anything.
-    pub(super) fn has_any(&self) -> bool {
+    pub(crate) fn has_any(&self) -> bool {
         self.dests.iter().any(|dest| dest.taken.bytes() > 0)
     }
 
     /// A destination does not have a range any more.
-    pub(super) fn forget(&mut self, index: usize, range: &Range<u64>) {
+    pub(crate) fn forget(&mut self, index: usize, range: &Range<u64>) {
         let gone: RangeSet = [range.clone()].into_iter().collect();
         let dest = &mut self.dests[index];
         dest.taken = dest.taken.without(&gone);
@@ -363,7 +400,7 @@ impl Progress {
     }
 
     /// Takes no more memory than it must.
-    pub(super) fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         for dest in &mut self.dests {
             dest.taken.shrink();
             dest.durable.shrink();
@@ -374,14 +411,14 @@ impl Progress {
     }
 
     /// What was read from a record is put in place.
-    pub(super) fn restored(&mut self, bad_bytes: u64, common: RangeSet, durable: u64) {
+    pub(crate) fn restored(&mut self, bad_bytes: u64, common: RangeSet, durable: u64) {
         (self.common, self.durable) = (common, durable);
         self.stopped_bytes = bad_bytes.saturating_sub(self.unreadable.bytes());
         self.look_again();
     }
 
     /// How a destination stands: when the job has ended, it has everything that could be read, or it failed.
-    pub(super) fn dest_state(&self, index: usize, ended: bool) -> DestState {
+    pub(crate) fn dest_state(&self, index: usize, ended: bool) -> DestState {
         let dest = &self.dests[index];
         let failed = self.write_err.contains(index);
         let whole = dest.durable.union(&self.unreadable).contains(&(0..self.total));
@@ -400,7 +437,7 @@ fn span(sector: Sector, count: Sector) -> String {
 }
 
 /// The errno by which `errors` says that a range is different.
-pub(super) const DIFFERENT: i32 = libc::EBADMSG;
+pub(crate) const DIFFERENT: i32 = libc::EBADMSG;
 
 mod comparing;
 

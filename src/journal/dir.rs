@@ -29,7 +29,7 @@ const DYING_LOOK: Duration = Duration::from_millis(10);
 
 /// The open and locked state directory.
 #[derive(Debug)]
-pub(in crate::jobs) struct Dir {
+pub(crate) struct Dir {
     handle: File,
     path: PathBuf,
     lock: File,

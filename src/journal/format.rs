@@ -44,7 +44,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::record::{Record, Side};
 use super::seal::{Flaw, Reading, seal, unseal};
-use crate::jobs::view::{BadRange, State};
+use super::state::State;
+use crate::figures::BadRange;
 use crate::sector::Sector;
 
 /// The word for a record in its header.

@@ -15,7 +15,7 @@ impl Dest {
 impl Progress {
     /// A copy that has ended is compared: what was found by reading back is forgotten. What could not be read has nothing to
     /// be compared with, and a destination that was given up before stays so.
-    pub(in crate::jobs) fn begin_comparison(&mut self) {
+    pub(crate) fn begin_comparison(&mut self) {
         let mut again = ErrorBits::NONE;
         for (index, dest) in self.dests.iter().enumerate() {
             if dest.is_plain() && (dest.is_different() || self.differ.contains(index)) {
@@ -37,7 +37,7 @@ impl Progress {
 
     /// Those destinations have a range after all that an earlier comparison took from them. Durable it is once they have
     /// been flushed; where a flush had failed, reading it back proves nothing.
-    pub(in crate::jobs) fn regained(&mut self, range: &Range<u64>, dests: ErrorBits) {
+    pub(crate) fn regained(&mut self, range: &Range<u64>, dests: ErrorBits) {
         let mut any = false;
         for index in dests.iter() {
             let dest = &mut self.dests[index];

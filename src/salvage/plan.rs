@@ -30,10 +30,10 @@ use std::ops::Range;
 
 use self::locate::Locate;
 use self::suspect::Suspect;
-pub(super) use self::suspect::halves;
-use super::progress::Progress;
-use super::ranges::RangeSet;
+pub(crate) use self::suspect::halves;
+use super::step::Step;
 use crate::dm_io::ErrorBits;
+use crate::figures::{Progress, RangeSet};
 use crate::kcopyd::{Flags, Piece};
 use crate::spec::{Action, OnReadError, OnWriteError, Spec};
 
@@ -45,40 +45,6 @@ const PROBES: u64 = 8;
 const REWRITES: usize = 64;
 /// Different ranges that are narrowed down, a destination; beyond them whole pieces are told.
 const NARROWED: u64 = 1000;
-
-/// The next I/O of a job: a job of the engine over a part of its region.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Copy to those destinations.
-    Copy { range: Range<u64>, dests: ErrorBits, flags: Flags },
-    /// Write zeros to them.
-    Zero { range: Range<u64>, dests: ErrorBits, flags: Flags },
-    /// Compare with them; with none of them only read.
-    Compare { range: Range<u64>, dests: ErrorBits },
-    /// Read, out of turn, to learn whether it can be read.
-    Probe { range: Range<u64> },
-}
-
-impl Step {
-    pub(super) fn range(&self) -> &Range<u64> {
-        match self {
-            Self::Copy { range, .. }
-            | Self::Zero { range, .. }
-            | Self::Compare { range, .. }
-            | Self::Probe { range } => range,
-        }
-    }
-
-    /// Whether the engine ends the step by itself for a piece that failed: then what is in flight is written.
-    pub(super) fn ends_for(&self, piece: &Piece<'_>) -> bool {
-        let (Self::Copy { flags, .. } | Self::Zero { flags, .. }) = self else { return false };
-        let goes_on = match piece.read_error {
-            Some(_) => &[Flags::IGNORE_ERROR, Flags::SKIP_UNREADABLE][..],
-            None => &[Flags::IGNORE_ERROR, Flags::KEEP_FAILED, Flags::DROP_FAILED],
-        };
-        !goes_on.iter().any(|flag| flags.contains(*flag))
-    }
-}
 
 /// What becomes of what cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +60,7 @@ enum OnRead {
 // One flag a policy.
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     action: Action,
     on_read: OnRead,
     stops_on_write: bool,
@@ -113,11 +79,11 @@ pub(super) struct Plan {
     dead: u64,
     narrowed: u64,
     /// The job ends for what happened.
-    pub(super) fatal: bool,
+    pub(crate) fatal: bool,
 }
 
 impl Plan {
-    pub(super) fn new(spec: &Spec, block: u64) -> Self {
+    pub(crate) fn new(spec: &Spec, block: u64) -> Self {
         let ignores = spec.ignore_error && !spec.write_seq;
         let on_read = match spec.on_read_error {
             _ if ignores => OnRead::Ignore,
@@ -144,7 +110,7 @@ impl Plan {
     }
 
     /// The next step of the copy; `None` when all is copied, given up, or the job ends.
-    pub(super) fn next(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
+    pub(crate) fn next(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
         self.current = None;
         if self.fatal || progress.live().is_empty() {
             return None;
@@ -343,7 +309,7 @@ impl Plan {
     }
 
     /// A piece of a copy has ended.
-    pub(super) fn piece(&mut self, spec: &Spec, step: &Step, piece: &Piece<'_>, progress: &mut Progress) {
+    pub(crate) fn piece(&mut self, spec: &Spec, step: &Step, piece: &Piece<'_>, progress: &mut Progress) {
         let start = step.range().start + piece.offset.get();
         let range = start..start + piece.count.get();
         let fills = matches!(step, Step::Zero { .. }) && self.action != Action::Zero;
@@ -380,7 +346,7 @@ impl Plan {
     }
 
     /// What a destination was given is lost, and trying again does not help.
-    pub(super) fn lost(&mut self, spec: &Spec, progress: &mut Progress, dest: usize, range: &Range<u64>, errno: i32) {
+    pub(crate) fn lost(&mut self, spec: &Spec, progress: &mut Progress, dest: usize, range: &Range<u64>, errno: i32) {
         progress.write_failed(spec, dest, range, errno);
         self.fatal |= self.stops_on_write;
     }
@@ -440,19 +406,19 @@ impl Plan {
     }
 
     /// Destinations were given up for a flush.
-    pub(super) fn flush_failed(&mut self, lost: ErrorBits) {
+    pub(crate) fn flush_failed(&mut self, lost: ErrorBits) {
         self.fatal |= self.stops_on_write && !lost.is_empty();
     }
 
     /// The step that was given last is not done now: something comes before it.
-    pub(super) fn put_back(&mut self) {
+    pub(crate) fn put_back(&mut self) {
         self.suspects.extend(self.current.take());
         // Writing zeros once more than needed does no harm.
         self.zeroed = RangeSet::new();
     }
 
     /// The comparison of what is left to compare, from `done` on.
-    pub(super) fn next_compare(&self, progress: &Progress, done: &RangeSet) -> Option<Step> {
+    pub(crate) fn next_compare(&self, progress: &Progress, done: &RangeSet) -> Option<Step> {
         if self.fatal || progress.compared().is_empty() {
             return None;
         }
@@ -462,14 +428,14 @@ impl Plan {
     }
 
     /// A piece of a comparison has ended; `true` if it should be looked at again in halves.
-    pub(super) fn compared(&mut self, range: &Range<u64>, different: ErrorBits) -> bool {
+    pub(crate) fn compared(&mut self, range: &Range<u64>, different: ErrorBits) -> bool {
         let narrows = !different.is_empty() && range.end - range.start > self.block && self.narrowed < NARROWED;
         self.narrowed += u64::from(!different.is_empty() && !narrows);
         narrows
     }
 
     /// Sectors in the coarsest logical block.
-    pub(super) fn block(&self) -> u64 {
+    pub(crate) fn block(&self) -> u64 {
         self.block
     }
 }

@@ -10,7 +10,7 @@ const STEP: Duration = Duration::from_millis(250);
 
 /// How fast a figure grows.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     samples: VecDeque<(Instant, u64)>,
     /// When it grew last, or began.
     grown: Option<Instant>,
@@ -18,14 +18,14 @@ pub(super) struct Meter {
 
 impl Meter {
     /// Begins anew, from `copied`.
-    pub(super) fn start(&mut self, now: Instant, copied: u64) {
+    pub(crate) fn start(&mut self, now: Instant, copied: u64) {
         self.samples.clear();
         self.grown = Some(now);
         self.samples.push_back((now, copied));
     }
 
     /// The figure has grown to `copied`.
-    pub(super) fn sample(&mut self, now: Instant, copied: u64) {
+    pub(crate) fn sample(&mut self, now: Instant, copied: u64) {
         self.grown = Some(now);
         if self.samples.back().is_none_or(|(last, _)| now.duration_since(*last) >= STEP) {
             self.samples.push_back((now, copied));
@@ -37,7 +37,7 @@ impl Meter {
     }
 
     /// Bytes per second over the window, or since the start where that is later; 0 where it did not grow in the window.
-    pub(super) fn speed(&self, now: Instant, copied: u64) -> u64 {
+    pub(crate) fn speed(&self, now: Instant, copied: u64) -> u64 {
         let passed = |time: &Instant| now.duration_since(*time);
         if self.grown.is_none_or(|grown| passed(&grown) > WINDOW) {
             return 0;
@@ -52,37 +52,37 @@ impl Meter {
 
 /// The time that `left` bytes take at a speed. None where they do not move, or where the devices have been silent for longer:
 /// then it was too short.
-pub(super) fn time_left(left: u64, speed: u64, silent: Duration) -> Option<Duration> {
+pub(crate) fn time_left(left: u64, speed: u64, silent: Duration) -> Option<Duration> {
     let micros = left.saturating_mul(1_000_000).checked_div(speed)?;
     Some(Duration::from_micros(micros)).filter(|time| *time >= silent)
 }
 
 /// Running time, pauses not counted.
 #[derive(Debug, Default)]
-pub(super) struct Stopwatch {
+pub(crate) struct Stopwatch {
     before: Duration,
     since: Option<Instant>,
 }
 
 impl Stopwatch {
     /// One that has run so long already.
-    pub(super) fn at(before: Duration) -> Self {
+    pub(crate) fn at(before: Duration) -> Self {
         Self { before, since: None }
     }
 
     /// Runs from now on, if it does not already.
-    pub(super) fn start(&mut self, now: Instant) {
+    pub(crate) fn start(&mut self, now: Instant) {
         self.since.get_or_insert(now);
     }
 
     /// Stands still from now on.
-    pub(super) fn stop(&mut self, now: Instant) {
+    pub(crate) fn stop(&mut self, now: Instant) {
         self.before = self.elapsed(now);
         self.since = None;
     }
 
     /// How long it has run.
-    pub(super) fn elapsed(&self, now: Instant) -> Duration {
+    pub(crate) fn elapsed(&self, now: Instant) -> Duration {
         self.before + self.since.map_or(Duration::ZERO, |since| now.duration_since(since))
     }
 }

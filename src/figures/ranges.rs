@@ -9,15 +9,15 @@ use crate::sector::SECTOR_SIZE;
 
 /// A set of sectors of a job, counted from its beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct RangeSet(Vec<Range<u64>>);
+pub(crate) struct RangeSet(Vec<Range<u64>>);
 
 impl RangeSet {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Vec::new())
     }
 
     /// Adds a range.
-    pub(super) fn insert(&mut self, mut new: Range<u64>) {
+    pub(crate) fn insert(&mut self, mut new: Range<u64>) {
         if new.is_empty() {
             return;
         }
@@ -30,28 +30,28 @@ impl RangeSet {
         self.0.splice(first..last, [new]);
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = Range<u64>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> {
         self.0.iter().cloned()
     }
 
     /// Takes no more memory than it must.
-    pub(super) fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         self.0.shrink_to_fit();
     }
 
     /// How many sectors, in bytes.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.0.iter().map(|range| range.end - range.start).sum::<u64>() * SECTOR_SIZE
     }
 
     /// Whether all of a range is in it.
-    pub(super) fn contains(&self, range: &Range<u64>) -> bool {
+    pub(crate) fn contains(&self, range: &Range<u64>) -> bool {
         let place = self.0.partition_point(|old| old.end < range.end);
         range.is_empty() || self.0.get(place).is_some_and(|old| old.start <= range.start)
     }
 
     /// What of a range is not in it.
-    pub(super) fn gaps(&self, within: Range<u64>) -> Self {
+    pub(crate) fn gaps(&self, within: Range<u64>) -> Self {
         let mut at = within.start;
         let mut gaps = Vec::new();
         let first = self.0.partition_point(|old| old.end <= within.start);
@@ -71,7 +71,7 @@ impl RangeSet {
     }
 
     /// What is in both.
-    pub(super) fn intersection(&self, other: &Self) -> Self {
+    pub(crate) fn intersection(&self, other: &Self) -> Self {
         let (mut both, mut a, mut b) = (Vec::new(), self.0.iter().peekable(), other.0.iter().peekable());
         while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
             let common = x.start.max(y.start)..x.end.min(y.end);
@@ -88,14 +88,14 @@ impl RangeSet {
     }
 
     /// What is in either.
-    pub(super) fn union(&self, other: &Self) -> Self {
+    pub(crate) fn union(&self, other: &Self) -> Self {
         let mut all = self.clone();
         other.iter().for_each(|range| all.insert(range));
         all
     }
 
     /// What is in it and not in the other.
-    pub(super) fn without(&self, other: &Self) -> Self {
+    pub(crate) fn without(&self, other: &Self) -> Self {
         Self(self.iter().flat_map(|range| other.gaps(range).0).collect())
     }
 }

@@ -52,7 +52,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use super::view::JobId;
 use crate::error::{Error, ErrorKind, Result};
 
 mod dir;
@@ -62,6 +61,7 @@ mod marks;
 mod opening;
 mod record;
 mod seal;
+mod state;
 mod sys;
 
 #[cfg(test)]
@@ -69,7 +69,8 @@ mod tests;
 
 use dir::Dir;
 use disk::Disk;
-pub(in crate::jobs) use record::{Record, Side};
+pub(crate) use record::{Record, Side};
+pub use state::{JobId, State};
 
 /// A record is a few kilobytes; one with a million bad ranges is 40 MB. Larger files are no records.
 const MAX_FILE: usize = 64 << 20;
@@ -78,7 +79,7 @@ const MAX_FILE: usize = 64 << 20;
 const BATCH: usize = 64;
 
 /// No job has a number from here on; a name with such a one is not the store's, and uses up none.
-pub(in crate::jobs) const NUMBERS: JobId = 1 << 48;
+pub(crate) const NUMBERS: JobId = 1 << 48;
 
 const LOCK: &str = "lock";
 const VERSION: &str = "version";
@@ -86,21 +87,21 @@ const DAMAGED: &str = "damaged";
 
 /// Jobs on disk.
 #[derive(Debug)]
-pub(in crate::jobs) struct Store<D: Disk = Dir> {
+pub(crate) struct Store<D: Disk = Dir> {
     shelf: Mutex<Shelf<D>>,
 }
 
 /// A store that was opened, and what was found.
 #[derive(Debug)]
-pub(in crate::jobs) struct Opened<D: Disk = Dir> {
+pub(crate) struct Opened<D: Disk = Dir> {
     /// The store.
-    pub(in crate::jobs) store: Store<D>,
+    pub(crate) store: Store<D>,
     /// Every job that is kept, by ascending number.
-    pub(in crate::jobs) records: Vec<Record>,
+    pub(crate) records: Vec<Record>,
     /// The first number that no job ever had.
-    pub(in crate::jobs) next_id: JobId,
+    pub(crate) next_id: JobId,
     /// What is not among the records: where it is now, and why.
-    pub(in crate::jobs) set_aside: Vec<(PathBuf, String)>,
+    pub(crate) set_aside: Vec<(PathBuf, String)>,
 }
 
 impl Store {
@@ -109,7 +110,7 @@ impl Store {
     /// # Errors
     /// Busy where another daemon has it. Access where somebody else could make jobs in it. What the system says where it
     /// cannot be made, opened, locked or listed. Nothing that is in it makes this fail.
-    pub(in crate::jobs) fn open(path: &Path) -> Result<Opened> {
+    pub(crate) fn open(path: &Path) -> Result<Opened> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         opening::open(Dir::open(path)?, now.as_secs())
     }
@@ -121,12 +122,12 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// What the system says, with the path; `TooBig` for a record beyond [`MAX_FILE`]. Each record that was kept before is
     /// then its old or its new self; the others are not kept.
-    pub(in crate::jobs) fn save(&self, records: &[Record]) -> Result<()> {
+    pub(crate) fn save(&self, records: &[Record]) -> Result<()> {
         if records.is_empty() { Ok(()) } else { self.shelf.lock().save(records) }
     }
 
     /// Forgets a job, durably. One that is not kept is forgotten already.
-    pub(in crate::jobs) fn remove(&self, id: JobId) -> Result<()> {
+    pub(crate) fn remove(&self, id: JobId) -> Result<()> {
         self.shelf.lock().remove(id)
     }
 }

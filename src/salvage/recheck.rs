@@ -15,14 +15,14 @@ const MOST: usize = 1 << 14;
 
 /// Whose sectors could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(crate) enum Whose {
     Source,
     Dest,
 }
 
 /// The ranges that are compared again.
 #[derive(Debug, Default)]
-pub(super) struct Recheck {
+pub(crate) struct Recheck {
     /// Last in, first out; halves ascend. Each with how often it was tried.
     waiting: Vec<(Range<u64>, u32)>,
     tries: u32,
@@ -31,20 +31,20 @@ pub(super) struct Recheck {
 
 impl Recheck {
     /// The next range to compare, with nothing else.
-    pub(super) fn next(&mut self) -> Option<Range<u64>> {
+    pub(crate) fn next(&mut self) -> Option<Range<u64>> {
         let next = self.waiting.pop();
         self.tries = next.as_ref().map_or(0, |(_, tries)| *tries);
         next.map(|(range, _)| range)
     }
 
     /// Compares both halves of a range.
-    pub(super) fn halve(&mut self, range: &Range<u64>, block: u64) {
+    pub(crate) fn halve(&mut self, range: &Range<u64>, block: u64) {
         let [first, second] = halves(range, block);
         self.waiting.extend([(second, 0), (first, 0)]);
     }
 
     /// A range could not be read, `alone` or together with others. `false` if it is given up.
-    pub(super) fn failed(&mut self, range: &Range<u64>, whose: Whose, alone: bool, block: u64, retries: u32) -> bool {
+    pub(crate) fn failed(&mut self, range: &Range<u64>, whose: Whose, alone: bool, block: u64, retries: u32) -> bool {
         let sectors = range.end - range.start;
         let dead = &mut self.dead[whose as usize];
         if self.waiting.len() >= MOST {
@@ -64,7 +64,7 @@ impl Recheck {
     }
 
     /// A range could be read.
-    pub(super) fn was_read(&mut self, whose: Whose) {
+    pub(crate) fn was_read(&mut self, whose: Whose) {
         self.dead[whose as usize] = 0;
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// Something that failed and is not given up yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Suspect {
+pub(crate) enum Suspect {
     /// Could not be read, and is to be bisected.
     Split { range: Range<u64>, errno: i32 },
     /// To be read again; it was tried so often.
@@ -17,7 +17,7 @@ pub(super) enum Suspect {
 
 impl Suspect {
     /// The sectors that it is about.
-    pub(super) fn range(&self) -> &Range<u64> {
+    pub(crate) fn range(&self) -> &Range<u64> {
         match self {
             Self::Split { range, .. }
             | Self::Read { range, .. }
@@ -28,7 +28,7 @@ impl Suspect {
 }
 
 /// The two halves of a range, in whole blocks of that many sectors.
-pub(in crate::jobs) fn halves(range: &Range<u64>, block: u64) -> [Range<u64>; 2] {
+pub(crate) fn halves(range: &Range<u64>, block: u64) -> [Range<u64>; 2] {
     let middle = range.start + (range.end - range.start) / block / 2 * block;
     [range.start..middle, middle..range.end]
 }

@@ -1,0 +1,20 @@
+//! What is known of a job's bytes: which were copied, which are durable, which are lost, how fast it goes. Pure; time is an
+//! argument.
+//!
+//! ```text
+//! ranges ─> progress (per destination: taken, durable, lost)  ─> map (ddrescue's mapfile)
+//! meter (speed, time left, running time)    digest (of the source, in order)
+//! ```
+
+mod digest;
+mod map;
+mod meter;
+mod progress;
+mod ranges;
+
+pub(crate) use digest::Hashing;
+pub(crate) use map::Map;
+pub(crate) use meter::{Meter, Stopwatch, time_left};
+pub use progress::{BadRange, DestState};
+pub(crate) use progress::{DIFFERENT, Dest, Mark, Progress};
+pub(crate) use ranges::RangeSet;
