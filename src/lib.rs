@@ -12,6 +12,7 @@
 //! | [`jobs`] | the life of an administrator's job: opening, running, figures, verdict |
 //! | `salvage` | what a job does next, from its figures |
 //! | `journal` | the records of jobs on disk |
+//! | `claims` | whose bytes: who reads and writes what, who goes first, who has lost what |
 //! | `figures` | what is known of a job's bytes |
 //! | [`spec`] | the text language of jobs |
 //! | [`kcopyd`] | clients and jobs, cut into sub-jobs, with errors and order as the kernel's kcopyd has them |
@@ -58,6 +59,9 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::similar_names))]
 
 pub mod blkdev;
+// Wired with the next jobs.
+#[allow(dead_code, unused_imports)]
+mod claims;
 pub mod cli;
 pub mod dm_io;
 pub mod error;

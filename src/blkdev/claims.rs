@@ -145,7 +145,7 @@ impl Table {
     }
 
     fn enter(&mut self, owner: u64, extent: Extent, access: Access) -> Entry {
-        let Extent { place, bytes, exact, path } = extent;
+        let Extent { place, bytes, exact, path, .. } = extent;
         let entry = Entry { place, list: list(access, exact), start: bytes.start, number: self.numbers };
         self.numbers += 1;
         let ranges = self.places.entry(entry.place.clone()).or_default();

@@ -61,6 +61,9 @@ pub struct Extent {
     /// False where it is only known that the bytes lie *somewhere in* the range: the slaves of a dm or md device. Two
     /// such extents do not overlap: logical volumes of one group share their disks, and dm keeps them apart.
     pub exact: bool,
+    /// Which byte of the region its first byte is; those after it follow. `None` where that is not known, or is not so: then
+    /// any byte of the region may be any of these.
+    pub at: Option<u64>,
     /// The path by which the region was opened, for messages.
     pub path: Arc<Path>,
 }
@@ -94,16 +97,16 @@ pub(super) fn resolve_bytes(device: &Device, bytes: Range<u64>, mounts: &Mounts)
     let sysfs = Sysfs::of(device, mounts);
     let mut walk = Walk::new(&sysfs, Arc::clone(&device.path));
     match device.target() {
-        Target::Block { rdev } => walk.block(rdev, bytes, true)?,
+        Target::Block { rdev } => walk.block(rdev, bytes)?,
         Target::File { dev, ino } => {
             let named = sysfs.named(device);
-            walk.enter(Place::File { dev, ino }, bytes.clone(), true);
+            walk.enter(Place::File { dev, ino }, bytes.clone(), View::TOP);
             if let Some(place) = named {
-                walk.enter(place, bytes, true);
+                walk.enter(place, bytes, View::TOP);
             }
         }
         Target::Memory { serial } => {
-            walk.enter(Place::Memory { serial }, bytes, true);
+            walk.enter(Place::Memory { serial }, bytes, View::TOP);
         }
     }
     // It is kept for as long as the job waits.
@@ -138,6 +141,20 @@ pub(super) trait Topology {
     fn below(&self, dev: u64) -> Below;
 }
 
+/// What is known of the bytes on the way down: see [`Extent::exact`] and [`Extent::at`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct View {
+    pub(super) exact: bool,
+    pub(super) at: Option<u64>,
+}
+
+impl View {
+    /// The region itself.
+    pub(super) const TOP: Self = Self { exact: true, at: Some(0) };
+    /// Somewhere in a range, in an order that is not known.
+    pub(super) const SOMEWHERE: Self = Self { exact: false, at: None };
+}
+
 /// One walk down from a device.
 pub(super) struct Walk<'a, T> {
     topology: &'a T,
@@ -151,44 +168,44 @@ impl<'a, T: Topology> Walk<'a, T> {
     }
 
     /// Follows a range of a block device down to the lowest.
-    pub(super) fn block(&mut self, dev: u64, bytes: Range<u64>, exact: bool) -> Result<()> {
-        self.descend(dev, bytes, exact, 0)
+    pub(super) fn block(&mut self, dev: u64, bytes: Range<u64>) -> Result<()> {
+        self.descend(dev, bytes, View::TOP, 0)
     }
 
-    fn descend(&mut self, dev: u64, bytes: Range<u64>, exact: bool, depth: u32) -> Result<()> {
+    fn descend(&mut self, dev: u64, bytes: Range<u64>, view: View, depth: u32) -> Result<()> {
         if depth > MAX_DEPTH {
             let what = format!("{}: devices are stacked more than {MAX_DEPTH} deep", self.path.display());
             return Err(Error::new(ErrorKind::Invalid, what));
         }
         let below = self.topology.below(dev);
         if let Below::Partition { disk, start, size } = below {
-            return self.descend(disk, shift(&bytes, start, size), exact, depth + 1);
+            return self.descend(disk, shift(&bytes, start, size), view, depth + 1);
         }
-        if !self.enter(Place::Disk { dev }, bytes.clone(), exact) {
+        if !self.enter(Place::Disk { dev }, bytes.clone(), view) {
             return Ok(());
         }
         match below {
             Below::Nothing | Below::Partition { .. } => Ok(()),
-            Below::Loop { backing, offset, limit } => self.backing(backing, shift(&bytes, offset, limit), exact, depth),
+            Below::Loop { backing, offset, limit } => self.backing(backing, shift(&bytes, offset, limit), view, depth),
             Below::Slaves(slaves) => {
-                slaves.into_iter().try_for_each(|slave| self.descend(slave, 0..u64::MAX, false, depth + 1))
+                slaves.into_iter().try_for_each(|slave| self.descend(slave, 0..u64::MAX, View::SOMEWHERE, depth + 1))
             }
         }
     }
 
-    fn backing(&mut self, backing: Backing, bytes: Range<u64>, exact: bool, depth: u32) -> Result<()> {
+    fn backing(&mut self, backing: Backing, bytes: Range<u64>, view: View, depth: u32) -> Result<()> {
         match backing {
-            Backing::Block(dev) => self.descend(dev, bytes, exact, depth + 1),
+            Backing::Block(dev) => self.descend(dev, bytes, view, depth + 1),
             Backing::File(place) => {
-                self.enter(place, bytes, exact);
+                self.enter(place, bytes, view);
                 Ok(())
             }
         }
     }
 
     /// Takes an extent, unless it is empty or was seen.
-    pub(super) fn enter(&mut self, place: Place, bytes: Range<u64>, exact: bool) -> bool {
-        let extent = Extent { place, bytes, exact, path: Arc::clone(&self.path) };
+    pub(super) fn enter(&mut self, place: Place, bytes: Range<u64>, View { exact, at }: View) -> bool {
+        let extent = Extent { place, bytes, exact, at, path: Arc::clone(&self.path) };
         let new = !extent.bytes.is_empty() && !self.found.contains(&extent);
         if new {
             self.found.push(extent);

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 
 use super::device::{Device, Target};
-use super::extent::{Backing, Extent, Place, Topology, Walk, read_mounts, resolve_bytes};
+use super::extent::{Backing, Extent, Place, Topology, View, Walk, read_mounts, resolve_bytes};
 use super::mounts::{Mounts, unescape};
 use super::topology::{self, Sysfs};
 use crate::error::{Error, ErrorKind, Result};
@@ -202,13 +202,13 @@ fn over_loop(topology: &impl Topology, dev: u64) -> Result<Option<Use>> {
 
 fn of_device(kind: HolderKind, what: String, remedy: String, topology: &impl Topology, dev: u64) -> Result<Use> {
     let mut walk = Walk::new(topology, topology::device_path(dev));
-    walk.block(dev, WHOLE, true)?;
+    walk.block(dev, WHOLE)?;
     Ok(Use { kind, what, remedy, extents: walk.found })
 }
 
 fn file_extents(topology: &impl Topology, place: Place, path: &Path) -> Vec<Extent> {
     let mut walk = Walk::new(topology, path);
-    walk.enter(place, WHOLE, true);
+    walk.enter(place, WHOLE, View::TOP);
     walk.found
 }
 

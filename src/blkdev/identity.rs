@@ -23,6 +23,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
 use super::device::{Device, Target};
@@ -70,12 +71,22 @@ pub fn identity(device: &Device) -> Option<String> {
     }
 }
 
+/// The name of the bytes of a whole disk, by its number: see [`super::lasting`].
+pub(super) fn medium_of_disk(dev: u64) -> Option<String> {
+    sysfs::medium(&Node::of(Path::new("/sys"), dev), boot_id()?)
+}
+
+/// The name of the bytes of an open regular file.
+pub(super) fn medium_of_file(file: &File) -> Option<String> {
+    of_regular(file)
+}
+
 /// The identity of an open block device or regular file.
 fn of(file: &File, depth: u32) -> Option<String> {
     let meta = file.metadata().ok().filter(|_| depth < MAX_DEPTH)?;
     if meta.file_type().is_block_device() {
         let disk = |node: &Node| of_loop(file, node, depth);
-        return sysfs::identity(&Node::of(Path::new("/sys"), meta.rdev()), disk, boot_id().as_deref());
+        return sysfs::identity(&Node::of(Path::new("/sys"), meta.rdev()), disk, boot_id());
     }
     if meta.is_file() { of_regular(file) } else { None }
 }
@@ -131,7 +142,11 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The kernel's name for the time since the machine started.
-fn boot_id() -> Option<String> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+pub(super) fn boot_id() -> Option<&'static str> {
+    static ID: OnceLock<Option<String>> = OnceLock::new();
+    let read = || {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+    };
+    ID.get_or_init(read).as_deref()
 }

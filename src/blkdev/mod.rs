@@ -10,6 +10,7 @@
 //! 2. [`Holders`] refuses what the kernel does not see: bytes that are in use under another name, or through a loop
 //!    device;
 //! 3. [`resolve`] follows a region down to the disks and files it really reaches, as [`Extent`]s;
+//!    [`lasting`] names them by what outlives a restart;
 //! 4. [`overlap_within`] compares a job with itself, and [`Claims`] with all other jobs.
 //!
 //! Who owns what: a `Device` owns its descriptor and closes it when the last `Arc` goes; with it goes the `O_EXCL`
@@ -21,6 +22,7 @@ mod extent;
 mod holders;
 mod identity;
 mod intervals;
+mod lasting;
 mod mounts;
 mod open;
 mod sys;
@@ -32,5 +34,6 @@ pub use device::{CUT, DELETED, Device, Target};
 pub use extent::{Extent, Place, resolve};
 pub use holders::{Holder, HolderKind, Holders, in_use};
 pub use identity::identity;
+pub use lasting::{LastingExtent, lasting};
 pub use open::{OpenDest, open_dest, open_source};
 pub use table::Devices;

@@ -115,7 +115,12 @@ pub(super) fn holders_of(dev: u64) -> Vec<String> {
 
 /// Whether it is a loop device with a backing file.
 pub(super) fn is_attached_loop(dev: u64) -> bool {
-    backing_path(&node(dev).join("loop")).is_some()
+    loop_path(dev).is_some()
+}
+
+/// The path of a loop's backing file, while one is attached.
+pub(super) fn loop_path(dev: u64) -> Option<PathBuf> {
+    backing_path(&node(dev).join("loop"))
 }
 
 /// The devices of all mounted btrfs: mountinfo names one of each at most, and none by its number.

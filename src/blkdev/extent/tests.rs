@@ -31,7 +31,7 @@ pub(in crate::blkdev) fn file(ino: u64) -> Place {
 
 pub(in crate::blkdev) fn walk(topology: &Fake, dev: u64, bytes: Range<u64>) -> Vec<Extent> {
     let mut walk = Walk::new(topology, Path::new("/dev/x"));
-    walk.block(dev, bytes, true).unwrap();
+    walk.block(dev, bytes).unwrap();
     walk.found
 }
 
@@ -114,5 +114,5 @@ fn a_topology_that_turns_in_a_circle_ends() {
     assert_eq!(walk(&topology, DM0, 0..1).len(), 3);
     let topology = Fake::default().with(LOOP0, loop_over(Backing::Block(LOOP0), 1));
     let mut walk = Walk::new(&topology, Path::new("/dev/x"));
-    assert_eq!(walk.block(LOOP0, 0..9, true).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(walk.block(LOOP0, 0..9).unwrap_err().kind(), ErrorKind::Invalid);
 }

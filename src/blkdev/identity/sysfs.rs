@@ -77,8 +77,13 @@ pub(super) fn identity(node: &Node, below: impl FnOnce(&Node) -> Option<String>,
     }
 }
 
-/// A disk by what it or its driver calls it, the most particular first.
+/// A disk by its own name and its size; where it has no name, by what is below it.
 fn lasting(disk: &Node, below: impl FnOnce(&Node) -> Option<String>) -> Option<String> {
+    own_name(disk).map(|name| format!("{name}{}", disk.sectors())).or_else(|| below(disk))
+}
+
+/// A disk by what it or its driver calls it, the most particular first.
+fn own_name(disk: &Node) -> Option<String> {
     let named = [
         ("dm", "dm/uuid"),
         ("md", "md/uuid"),
@@ -88,15 +93,14 @@ fn lasting(disk: &Node, below: impl FnOnce(&Node) -> Option<String>) -> Option<S
         ("serial", "device/serial"),
         ("cid", "device/cid"),
     ];
-    let found = named.iter().find_map(|(kind, attribute)| Some((kind, disk.name(attribute)?)));
-    match found {
-        Some((kind @ &"serial", name)) => {
-            let model = disk.word("device/model").map_or_else(String::new, |model| format!(";model={model}"));
-            Some(format!("{kind}:{name}{model}{}", disk.sectors()))
-        }
-        Some((kind, name)) => Some(format!("{kind}:{name}{}", disk.sectors())),
-        None => below(disk),
-    }
+    let (kind, name) = named.iter().find_map(|(kind, attribute)| Some((kind, disk.name(attribute)?)))?;
+    let model = (*kind == "serial").then(|| disk.word("device/model")).flatten();
+    Some(format!("{kind}:{name}{}", model.map_or_else(String::new, |model| format!(";model={model}"))))
+}
+
+/// The name of a whole disk's bytes, which outlives a change of its size: what it is called, else its number of this boot.
+pub(super) fn medium(disk: &Node, boot: &str) -> Option<String> {
+    own_name(disk).or_else(|| Some(format!("boot:{boot};diskseq={}", disk.word("diskseq")?)))
 }
 
 /// A disk by the number that the kernel gives to each one that appears, and again when its medium or file is changed.
