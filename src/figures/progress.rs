@@ -112,7 +112,7 @@ impl Dest {
     }
 
     /// What was written to it and is not durable may be lost.
-    fn is_doubtful(&self) -> bool {
+    pub(crate) fn is_doubtful(&self) -> bool {
         self.trouble.as_ref().is_some_and(|trouble| trouble.flush_failed)
     }
 
@@ -356,6 +356,18 @@ impl Progress {
             self.dests[index].durable = self.durable_with(mark, dests, index);
         }
         self.look_again();
+    }
+
+    /// What a destination had taken when a flush of it began is durable, and recorded.
+    pub(crate) fn dest_made_durable(&mut self, index: usize, flushed: &RangeSet) {
+        self.dests[index].durable = self.durable_after(index, flushed);
+        self.look_again();
+    }
+
+    /// What is durable on a destination once that is recorded. What it had lost meanwhile is not.
+    pub(crate) fn durable_after(&self, index: usize, flushed: &RangeSet) -> RangeSet {
+        let dest = &self.dests[index];
+        dest.durable.union(&flushed.intersection(&dest.taken))
     }
 
     /// What would be durable on a destination, were the mark recorded now.

@@ -55,8 +55,10 @@ pub(super) struct Shown {
     /// When it began to run first, and when it ended.
     pub(super) started: Option<SystemTime>,
     pub(super) ended: Option<SystemTime>,
-    /// The engine's handle while the engine has work of the job in flight.
+    /// The engine's handle of the step that it had last.
     pub(super) handle: Option<JobHandle>,
+    /// The engine has nothing of the job in flight.
+    pub(super) is_quiet: bool,
     /// Since when a flush is awaited.
     pub(super) flushing: Option<Instant>,
     /// Open devices with direct I/O, and without.
@@ -99,6 +101,7 @@ impl Card {
             started: None,
             ended: None,
             handle: None,
+            is_quiet: true,
             flushing: None,
             devices: (0, 0),
             is_over: false,
@@ -200,8 +203,8 @@ impl Shown {
     /// Since its devices last answered, while they should: to a piece, or with none under way to a flush.
     fn stalled(&self, now: Instant) -> Duration {
         match &self.handle {
-            Some(handle) => handle.stalled(),
-            None => self.flushing.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
+            Some(handle) if !self.is_quiet => handle.stalled(),
+            _ => self.flushing.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
         }
     }
 }

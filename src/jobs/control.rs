@@ -24,6 +24,11 @@ impl Job {
     fn act_on(&mut self, verb: Verb, turn: &mut Turn<'_>) -> Result<()> {
         if matches!(self.life(), Life::Cancelling(_) | Life::Ending(..)) {
             return match verb {
+                // Who says it again does not wait for a flush.
+                Verb::Cancel if self.waits_only_for_a_flush() => {
+                    self.conclude(State::Cancelled, turn);
+                    Ok(())
+                }
                 Verb::Cancel => Ok(()),
                 _ => {
                     let what = format!("{}: job {} is about to end", verb.as_str(), self.id());
@@ -92,16 +97,18 @@ impl Job {
     }
 
     fn cancel(&mut self, turn: &mut Turn<'_>) {
-        let id = self.id();
-        match self.work.as_mut().and_then(|work| work.step.as_mut()) {
-            Some(step) => {
-                step.pace = Pace::Cancelled;
-                turn.push(Effect::Cancel(id));
-                let shown = self.state();
-                self.change(Life::Cancelling(shown), None, turn);
-            }
-            None => self.conclude(State::Cancelled, turn),
+        let (id, shown) = (self.id(), self.state());
+        if let Some(step) = self.work.as_mut().and_then(|work| work.step.as_mut()) {
+            step.pace = Pace::Cancelled;
+            turn.push(Effect::Cancel(id));
         }
+        self.change(Life::Cancelling(shown), None, turn);
+        self.go_on(turn);
+    }
+
+    /// Whether it is cancelled, and the engine has no step of it any more.
+    fn waits_only_for_a_flush(&self) -> bool {
+        matches!(self.life(), Life::Cancelling(_)) && self.work.as_ref().is_none_or(|work| work.step.is_none())
     }
 
     /// An ended job lives again: its devices are opened anew.

@@ -187,7 +187,6 @@ impl Core {
             attempts: &mut self.attempts,
             keeps: self.keeps,
             stopping: self.stopping.is_some(),
-            trouble: self.trouble.as_deref(),
         };
         let (before, from) = (Place::of(job), turn.effects.len());
         act(job, &mut turn);
@@ -251,7 +250,7 @@ impl Core {
         let Some(state) = self.jobs.get(&id).map(Job::state) else { return };
         self.counters.ended(state);
         for follower in self.index.followers(id) {
-            let how = if state == State::Done { Ok(()) } else { Err(format!("was {}", was(state))) };
+            let how = if state == State::Done { Ok(()) } else { Err(ended(state).to_owned()) };
             self.with(follower, now, |job, turn| job.leader_ended(how, turn));
         }
         self.index.unblock();
@@ -376,6 +375,8 @@ impl Core {
 
     fn forget(&mut self, id: JobId) {
         let Some(job) = self.jobs.remove(&id) else { return };
+        // Who keeps it in sight learns how it has ended.
+        job.publish(None);
         self.index.move_job(id, &Place::of(&job), &Place::default());
         self.claims.forget(id);
         self.cards.remove(id);
@@ -385,12 +386,12 @@ impl Core {
     }
 }
 
-/// How a job that another one follows has ended, after `which was`.
-fn was(state: State) -> &'static str {
+/// How a job that another one was waiting for has ended, in a few words.
+fn ended(state: State) -> &'static str {
     match state {
-        State::Degraded => "only degraded",
-        State::Failed => "a failure",
-        other => other.as_str(),
+        State::Degraded => "ended degraded",
+        State::Failed => "failed",
+        _ => "was cancelled",
     }
 }
 
@@ -459,7 +460,7 @@ impl Core {
         first: JobId,
     ) -> std::result::Result<Vec<Overwritten>, (SpecPlace, Error)> {
         let Some(footprint) = one.claims_now() else { return Ok(Vec::new()) };
-        self.claims.claim(id, footprint).map_err(|conflict| {
+        self.claims.claim_at_once(id, footprint).map_err(|conflict| {
             let who = match conflict.owner {
                 other if other >= first => "an earlier line of this write".to_owned(),
                 other => format!("job {other}"),
@@ -496,7 +497,8 @@ impl Core {
         let Some(Batch { jobs, reply }) = self.batches.remove(&id) else { return };
         let ids: Vec<JobId> = jobs.iter().map(Job::id).collect();
         self.counters.made(ids.len());
-        for job in jobs {
+        for mut job in jobs {
+            job.claim_is_recorded = job.has_claim();
             self.take_in(job, now);
         }
         for id in &ids {
@@ -535,7 +537,7 @@ impl Core {
         let Some(Follows::Job(after)) = self.jobs.get(&id).map(|job| &job.follows) else { return };
         let how = match self.jobs.get(after).map(Job::life) {
             Some(Life::Ended(State::Done)) => Ok(()),
-            Some(Life::Ended(end)) => Err(format!("was {}", was(*end))),
+            Some(Life::Ended(end)) => Err(ended(*end).to_owned()),
             Some(_) => return,
             None => Err("was dismissed".to_owned()),
         };
@@ -577,11 +579,13 @@ impl Core {
         for mut job in alive {
             let id = job.id();
             ids.push(id);
-            self.effects.push(Effect::EnsureClient(job.card.client_name().to_owned()));
+            self.effects.push(Effect::EnsureClient(Arc::clone(&job.card)));
             if let Some(lasting) = &job.lasting {
                 match job.life() {
                     _ if job.returning => self.claims.reserve(id, lasting, Rank::Begun),
-                    Life::Queued(_) if job.follows == Follows::Nobody => self.claims.reserve(id, lasting, Rank::Waiting),
+                    Life::Queued(_) if job.follows == Follows::Nobody => {
+                        self.claims.reserve(id, lasting, Rank::Waiting)
+                    }
                     _ => {}
                 }
             }

@@ -44,8 +44,8 @@ pub(super) enum Effect {
     Wake(JobId),
     /// Flush a destination. Answer: `Flushed`.
     Flush { id: JobId, run: u32, dest: usize, client: Arc<Client>, device: Arc<Device> },
-    /// Make sure that there is a client of that name.
-    EnsureClient(String),
+    /// Make sure that a job of an earlier daemon has its client.
+    EnsureClient(Arc<Card>),
     /// Tell a change of state.
     Post(Change),
     /// Answer somebody.

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 
 use super::job::Job;
-use super::open::{Opened, OpenError};
+use super::open::{OpenError, Opened};
 use super::submit::{Made, NotMade, Ready};
 use super::view::{JobId, Verb};
 use crate::dm_io::ErrorBits;
@@ -118,10 +118,6 @@ impl EndedPiece {
 
     /// Whether nothing went wrong: nobody has to react at once.
     pub(super) fn is_clean(&self) -> bool {
-        self.read_error.is_none()
-            && self.write_errors.is_empty()
-            && self.different.is_empty()
-            && self.gone.is_empty()
+        self.read_error.is_none() && self.write_errors.is_empty() && self.different.is_empty() && self.gone.is_empty()
     }
 }
-

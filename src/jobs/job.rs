@@ -34,6 +34,8 @@ pub(super) struct Job {
     pub(super) work: Option<Box<Work>>,
     pub(super) devices: Devices,
     pub(super) claim: Claim,
+    /// Its record says that it has its claim.
+    pub(super) claim_is_recorded: bool,
     /// Of the source, where there is one, and of the destinations: what each was recognised by. Empty: not looked at.
     pub(super) identities: Vec<Option<String>>,
     /// Its bytes by names that last; `None` until its devices were looked at.
@@ -126,6 +128,7 @@ impl Job {
             work: None,
             devices: Devices::Closed,
             claim: Claim::None,
+            claim_is_recorded: false,
             identities: Vec::new(),
             lasting: None,
             recognised: true,
@@ -205,7 +208,7 @@ impl Job {
                 _ => shown.watch.stop(now),
             }
             if new.is_ended() {
-                shown.meter = None;
+                (shown.meter, shown.handle) = (None, None);
             }
         });
         let change = Change { time: turn.now.wall, id: self.id(), old: Some(old), new, reason };
@@ -243,6 +246,7 @@ impl Job {
                 };
             }
             shown.flushing = flushing;
+            shown.is_quiet = self.work.as_ref().is_none_or(|work| work.is_quiet());
             shown.devices = devices;
             shown.is_over = self.life.is_over();
         });
@@ -313,7 +317,9 @@ impl Job {
         let Some(sets) = self.overwritten.take() else { return };
         let block = self.opened().map_or(1, Opened::block);
         let total = self.progress.total;
-        for (index, range) in sets.iter().enumerate().flat_map(|(index, set)| set.iter().map(move |range| (index, range))) {
+        for (index, range) in
+            sets.iter().enumerate().flat_map(|(index, set)| set.iter().map(move |range| (index, range)))
+        {
             let outward = range.start / block * block..(range.end.div_ceil(block) * block).min(total);
             log::info!("job {}: destination {index} is copied again where another job has written since", self.id());
             self.progress.forget(index, &outward);
@@ -350,6 +356,7 @@ impl Job {
     pub(super) fn put_away(&mut self) {
         self.work = None;
         self.claim = Claim::None;
+        self.claim_is_recorded = false;
         self.progress.shrink();
     }
 }

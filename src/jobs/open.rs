@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use super::clients::{Clients, DEFAULT};
 use super::view::JobId;
-use crate::blkdev::{self, Claim, Claims, Conflict, Device, Devices, Extent, Holders, OpenDest, open_source};
-use crate::dm_io::{ErrorBits, IoRegion};
+use crate::blkdev::{self, Device, Devices, Extent, Holders, OpenDest, open_source};
+use crate::claims::{Footprint, Lasting};
+use crate::dm_io::IoRegion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kcopyd::Client;
 use crate::sector::{SECTOR_SIZE, Sector};
@@ -178,12 +179,7 @@ pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened
     }
 }
 
-fn add_dests(
-    opened: &mut Opened,
-    spec: &Spec,
-    count: Sector,
-    with: &Opener<'_>,
-) -> std::result::Result<(), OpenError> {
+fn add_dests(opened: &mut Opened, spec: &Spec, count: Sector, with: &Opener<'_>) -> std::result::Result<(), OpenError> {
     let writes = spec.action != Action::Verify;
     let asks = writes && !spec.force_mounted;
     let holders = asks.then(|| with.holders()).transpose().map_err(OpenError::at(Place::Line))?;
@@ -279,8 +275,8 @@ fn name_holder(index: usize, to: &RegionSpec, error: Error, with: &Opener<'_>) -
     let (path, place) = (Path::new(&to.path), Place::To(index));
     if let Some(device) = with.devices.in_the_way(path) {
         let extents = blkdev::resolve(&device, Sector::ZERO, device.size()).unwrap_or_default();
-        let who = (with.who_writes)(extents)
-            .map_or("a job that waits for its turn".to_owned(), |job| format!("job {job}"));
+        let who =
+            (with.who_writes)(extents).map_or("a job that waits for its turn".to_owned(), |job| format!("job {job}"));
         let what = format!("{} is in use: {who} writes to {}", path.display(), device.path().display());
         return OpenError::Busy(place, Error::new(ErrorKind::Busy, what));
     }
@@ -304,26 +300,28 @@ fn same_bytes(opened: &Opened) -> Option<(usize, Option<usize>)> {
 }
 
 /// What bytes it really reaches, by whatever names, and whether it is in its own way.
-fn reach(opened: &mut Opened, spec: &Spec) -> std::result::Result<(), (Place, Error)> {
-    let extents = |region: &IoRegion| blkdev::resolve(&region.device, region.sector, region.count);
-    let mut reads = match &opened.from {
-        Some(from) => extents(from).map_err(|error| (Place::From, error))?,
-        None => Vec::new(),
+fn reach(opened: &mut Opened, spec: &Spec) -> std::result::Result<(), OpenError> {
+    let extents = |region: &IoRegion| {
+        let extents = blkdev::resolve(&region.device, region.sector, region.count)?;
+        let lasting = blkdev::lasting(&region.device, &extents)?;
+        Ok((extents, lasting))
     };
-    let mut writes = Vec::with_capacity(opened.dests.len());
+    let from = opened.from.as_ref().map(extents).transpose().map_err(OpenError::at(Place::From))?;
+    let (source, lasting_source) = from.unwrap_or_default();
+    let (mut dests, mut lasting_dests) = (Vec::new(), Vec::new());
     for (index, dest) in opened.dests.iter().enumerate() {
-        writes.push(extents(dest).map_err(|error| (Place::To(index), error))?);
+        let (extents, lasting) = extents(dest).map_err(OpenError::at(Place::To(index)))?;
+        dests.push(extents);
+        lasting_dests.push(lasting);
     }
-    let overlap = if spec.action == Action::Verify {
-        reads.extend(writes.drain(..).flatten());
-        same_bytes(opened)
-    } else {
-        blkdev::overlap_within(&reads, &writes)
-    };
-    opened.reach = Some(Box::new(Reach { reads, writes }));
+    let writes = spec.action != Action::Verify;
+    let lasting = Lasting { source: lasting_source, dests: lasting_dests, writes, sectors: opened.count().get() };
+    let footprint = Footprint::new(source, dests, lasting);
+    let overlap = if writes { footprint.overlap_within() } else { same_bytes(opened) };
+    opened.footprint = Some(footprint);
     let Some((index, other)) = overlap else { return Ok(()) };
     let with = other.map_or("the source".to_owned(), |other| format!("destination {other}"));
     let path = Path::new(&spec.to[index].path).display();
     let what = format!("{path}: destination {index} overlaps {with}: they reach the same sectors");
-    Err((Place::To(index), Error::new(ErrorKind::Overlap, what)))
+    Err(OpenError::Failed(Place::To(index), Error::new(ErrorKind::Overlap, what)))
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::job::{Follows, Job};
 use super::state::{Life, PausedBy, Wait};
 use super::view::State;
-use crate::claims::Lasting;
+use crate::claims::{Lasting, parse_region, print_region};
 use crate::dm_io::ErrorBits;
 use crate::figures::{DIFFERENT, Dest, RangeSet, Stopwatch};
 use crate::journal::{Record, Side};
@@ -20,7 +20,6 @@ impl Job {
         let progress = &self.progress;
         let sources = usize::from(self.spec().from.is_some());
         let identity = |index: usize| self.identities.get(index).cloned().flatten().unwrap_or_default();
-        let region = |index: usize| self.lasting.as_ref().map(|lasting| lasting.print(index)).unwrap_or_default();
         // What a record can say of a job that is alive: it goes on after a restart, or it is paused.
         let state = match self.life() {
             Life::Ending(end, _) | Life::Ended(end) => *end,
@@ -34,7 +33,7 @@ impl Job {
             let taken = if state.is_ended() { &dest.taken } else { &durable };
             Side {
                 identity: identity(index + sources),
-                bytes: region(index + sources),
+                bytes: self.lasting.as_ref().map_or(String::new(), |lasting| print_region(&lasting.dests[index])),
                 copied: taken.bytes(),
                 taken: pairs(taken),
                 durable: pairs(&durable),
@@ -70,7 +69,7 @@ impl Job {
             verified: self.phase == Phase::Verify,
             source: self.spec().from.as_ref().map(|_| Side {
                 identity: identity(0),
-                bytes: region(0),
+                bytes: self.lasting.as_ref().map_or(String::new(), |lasting| print_region(&lasting.source)),
                 ..Side::default()
             }),
             dests: dests.collect(),
@@ -110,7 +109,7 @@ impl Job {
         if record.verified && (self.spec().digest.is_none() || record.digest.is_some()) {
             self.phase = Phase::Verify;
         }
-        self.digest = record.digest;
+        self.digest.clone_from(&record.digest);
         self.card.show(|card| {
             card.progressed = record.progressed;
             card.final_speed = record.final_speed;
@@ -123,8 +122,7 @@ impl Job {
         if self.identities.iter().all(Option::is_none) {
             self.identities = Vec::new();
         }
-        let regions: Vec<&str> = sides().map(|side| side.bytes.as_str()).collect();
-        self.lasting = Lasting::parse(&regions, record.source.is_some(), self.writes()).map(Arc::new);
+        self.lasting = self.lasting_of(&record);
         for (index, side) in record.dests.iter().enumerate() {
             for (start, end) in &side.overwritten {
                 self.overwrite(std::iter::once(index), &(*start..*end));
@@ -145,6 +143,16 @@ impl Job {
             }
         }
         progress.restored(record.bad_bytes, ranges(&record.common), record.durable);
+    }
+}
+
+impl Job {
+    /// Its bytes by names that last; `None` where a record does not tell them all.
+    fn lasting_of(&self, record: &Record) -> Option<Arc<Lasting>> {
+        let region = |side: &Side| parse_region(&side.bytes).filter(|_| !side.bytes.is_empty());
+        let source = record.source.as_ref().map_or(Some(Vec::new()), region)?;
+        let dests = record.dests.iter().map(region).collect::<Option<Vec<_>>>()?;
+        Some(Arc::new(Lasting { source, dests, writes: self.writes(), sectors: self.progress.total }))
     }
 }
 

@@ -44,7 +44,7 @@ impl Job {
             }
             Life::Paused(_) => _ = self.is_flushed_when_quiet(turn),
             Life::Cancelling(_) => {
-                if self.work.as_ref().is_none_or(|work| work.step.is_none()) {
+                if self.work.as_ref().is_none_or(|work| work.step.is_none()) && self.is_flushed(turn) {
                     self.conclude(State::Cancelled, turn);
                 }
             }
@@ -349,7 +349,7 @@ impl Job {
     fn on_disk(&mut self, turn: &mut Turn<'_>) {
         self.settle(turn);
         if self.claim == Claim::Recording {
-            self.claim = Claim::Ready;
+            (self.claim, self.claim_is_recorded) = (Claim::Ready, true);
         }
         self.go_on(turn);
     }

@@ -5,7 +5,8 @@
 //!    with the devices that it began with; else it is held.
 //! 2. It claims what it reads and writes. What other jobs have lost by that is entered into their records.
 //! 3. A worker locks its destination files, and makes those of a sparse copy as long as they will be.
-//! 4. Its record says that it has its claim, and is on disk: after a crash nobody takes it for one that had not begun.
+//! 4. Its record says that it has its claim, and is on disk, unless it was so already: after a crash nobody takes it for one
+//!    that had not begun.
 //! 5. It runs.
 //!
 //! What is busy at 1, 2 or 3 has the job give its place up; it is tried again when another job ends, or in a second. A
@@ -52,7 +53,7 @@ impl Job {
             self.lock(turn);
         }
         match self.claim {
-            Claim::Locked if turn.keeps => {
+            Claim::Locked if turn.keeps && !self.claim_is_recorded => {
                 self.claim = Claim::Recording;
                 self.record(turn);
             }
@@ -91,6 +92,8 @@ impl Job {
             Err(conflict) => return Err(conflict.error(&format!("job {}", conflict.owner))),
         }
         self.claim = Claim::Claimed;
+        // One that had begun is known as such.
+        self.claim_is_recorded = self.returning && self.overwritten.is_none();
         self.returning = false;
         self.forget_overwritten();
         Ok(())
@@ -136,6 +139,7 @@ impl Job {
     fn release(&mut self, turn: &mut Turn<'_>) {
         turn.claims.release(self.id());
         self.claim = Claim::None;
+        self.claim_is_recorded = false;
         if let Devices::Open(devices) = std::mem::replace(&mut self.devices, Devices::Closed) {
             turn.push(Effect::Close { id: self.id(), devices, answer: false });
         }
@@ -148,12 +152,7 @@ impl Job {
     }
 
     /// A worker has opened its devices, or not.
-    pub(super) fn was_opened(
-        &mut self,
-        attempt: u64,
-        result: Result<Box<Opened>, OpenError>,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn was_opened(&mut self, attempt: u64, result: Result<Box<Opened>, OpenError>, turn: &mut Turn<'_>) {
         if !matches!(self.devices, Devices::Opening(mine) if mine == attempt) {
             // Nobody waits for them any more.
             if let Ok(devices) = result {
@@ -190,19 +189,19 @@ impl Job {
         let starts = self.is_starting();
         match why {
             // A late write of a killed daemon, or another program: it is tried again.
-            OpenError::Busy(error) if starts => self.wait_for_device(error.to_string(), turn),
-            OpenError::Busy(_) => {}
+            OpenError::Busy(_, error) if starts => self.wait_for_device(error.to_string(), turn),
+            OpenError::Busy(..) => {}
             // Something else has its device now: what is on it may be another's.
-            OpenError::InUse(error) if self.returning => {
+            OpenError::InUse(_, error) if self.returning => {
                 self.hold(error.to_string(), turn);
             }
-            OpenError::InUse(error) if starts => self.wait_for_device(error.to_string(), turn),
+            OpenError::InUse(_, error) if starts => self.wait_for_device(error.to_string(), turn),
             // A job that has begun does not end for a device that is not there yet.
             OpenError::Failed(_, error) if !self.recognised || !self.identities.is_empty() => {
                 self.hold(error.to_string(), turn);
             }
             OpenError::Failed(_, error) if starts => self.fail(&error, turn),
-            OpenError::InUse(_) | OpenError::Failed(..) => {}
+            OpenError::InUse(..) | OpenError::Failed(..) => {}
         }
     }
 
@@ -227,7 +226,7 @@ impl Job {
 
     /// Its devices are not surely its own: nothing is written until an administrator says so.
     fn hold(&mut self, why: String, turn: &mut Turn<'_>) {
-        turn.claims.hold(self.id());
+        turn.claims.has_asked(self.id());
         match self.life() {
             Life::Queued(_) | Life::Starting(_) => self.change(Life::Held(why.clone()), Some(why), turn),
             // It is looked at again when it is resumed.

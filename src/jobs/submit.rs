@@ -39,17 +39,19 @@ impl Jobs {
     /// # Errors
     /// Which spec, which part of it and why. No device was written to, and no file is left that `create` made.
     pub fn submit(&self, specs: Vec<Spec>) -> std::result::Result<Vec<JobId>, Refusal> {
-        let with = self.opener();
-        let mut ready: Vec<Ready> = Vec::with_capacity(specs.len());
-        for (index, spec) in specs.into_iter().enumerate() {
-            match Ready::new(spec, &with) {
-                Ok(one) => ready.push(one),
-                Err((place, error)) => {
-                    ready.into_iter().filter_map(Ready::opened).for_each(|opened| opened.undo());
-                    return Err(Refusal { index, place, error });
+        let ready = self.opener(|with| {
+            let mut ready: Vec<Ready> = Vec::with_capacity(specs.len());
+            for (index, spec) in specs.into_iter().enumerate() {
+                match Ready::new(spec, with) {
+                    Ok(one) => ready.push(one),
+                    Err((place, error)) => {
+                        ready.into_iter().filter_map(Ready::opened).for_each(|opened| opened.undo());
+                        return Err(Refusal { index, place, error });
+                    }
                 }
             }
-        }
+            Ok(ready)
+        })?;
         match self.make(ready) {
             Ok(Made { ids }) => Ok(ids),
             Err(NotMade { refusal, devices }) => {

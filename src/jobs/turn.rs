@@ -36,8 +36,6 @@ pub(super) struct Turn<'a> {
     pub(super) keeps: bool,
     /// The daemon stops: no step is started any more.
     pub(super) stopping: bool,
-    /// Why records cannot be written now.
-    pub(super) trouble: Option<&'a str>,
 }
 
 impl Turn<'_> {
