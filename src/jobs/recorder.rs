@@ -64,12 +64,7 @@ impl Recorder {
         for (path, why) in &set_aside {
             log::warn!("{}: set aside: {why}", path.display());
         }
-        let writer = Writer {
-            store,
-            recorder: Arc::clone(&recorder),
-            inbox: Arc::clone(inbox),
-            spare: Vec::new(),
-        };
+        let writer = Writer { store, recorder: Arc::clone(&recorder), inbox: Arc::clone(inbox), spare: Vec::new() };
         std::thread::Builder::new()
             .name("recorder".into())
             .spawn(move || writer.run())

@@ -29,8 +29,7 @@ pub(super) fn open<D: Disk>(disk: D, time: u64) -> Result<Opened<D>> {
         doubtful: BTreeSet::new(),
         time,
     };
-    let mut opening =
-        Opening { shelf, records: Vec::new(), settings: Settings::default(), set_aside: Vec::new() };
+    let mut opening = Opening { shelf, records: Vec::new(), settings: Settings::default(), set_aside: Vec::new() };
     opening.count(&names);
     opening.version();
     if !opening.shelf.foreign {

@@ -56,7 +56,15 @@ fn any_record() -> impl Strategy<Value = Record> {
     let sides = (proptest::option::of(side()), proptest::collection::vec(side(), 0..4));
     let bad = (proptest::collection::vec(bad(), 0..4), ranges());
     (head, figures, sides, bad).prop_map(|(head, figures, (source, dests), (bad, unreadable))| {
-        let (id, (created, progressed, started, ended), spec, state, error, digest, (read_err, verified, followed, claimed)) = head;
+        let (
+            id,
+            (created, progressed, started, ended),
+            spec,
+            state,
+            error,
+            digest,
+            (read_err, verified, followed, claimed),
+        ) = head;
         let ((write_err, total, durable, bad_bytes, final_speed), elapsed, common) = figures;
         let (created, state) = (UNIX_EPOCH + created, State::ALL[state]);
         Record {
@@ -169,7 +177,19 @@ fn keys_of_later_versions_are_passed_over_and_missing_ones_are_not() {
     let longer = format!("{body}priority 5\ndest.0.zone 7\n");
     assert_eq!(parse(&seal("job", &longer)), Ok(record(7, 3)));
 
-    let optional = ["started", "dest.0.bytes", "dest.1.bytes", "dest.0.overwritten", "dest.1.overwritten", "error", "digest", "claimed", "dest.0.first_error", "dest.1.first_error", "source.identity"];
+    let optional = [
+        "started",
+        "dest.0.bytes",
+        "dest.1.bytes",
+        "dest.0.overwritten",
+        "dest.1.overwritten",
+        "error",
+        "digest",
+        "claimed",
+        "dest.0.first_error",
+        "dest.1.first_error",
+        "source.identity",
+    ];
     for line in body.lines() {
         let key = line.split_once(' ').unwrap().0;
         let without = body.replacen(&format!("{line}\n"), "", 1);
