@@ -81,6 +81,12 @@ impl Core {
         self.backend.waker()
     }
 
+    /// When the next transfer ends, where that is known beforehand: in the simulation.
+    #[cfg(test)]
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        self.backend.next_due()
+    }
+
     /// Whether nothing is in flight.
     pub(crate) fn is_idle(&self) -> bool {
         self.requests.is_empty()
