@@ -175,30 +175,69 @@ struct Chosen {
     fixed_buffers: bool,
 }
 
-impl Client {
-    /// A client with `pages` pages set aside, one sub-job's at least (`kcopyd_client_create`).
-    ///
-    /// # Errors
-    /// Pages that are not to be had, settings out of their bounds, a backend that the kernel refuses.
-    pub fn create(pool: &Arc<PagePool>, pages: u32, settings: Settings) -> Result<Self> {
+/// What a client and its worker share.
+#[derive(Clone)]
+struct Parts {
+    pages: Arc<Reservation>,
+    mailbox: Mailbox<Message>,
+    settings: Settings,
+    gauges: Arc<Gauges>,
+}
+
+impl Parts {
+    fn new(pool: &Arc<PagePool>, pages: u32, settings: Settings) -> Result<Self> {
         settings.check()?;
         let mailbox: Mailbox<Message> = Mailbox::new();
         let for_waker = mailbox.clone();
         let waker = Waker::new(move || for_waker.wake());
         let pages = Arc::new(pool.reserve(pages.max(settings.least_pages()), Some(waker))?);
-        let gauges = Arc::new(Gauges::default());
+        Ok(Self { pages, mailbox, settings, gauges: Arc::new(Gauges::default()) })
+    }
+
+    /// Opens the backend, on the thread that will use it.
+    fn open(self, pool: &Arc<PagePool>) -> Result<(Worker, Chosen)> {
+        let io::Opened { backend, fallback } = io::open(&self.settings.backend, pool)?;
+        let chosen = Chosen { name: backend.name(), fallback, fixed_buffers: backend.has_fixed_buffers() };
+        let core = Core::new(backend, pool);
+        self.mailbox.attach(core.waker());
+        Ok((Worker::new(core, self.pages, self.mailbox, self.settings, self.gauges), chosen))
+    }
+
+    fn client(self, backend: Chosen, thread: Option<JoinHandle<()>>) -> Client {
+        let Self { pages, mailbox, settings, gauges } = self;
+        Client { pages, mailbox, settings, gauges, backend, serials: AtomicU64::new(1), thread }
+    }
+}
+
+impl Client {
+    /// A client without a thread, and the worker that does its jobs turn by turn, when `waker` is called.
+    #[cfg(test)]
+    pub(super) fn stepped(
+        pool: &Arc<PagePool>,
+        pages: u32,
+        settings: Settings,
+        waker: Waker,
+    ) -> Result<(Self, Worker)> {
+        let parts = Parts::new(pool, pages, settings)?;
+        let (worker, chosen) = parts.clone().open(pool)?;
+        parts.mailbox.attach(waker);
+        Ok((parts.client(chosen, None), worker))
+    }
+
+    /// A client with `pages` pages set aside, one sub-job's at least (`kcopyd_client_create`).
+    ///
+    /// # Errors
+    /// Pages that are not to be had, settings out of their bounds, a backend that the kernel refuses.
+    pub fn create(pool: &Arc<PagePool>, pages: u32, settings: Settings) -> Result<Self> {
+        let parts = Parts::new(pool, pages, settings)?;
         let (answer, ready) = std::sync::mpsc::sync_channel(1);
         let run = {
-            let (pool, pages) = (Arc::clone(pool), Arc::clone(&pages));
-            let (mailbox, settings, gauges) = (mailbox.clone(), settings.clone(), Arc::clone(&gauges));
-            move || match io::open(&settings.backend, &pool) {
-                Ok(io::Opened { backend, fallback }) => {
-                    let (name, fixed_buffers) = (backend.name(), backend.has_fixed_buffers());
-                    let core = Core::new(backend, &pool);
-                    mailbox.attach(core.waker());
+            let (pool, parts) = (Arc::clone(pool), parts.clone());
+            move || match parts.open(&pool) {
+                Ok((worker, chosen)) => {
                     // Nobody listens only if the creator is gone, and then there is no work.
-                    let _ = answer.send(Ok(Chosen { name, fallback, fixed_buffers }));
-                    Worker::new(core, pages, mailbox, settings, gauges).run();
+                    let _ = answer.send(Ok(chosen));
+                    worker.run();
                 }
                 Err(error) => _ = answer.send(Err(error)),
             }
@@ -209,8 +248,7 @@ impl Client {
             .map_err(|error| Error::os("a thread for kcopyd", error))?;
         let ended = |_| Error::new(ErrorKind::Os(libc::EIO), "the kcopyd thread ended at its start");
         let backend = ready.recv().map_err(ended)??;
-        let serials = AtomicU64::new(1);
-        Ok(Self { pages, mailbox, settings, gauges, backend, serials, thread: Some(thread) })
+        Ok(parts.client(backend, Some(thread)))
     }
 
     /// Waits for every job, then gives the pages back (`kcopyd_client_destroy`).

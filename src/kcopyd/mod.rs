@@ -37,6 +37,8 @@ mod content;
 mod job;
 mod speed;
 mod split;
+#[cfg(test)]
+mod stepped;
 mod throttle;
 mod worker;
 
@@ -45,6 +47,8 @@ mod tests;
 
 pub use client::{Client, Figures, JobHandle, Prepared, Request, SUBJOB_BYTES, SUBJOBS, Settings, Work};
 pub use speed::SpeedLimit;
+#[cfg(test)]
+pub(crate) use stepped::{Stepped, Turn};
 pub use throttle::ThrottleShare;
 
 use crate::dm_io::ErrorBits;

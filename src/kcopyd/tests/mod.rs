@@ -4,6 +4,7 @@ mod content;
 mod flags;
 mod life;
 mod random;
+mod schedules;
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::*;
 use crate::blkdev::Device;
 use crate::dm_io::IoRegion;
 use crate::error::ErrorKind;
-use crate::io::sim::Fault;
+use crate::io::sim::{Behaviour, Fault};
 use crate::io::{BackendKind, MIN_PAGES, Op, PagePool, Sim};
 
 fn sectors(number: u64) -> Sector {
