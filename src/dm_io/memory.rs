@@ -4,6 +4,8 @@
 //! what a device still writes to, and no borrow has to be trusted.
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -149,4 +151,37 @@ pub(super) fn zero_fill(memory: &Segments) {
         // SAFETY: the piece is memory of a request whose transfers have all ended, and the engine owns it.
         unsafe { piece.start.write_bytes(0, piece.length) };
     }
+}
+
+/// What of a destination is judged at once, and zeroed whole where it is not zeros: the smallest chunk that thin devices have.
+const CHUNK: u64 = 64 << 10;
+
+static ZEROES: [u8; CHUNK as usize] = [0; CHUNK as usize];
+
+/// The chunks that hold something but zeros, merged. The memory holds what a device has from `position` on.
+///
+/// # Safety
+/// The memory is valid, and nobody writes to it meanwhile.
+pub(super) unsafe fn not_zero(memory: &Segments, position: u64) -> VecDeque<Range<u64>> {
+    let mut runs: VecDeque<Range<u64>> = VecDeque::new();
+    let mut at = position;
+    for piece in memory.as_slice() {
+        // SAFETY: as the caller promises.
+        let mut rest = unsafe { std::slice::from_raw_parts(piece.start.as_ptr(), piece.length) };
+        while !rest.is_empty() {
+            let chunk = at - at % CHUNK..at - at % CHUNK + CHUNK;
+            let (now, later) = rest.split_at(rest.len().min(usize::try_from(chunk.end - at).unwrap_or(usize::MAX)));
+            let end = at + now.len() as u64;
+            let goes_on = runs.back_mut().filter(|run| run.end == at);
+            // Of a chunk in two pieces of memory the whole is taken, so that runs begin and end at multiples of any block.
+            let begun = goes_on.is_some() && at > chunk.start;
+            match goes_on {
+                _ if !begun && *now == ZEROES[..now.len()] => {}
+                Some(run) => run.end = end,
+                None => runs.push_back(chunk.start.max(position)..end),
+            }
+            (at, rest) = (end, later);
+        }
+    }
+    runs
 }

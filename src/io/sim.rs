@@ -156,13 +156,11 @@ impl Sim {
         for orphan in std::mem::take(&mut state.orphans) {
             state.land(&orphan, false);
         }
-        let mut targets: Vec<Target> = state.media.keys().copied().collect();
+        let mut media: Vec<_> = state.media.iter_mut().collect();
         // The table has no order of its own, and the seed alone decides.
-        targets.sort_unstable_by_key(|target| format!("{target:?}"));
-        for target in targets {
-            let mut medium = state.media.remove(&target).expect("a key of the table");
+        media.sort_by_key(|(target, _)| format!("{target:?}"));
+        for (_, medium) in media {
             medium.power_cut(|| random(&mut state.random));
-            state.media.insert(target, medium);
         }
     }
 
@@ -175,12 +173,13 @@ impl Sim {
     /// Lets those writes arrive.
     pub fn land_orphans(&self, device: &Device) {
         let mut state = self.0.state.lock();
-        let (now, later) = std::mem::take(&mut state.orphans)
-            .into_iter()
-            .partition(|orphan| orphan.device.target() == device.target());
-        state.orphans = later;
-        let now: Vec<Orphan> = now;
-        now.iter().for_each(|orphan| state.land(orphan, true));
+        for orphan in std::mem::take(&mut state.orphans) {
+            if orphan.device.target() == device.target() {
+                state.land(&orphan, true);
+            } else {
+                state.orphans.push(orphan);
+            }
+        }
     }
 
     /// What was submitted so far: kind, device, first byte; in order.
@@ -232,11 +231,14 @@ impl State {
     fn land(&mut self, orphan: &Orphan, whole: bool) {
         use std::os::unix::fs::FileExt;
         for (at, sector) in (orphan.position..).step_by(512).zip(orphan.bytes.chunks(512)) {
-            if (whole || self.random() % 2 == 0) && (orphan.device.can_grow() || at < orphan.device.size().bytes()) {
+            if (whole || self.random().is_multiple_of(2))
+                && (orphan.device.can_grow() || at < orphan.device.size().bytes())
+            {
                 if let Some(medium) = self.media.get_mut(&orphan.device.target()) {
                     medium.before_write(&orphan.device, at, sector.len() as u64);
                 }
-                orphan.device.file().write_all_at(sector, at).expect("a file in memory");
+                // One that does not arrive was lost on the way.
+                let _ = orphan.device.file().write_all_at(sector, at);
             }
         }
     }

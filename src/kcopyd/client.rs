@@ -124,12 +124,25 @@ pub struct Request {
     pub speed_max: SpeedLimit,
     /// Starts paused.
     pub paused: bool,
-    /// Blocks of zeros become holes, where a destination can have them.
+    /// Blocks of zeros become holes, where a destination can have them. One without write-zeroes is read there, and zeros are written
+    /// only where it holds something else, so that a thin one stays thin. What it has already is not given back: no device says for
+    /// sure what a discarded block reads as.
     pub sparse: bool,
     /// The observer is shown the data, in order. A read error then ends the job.
     pub in_order: bool,
     /// Is told of every piece.
     pub observer: Option<Box<dyn Observer>>,
+}
+
+impl Request {
+    /// Whether it is written in order: by [`Flags::WRITE_SEQ`], or because a destination that takes part is zoned
+    /// ([`Device::is_sequential`]). Then it ends at the first piece that cannot be read, whatever the other flags say, and whoever
+    /// salvages must deal with that piece before it goes on behind it.
+    pub fn is_sequential(&self) -> bool {
+        let mut dests = self.dests.iter().enumerate().filter(|(index, _)| !self.without.contains(*index));
+        let writes = !matches!(self.work, Work::Compare(_));
+        writes && (self.flags.contains(Flags::WRITE_SEQ) || dests.any(|(_, dest)| dest.device.is_sequential()))
+    }
 }
 
 /// Whoever has pages set aside for copy jobs (`struct kcopyd_client`), and the thread that does them.
@@ -345,8 +358,9 @@ impl Client {
         notify: impl FnOnce(Outcome, C) + Send + 'static,
     ) -> Result<JobHandle> {
         check(&request)?;
+        let is_sequential = request.is_sequential();
         let Request { work, dests, without, mut flags, speed_max: speed, paused, sparse, in_order, observer } = request;
-        if dests.iter().any(|dest| dest.device.is_sequential()) {
+        if is_sequential {
             flags = flags | Flags::WRITE_SEQ;
         }
         let bytes = match work {

@@ -154,9 +154,8 @@ impl Worker {
         let now = self.core.now();
         let next = match wait {
             _ if !self.mailbox.is_empty() => Some(now),
-            Wait::No => None,
             Wait::Until(time) => Some(time),
-            Wait::Forever => None,
+            Wait::No | Wait::Forever => None,
         };
         let next = [next, self.core.next_due()].into_iter().flatten().min();
         super::Turn { has_work: !self.is_idle() || !self.mailbox.is_empty(), next }
@@ -436,7 +435,8 @@ impl Worker {
         let span = job.splitter.peek().expect("a job in line has a piece left");
         let bytes = span.count.bytes();
         let mut list = None;
-        if job.new.work.source().is_some() {
+        // What makes holes may have to look at what the destination holds there: pages for that.
+        if job.new.work.source().is_some() || job.new.sparse {
             // A comparison reads the source and one destination after the other beside it.
             let sides = if job.is_comparison() { 2 } else { 1 };
             let pages = u32::try_from((sides * bytes).div_ceil(PAGE_SIZE as u64)).expect("a sub-job's pages");
@@ -450,10 +450,15 @@ impl Worker {
         self.settings.throttle.start(now);
         self.settings.speed_max.charge(now, bytes);
         job.new.speed.charge(now, bytes);
-        let sub = self.subs.insert(SubJob::new(key, span, Phase::Ready(None)));
+        let reads = job.new.work.source().is_some();
+        let (memory, phase) = match list {
+            Some(list) if reads => (Some(Memory::Pages { list, offset: 0 }), Phase::Reading),
+            list => (None, Phase::Ready(list)),
+        };
+        let sub = self.subs.insert(SubJob::new(key, span, phase));
         job.pieces.push_back(sub);
-        match list {
-            Some(list) => self.read(sub, Memory::Pages { list, offset: 0 }),
+        match memory {
+            Some(memory) => self.read(sub, memory),
             None => self.look_at(key),
         }
         true

@@ -49,9 +49,8 @@ impl SimBackend {
                 Ok(0)
             }
             (Op::Write, _) if length == 0 => Err(libc::ENOSPC),
-            (Op::Read, _) => Self::transfer(transfer, length),
-            (Op::Write, None) => Self::transfer(transfer, length),
-            (Op::Write, Some(medium)) => {
+            (Op::Write, None) | (Op::Read, _) => Self::transfer(transfer, length),
+            (_, Some(medium)) if op == Op::Write || medium.behaviour.zeroes => {
                 if medium.takes(position, length) {
                     medium.before_write(device, position, length);
                     Self::transfer(transfer, length)
@@ -59,15 +58,8 @@ impl SimBackend {
                     Err(libc::EIO)
                 }
             }
-            (Op::Zero | Op::Punch, Some(medium)) if medium.zeroes(op) => {
-                if medium.takes(position, length) {
-                    medium.before_write(device, position, length);
-                    Self::transfer(transfer, length)
-                } else {
-                    Err(libc::EIO)
-                }
-            }
-            (Op::Zero | Op::Punch, _) => Err(libc::EOPNOTSUPP),
+            // Write-zeroes, which this device does not have.
+            _ => Err(libc::EOPNOTSUPP),
         };
         Completion { token, result }
     }

@@ -28,8 +28,8 @@ impl Worker {
         core.start(Owner::SubJob(key).token(), Op::Read, region, sub.span.count, Some(memory));
     }
 
-    /// Writes a piece to every destination that takes part: zeros if it has no pages, in parts if it has holes.
-    pub(super) fn write(&mut self, key: usize, list: Option<PageList>) {
+    /// Writes a piece to every destination that takes part: zeros if there is no source, in parts if it has holes.
+    fn write(&mut self, key: usize, list: Option<PageList>) {
         let sub = &mut self.subs[key];
         let job = &self.jobs[sub.job];
         sub.phase = Phase::Writing;
@@ -37,10 +37,11 @@ impl Worker {
         let length = bytes(sub.span.count);
         let all = 0..length;
         match list {
-            None => {
+            list if job.new.work.source().is_none() => {
                 let op = if job.new.sparse { Op::Punch } else { Op::Zero };
-                self.write_part(key, op, all, None);
+                self.write_part(key, op, all, list.map(|list| Memory::Pages { list, offset: 0 }));
             }
+            None => unreachable!("what was read has pages"),
             Some(list) if !job.new.sparse => {
                 self.write_part(key, Op::Write, all, Some(Memory::Pages { list, offset: 0 }));
             }
@@ -58,16 +59,15 @@ impl Worker {
 
     /// Writes the next part of a piece to the destinations that have what lies before it. False if there is none.
     pub(super) fn write_next_part(&mut self, key: usize) -> bool {
-        let (sub, job) = self.sub_and_job(key);
+        let sub = &mut self.subs[key];
         let list = if sub.parts.len() > 1 { sub.list.clone() } else { sub.list.take() };
         let (Some(Part { bytes, is_zero }), Some(list)) = (sub.parts.pop_front(), list) else { return false };
         if sub.to.without(sub.failed_bits()).is_empty() {
             return false;
         }
-        let offset = bytes.start;
-        let memory = (!is_zero).then_some(Memory::Shared { list, offset });
         let op = if is_zero { Op::Punch } else { Op::Write };
-        self.write_part(key, op, bytes, memory);
+        let memory = Memory::Shared { list, offset: bytes.start };
+        self.write_part(key, op, bytes, Some(memory));
         true
     }
 
