@@ -154,9 +154,9 @@ pub(super) fn zero_fill(memory: &Segments) {
 }
 
 /// What of a destination is judged at once, and zeroed whole where it is not zeros: the smallest chunk that thin devices have.
-const CHUNK: u64 = 64 << 10;
+const CHUNK: usize = 64 << 10;
 
-static ZEROES: [u8; CHUNK as usize] = [0; CHUNK as usize];
+static ZEROES: [u8; CHUNK] = [0; CHUNK];
 
 /// The chunks that hold something but zeros, merged. The memory holds what a device has from `position` on.
 ///
@@ -169,16 +169,17 @@ pub(super) unsafe fn not_zero(memory: &Segments, position: u64) -> VecDeque<Rang
         // SAFETY: as the caller promises.
         let mut rest = unsafe { std::slice::from_raw_parts(piece.start.as_ptr(), piece.length) };
         while !rest.is_empty() {
-            let chunk = at - at % CHUNK..at - at % CHUNK + CHUNK;
-            let (now, later) = rest.split_at(rest.len().min(usize::try_from(chunk.end - at).unwrap_or(usize::MAX)));
+            let chunk = at - at % CHUNK as u64;
+            let skip = usize::try_from(at - chunk).expect("less than a chunk");
+            let (now, later) = rest.split_at(rest.len().min(CHUNK - skip));
             let end = at + now.len() as u64;
             let goes_on = runs.back_mut().filter(|run| run.end == at);
             // Of a chunk in two pieces of memory the whole is taken, so that runs begin and end at multiples of any block.
-            let begun = goes_on.is_some() && at > chunk.start;
+            let begun = goes_on.is_some() && skip > 0;
             match goes_on {
                 _ if !begun && *now == ZEROES[..now.len()] => {}
                 Some(run) => run.end = end,
-                None => runs.push_back(chunk.start.max(position)..end),
+                None => runs.push_back(chunk.max(position)..end),
             }
             (at, rest) = (end, later);
         }

@@ -67,7 +67,7 @@ fn zones_are_filled_with_zeros_in_order() {
             let bench = Bench::new(small(&sim));
             let half = |at| vec![IoRegion::new(&device, sectors(at), sectors(SIZE / 2))];
             let dests = half(if sparse { SIZE / 2 } else { 0 });
-            bench.request(Request { sparse, dests, ..plain(Work::Zero, &[]) });
+            bench.request(Request { dests, sparse, ..plain(Work::Zero, &[]) });
             assert_eq!(bench.ends.recv().unwrap(), Outcome::default(), "sparse {sparse}");
         }
     }
@@ -93,7 +93,7 @@ fn a_sparse_copy_fills_zones_in_order_where_holes_are_parts_of_pieces() {
         let from = disk(seed, size);
         // Holes of 32 KiB every 64, at odd places; and a long one.
         for at in (3_u64..60).map(|place| place * 128 + 64) {
-            from.file().write_all_at(&[0; 32768], at * 512).unwrap();
+            from.file().write_all_at(&vec![0; 32768], at * 512).unwrap();
         }
         from.file().write_all_at(&vec![0; 2000 * 512], 4000 * 512).unwrap();
         let dest = Device::zoned_in_memory(sectors(size), 512).unwrap();
