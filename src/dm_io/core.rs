@@ -228,7 +228,9 @@ impl Core {
             request.errors.set(region.index);
             request.errnos.push((region.index, errno));
             if region.op == Op::Read {
-                memory::zero_fill(&request.segments.slice(bytes(region.moved), bytes(region.length - region.moved)));
+                let missing = request.segments.slice(bytes(region.moved), bytes(region.length - region.moved));
+                // SAFETY: the request owns the memory, and its one read into it has ended.
+                unsafe { memory::zero_fill(&missing) };
             }
         }
         request.left -= 1;
@@ -295,7 +297,8 @@ impl Request {
         if self.bounce.is_none() && !memory::is_aligned(&self.segments, device.memory_align()) {
             let mut bounce = Bounce::new(self.segments.length());
             if self.op == Op::Write {
-                bounce.fill_from(&self.segments);
+                // SAFETY: the request owns the memory, which is only written from.
+                unsafe { bounce.fill_from(&self.segments) };
             }
             // Transfers that are in flight already go on from the memory itself.
             self.segments = bounce.segments();
@@ -305,7 +308,8 @@ impl Request {
 
     fn finish(mut self) -> Finished {
         if let (Op::Read, Some(mut bounce), Some(memory)) = (self.op, self.bounce.take(), &mut self.memory) {
-            bounce.drain_to(&memory.segments(self.segments.length()));
+            // SAFETY: the request owns the memory, and its transfers have all ended.
+            unsafe { bounce.drain_to(&memory.segments(self.segments.length())) };
         }
         Finished { token: self.token, errors: self.errors, errnos: self.errnos, memory: self.memory }
     }

@@ -123,22 +123,28 @@ impl Bounce {
     }
 
     /// Brings what will be written.
-    pub(super) fn fill_from(&mut self, memory: &Segments) {
+    ///
+    /// # Safety
+    /// The memory is valid, has as many bytes, and nobody writes to it meanwhile.
+    pub(super) unsafe fn fill_from(&mut self, memory: &Segments) {
         let mut rest = self.part();
         for piece in memory.as_slice() {
             let (now, later) = rest.split_at_mut(piece.length);
-            // SAFETY: the piece is the caller's memory, which the engine owns now; the bounce buffer is another.
+            // SAFETY: as the caller promises; the bounce buffer is other memory.
             unsafe { piece.start.copy_to_nonoverlapping(NonNull::from(&mut now[0]), piece.length) };
             rest = later;
         }
     }
 
     /// Takes away what was read.
-    pub(super) fn drain_to(&mut self, memory: &Segments) {
+    ///
+    /// # Safety
+    /// The memory is valid, has as many bytes, and nobody else reaches it meanwhile.
+    pub(super) unsafe fn drain_to(&mut self, memory: &Segments) {
         let mut rest = &*self.part();
         for piece in memory.as_slice() {
             let (now, later) = rest.split_at(piece.length);
-            // SAFETY: the piece is the caller's memory, which the engine owns now; the bounce buffer is another.
+            // SAFETY: as the caller promises; the bounce buffer is other memory.
             unsafe { piece.start.copy_from_nonoverlapping(NonNull::from(&now[0]), piece.length) };
             rest = later;
         }
@@ -146,9 +152,12 @@ impl Bounce {
 }
 
 /// Puts zeros where a failed read brought nothing.
-pub(super) fn zero_fill(memory: &Segments) {
+///
+/// # Safety
+/// The memory is valid, and nobody else reaches it meanwhile.
+pub(super) unsafe fn zero_fill(memory: &Segments) {
     for piece in memory.as_slice() {
-        // SAFETY: the piece is memory of a request whose transfers have all ended, and the engine owns it.
+        // SAFETY: as the caller promises.
         unsafe { piece.start.write_bytes(0, piece.length) };
     }
 }

@@ -16,6 +16,8 @@
 //! 3. It asks again. If it is served it leaves the line and wakes the next; if it has lost interest it says so
 //!    ([`Reservation::leave_line`]), which wakes the next too.
 
+#![allow(unsafe_code)] // the bytes of pages, through their addresses
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -364,7 +366,8 @@ impl PageList {
     /// If there are not as many.
     pub fn show(&self, offset: usize, length: usize, mut see: impl FnMut(&[u8])) {
         assert!(offset + length <= self.length(), "bytes beyond the end of a page list");
-        segment::show(&self.segments(offset, length), &mut see);
+        // SAFETY: they are pages of this list, and a list with a read in flight is owned by its request, which shows it to nobody.
+        unsafe { segment::show(&self.segments(offset, length), &mut see) };
     }
 
     /// Copies bytes in, from `offset`.
@@ -373,7 +376,8 @@ impl PageList {
     /// If they do not fit.
     pub fn write(&mut self, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= self.length(), "bytes beyond the end of a page list");
-        segment::copy_in(&self.segments(offset, bytes.len()), bytes);
+        // SAFETY: they are pages of this list, which the caller holds alone.
+        unsafe { segment::copy_in(&self.segments(offset, bytes.len()), bytes) };
     }
 
     /// Copies bytes out, from `offset`.
@@ -382,7 +386,8 @@ impl PageList {
     /// If there are not as many.
     pub fn read(&self, offset: usize, bytes: &mut [u8]) {
         assert!(offset + bytes.len() <= self.length(), "bytes beyond the end of a page list");
-        segment::copy_out(&self.segments(offset, bytes.len()), bytes);
+        // SAFETY: as in `show`.
+        unsafe { segment::copy_out(&self.segments(offset, bytes.len()), bytes) };
     }
 }
 

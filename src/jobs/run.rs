@@ -37,7 +37,7 @@ use super::watch::Watcher;
 use crate::blkdev::{Claims, Device, Devices};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kcopyd::{Flags, Outcome, Request, Work};
+use crate::kcopyd::{Client, Flags, Outcome, Request, Work};
 use crate::sector::Sector;
 use crate::spec::Action;
 
@@ -229,7 +229,7 @@ impl Shared {
         let (client, devices) = (Arc::clone(&opened.client), flushable(&opened.dests, asked));
         drop(life);
         let (shared, theirs) = (Arc::downgrade(self), Arc::clone(job));
-        client.flush(devices, move |bits, failed| {
+        flush_all(&client, devices, move |bits, failed| {
             let Some(shared) = Weak::upgrade(&shared) else { return };
             let mut life = theirs.lock();
             life.flushing = None;
@@ -341,6 +341,40 @@ fn flushable(dests: &[IoRegion], asked: ErrorBits) -> Vec<(usize, Arc<Device>)> 
     let asked = if cfg!(kcopyfs_sabotage = "no_flush") { ErrorBits::NONE } else { asked };
     let asked = dests.iter().enumerate().filter(|(index, _)| asked.contains(*index));
     asked.map(|(index, dest)| (index, Arc::clone(&dest.device))).collect()
+}
+
+/// Flushes devices and says at the end of the last which of them failed, and why.
+fn flush_all(
+    client: &Client,
+    devices: Vec<(usize, Arc<Device>)>,
+    then: impl FnOnce(ErrorBits, &[(usize, i32)]) + Send + 'static,
+) {
+    if devices.is_empty() {
+        let nothing = client.prepare_callback(then, |_, then| then(ErrorBits::NONE, &[]));
+        return nothing.do_callback(false, ErrorBits::NONE);
+    }
+    let failed = Arc::new(Mutex::new((devices.len(), Vec::new(), Some(then))));
+    for (index, device) in devices {
+        let failed = Arc::clone(&failed);
+        client.flush(device, move |result| {
+            let mut failed = failed.lock();
+            let (left, errnos, then) = &mut *failed;
+            errnos.extend(result.err().map(|errno| (index, errno)));
+            *left -= 1;
+            if *left > 0 {
+                return;
+            }
+            let (errnos, then) = (std::mem::take(errnos), then.take());
+            drop(failed);
+            let mut bits = ErrorBits::NONE;
+            for (index, _) in &errnos {
+                bits.set(*index);
+            }
+            if let Some(then) = then {
+                then(bits, &errnos);
+            }
+        });
+    }
 }
 
 /// A step as the engine takes it.

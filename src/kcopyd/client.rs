@@ -209,7 +209,7 @@ impl Parts {
 
     /// Opens the backend, on the thread that will use it.
     fn open(self, pool: &Arc<PagePool>) -> Result<(Worker, Chosen)> {
-        let io::Opened { backend, fallback } = io::open(&self.settings.backend, pool)?;
+        let io::Opened { backend, fallback } = io::open(&self.settings.backend, pool, self.settings.subjobs)?;
         let chosen = Chosen { name: backend.name(), fallback, fixed_buffers: backend.has_fixed_buffers() };
         let core = Core::new(backend, pool);
         self.mailbox.attach(core.waker());
@@ -396,14 +396,12 @@ impl Client {
         Ok(handle)
     }
 
-    /// Makes all completed writes to the devices durable; `notify` gets the bits of those whose flush failed, and why.
+    /// Makes all completed writes to a device durable; `notify` is called on the client's thread with its end, an errno if it failed.
+    /// One device a call, so that one that hangs in its flush keeps no other back.
+    ///
     /// Writes still in flight are not covered: count completions first, flush after.
-    pub fn flush(
-        &self,
-        devices: Vec<(usize, Arc<Device>)>,
-        notify: impl FnOnce(ErrorBits, &[(usize, i32)]) + Send + 'static,
-    ) {
-        self.mailbox.send(Message::Flush(devices, Box::new(notify)));
+    pub fn flush(&self, device: Arc<Device>, notify: impl FnOnce(std::result::Result<(), i32>) + Send + 'static) {
+        self.mailbox.send(Message::Flush(device, Box::new(notify)));
     }
 
     /// A job slot that only has a callback, for work that must be told in order with the copies

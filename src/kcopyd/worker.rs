@@ -34,8 +34,8 @@ use crate::io::{Op, PAGE_SIZE, Reservation, Wait};
 use crate::mailbox::Mailbox;
 use crate::sector::Sector;
 
-/// Called with the bits of the devices whose flush failed, and why.
-pub(super) type FlushNotify = Box<dyn FnOnce(ErrorBits, &[(usize, i32)]) + Send>;
+/// Called with the end of a flush: its errno, if it failed.
+pub(super) type FlushNotify = Box<dyn FnOnce(Result<(), i32>) + Send>;
 
 /// What a client's thread is asked for.
 pub(super) enum Message {
@@ -45,7 +45,7 @@ pub(super) enum Message {
     Cancel(u64),
     GiveUp(u64, ErrorBits),
     Callback(Notify, Outcome),
-    Flush(Vec<(usize, Arc<Device>)>, FlushNotify),
+    Flush(Arc<Device>, FlushNotify),
     Destroy,
 }
 
@@ -225,10 +225,10 @@ impl Worker {
                 this.settle(key);
             }),
             Message::Callback(notify, outcome) => self.ended.push_back((notify, outcome)),
-            Message::Flush(devices, notify) => {
+            Message::Flush(device, notify) => {
                 let owner = Owner::Flush(self.flushes.insert(notify));
-                let regions = devices.iter().map(|(index, device)| (*index, device, Sector::ZERO, Sector::ZERO));
-                self.core.start(owner.token(), Op::Flush, regions, Sector::ZERO, None);
+                let region = [(0, &device, Sector::ZERO, Sector::ZERO)];
+                self.core.start(owner.token(), Op::Flush, region, Sector::ZERO, None);
             }
             Message::Destroy => self.destroying = true,
         }
@@ -305,7 +305,10 @@ impl Worker {
     /// Step 2.
     fn io_ended(&mut self, end: Finished) {
         let key = match Owner::of(end.token) {
-            Owner::Flush(key) => return self.flushes.remove(key)(end.errors, &end.errnos),
+            Owner::Flush(key) => {
+                let notify = self.flushes.remove(key);
+                return notify(end.errnos.first().map_or(Ok(()), |(_, errno)| Err(*errno)));
+            }
             Owner::SubJob(key) => key,
         };
         let (sub, job) = self.sub_and_job(key);

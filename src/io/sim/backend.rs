@@ -152,13 +152,15 @@ impl Backend for SimBackend {
 
 /// What a process that is gone had in flight stays with the devices.
 impl Drop for SimBackend {
+    #[allow(unsafe_code)]
     fn drop(&mut self) {
         let flying = std::mem::take(&mut self.due).into_values().map(|flying| flying.transfer);
         let writes = flying.chain(self.hung.drain(..)).filter(|transfer| transfer.op == Op::Write);
         let orphans: Vec<Orphan> = writes
             .map(|transfer| {
                 let mut bytes = vec![0; usize::try_from(transfer.length).expect("a length in memory")];
-                crate::io::segment::copy_out(&transfer.memory, &mut bytes);
+                // SAFETY: `Backend::submit` made the memory ours until the completion is reaped, which was not.
+                unsafe { crate::io::segment::copy_out(&transfer.memory, &mut bytes) };
                 Orphan { device: transfer.device, position: transfer.position, bytes }
             })
             .collect();
