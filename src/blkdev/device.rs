@@ -60,6 +60,19 @@ impl Device {
     /// # Panics
     /// If `logical_block` is not a power of two from 512.
     pub fn in_memory(size: Sector, logical_block: u32) -> Result<Arc<Self>> {
+        Self::memory(size, logical_block, false)
+    }
+
+    /// As [`Device::in_memory`], and said to be zoned: the engine writes it in ascending order. [`Sim`](crate::io::Sim) can hold it
+    /// to that.
+    ///
+    /// # Panics
+    /// If `logical_block` is not a power of two from 512.
+    pub fn zoned_in_memory(size: Sector, logical_block: u32) -> Result<Arc<Self>> {
+        Self::memory(size, logical_block, true)
+    }
+
+    fn memory(size: Sector, logical_block: u32, sequential: bool) -> Result<Arc<Self>> {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         assert!(logical_block.is_power_of_two() && u64::from(logical_block) >= SECTOR_SIZE);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
@@ -72,7 +85,7 @@ impl Device {
             logical_block,
             memory_align: 1,
             direct: false,
-            sequential: false,
+            sequential,
         }))
     }
 

@@ -212,10 +212,7 @@ impl Hands {
             Effect::Wake(id) => self.tell(id, JobHandle::wake),
             Effect::Flush { id, run, dest, client, device } => {
                 let inbox = Arc::clone(&self.inbox);
-                client.flush(vec![(dest, device)], move |_, failed| {
-                    let result = failed.first().map_or(Ok(()), |(_, errno)| Err(*errno));
-                    inbox.send(Event::Flushed { id, run, dest, result });
-                });
+                client.flush(device, move |result| inbox.send(Event::Flushed { id, run, dest, result }));
             }
             // At the start, when nobody waits for the owner.
             Effect::EnsureClient(card) => self.opening.clients.ensure(card.client_name()),
