@@ -158,7 +158,7 @@ impl Opened {
 pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened, (Place, Error)> {
     let client =
         with.clients.get(spec.client.as_deref().unwrap_or(DEFAULT)).map_err(|error| (Place::Word("client"), error))?;
-    let from = spec.from.as_ref().map(source).transpose().map_err(|error| (Place::From, error))?;
+    let from = spec.from.as_ref().map(|from| source(from, spec.count())).transpose().map_err(|error| (Place::From, error))?;
     let count = match (&from, spec.to.first().and_then(|to| to.count)) {
         (Some(from), _) => from.count,
         (None, Some(count)) if spec.action == Action::Zero => count,
@@ -205,10 +205,10 @@ fn alignment(sector: Sector, count: Sector) -> u64 {
     if both == 0 { 1 << 62 } else { 1 << both.trailing_zeros() }
 }
 
-fn source(spec: &RegionSpec) -> Result<IoRegion> {
+fn source(spec: &RegionSpec, count: Option<Sector>) -> Result<IoRegion> {
     let path = Path::new(&spec.path);
-    let device = open_source(path, alignment(spec.sector, spec.count.unwrap_or(Sector::ZERO)))?;
-    let count = match spec.count {
+    let device = open_source(path, alignment(spec.sector, count.unwrap_or(Sector::ZERO)))?;
+    let count = match count {
         Some(count) => count,
         None => rest_of(path, &device, spec.sector)?,
     };
