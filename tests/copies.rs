@@ -307,7 +307,8 @@ fn a_count_given_with_any_region_is_the_length_of_the_job() {
         return;
     }
     let daemon = start(&["pages=256"]);
-    let (mut one, mut two, from) = (Disk::new(2 * MIB, 512, 1), Disk::new(2 * MIB, 4096, 2), Disk::new(2 * MIB, 512, 3));
+    let (mut one, mut two, from) =
+        (Disk::new(2 * MIB, 512, 1), Disk::new(2 * MIB, 4096, 2), Disk::new(2 * MIB, 512, 3));
     let (a, b, c) = (from.path(), one.path(), two.path());
     for (round, spec) in (0..).zip([
         format!("from={a} to={b},0,64K to={c}"),

@@ -307,7 +307,12 @@ const SYNTAX: &[Row] = &[
     ("from={from},0, to={to}", "EINVAL", "a number is missing", " "),
     ("from={from},0,8,9 to={to}", "EINVAL", "more than PATH,SECTOR,COUNT", "9"),
     ("from={from},99999999999999999999 to={to}", "EINVAL", "too large", "99999999999999999999"),
-    ("from={from},0,8 to={to},0,16", "EINVAL", "COUNT 16 differs from the earlier 8; all regions of a job must be equally long", "{to},0,16"),
+    (
+        "from={from},0,8 to={to},0,16",
+        "EINVAL",
+        "COUNT 16 differs from the earlier 8; all regions of a job must be equally long",
+        "{to},0,16",
+    ),
     ("from={from} from={from} to={to}", "EINVAL", "`from` is there twice", "from"),
     ("from={from} to={to} paused paused", "EINVAL", "`paused` is there twice", "paused"),
     ("from={from} to={to} paused=1", "EINVAL", "`paused` takes no value", "1"),

@@ -21,7 +21,6 @@ mod extent;
 mod holders;
 mod identity;
 mod intervals;
-mod mounts;
 mod open;
 mod sys;
 mod table;

@@ -22,8 +22,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::fusermount;
-use super::mountpoint::{self, FS_TYPE, Found};
+use super::mountpoint::{self, Found};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::mounts::KCOPYFS as FS_TYPE;
 
 const DEVICE: &str = "/dev/fuse";
 
@@ -40,8 +41,8 @@ const DYING_LOOK: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Mount {
     point: PathBuf,
-    /// The device number the kernel gave it, `major:minor`.
-    id: Option<String>,
+    /// The device number the kernel gave it.
+    id: Option<u64>,
     device: Option<OwnedFd>,
 }
 
@@ -59,9 +60,8 @@ impl Mount {
             None => fusermount::mount(&point, source, allow_other)?,
         };
         let mut mount = Self { point, id: None, device: Some(device) };
-        let entries = mountpoint::entries()?;
-        let top = mountpoint::top_at(&entries, &mount.point).filter(|entry| entry.fs_type == FS_TYPE);
-        mount.id = top.map(|entry| entry.device.clone());
+        let mounts = mountpoint::mounts()?;
+        mount.id = mounts.top_at(&mount.point).filter(|top| top.fs == FS_TYPE).map(|top| top.dev);
         Ok(mount)
     }
 
@@ -83,12 +83,12 @@ impl Mount {
     /// Takes the mount out of the name space, where it is still there. Files that are open stay open.
     pub(super) fn detach(&mut self) {
         let Some(id) = self.id.take() else { return };
-        let entries = mountpoint::entries().unwrap_or_default();
-        for entry in entries.iter().filter(|entry| entry.device == id && entry.fs_type == FS_TYPE) {
-            let point = entry.point.display();
-            if mountpoint::top_at(&entries, &entry.point) != Some(entry) {
+        let mounts = mountpoint::mounts().unwrap_or_default();
+        for mount in mounts.iter().filter(|mount| mount.dev == id && mount.fs == FS_TYPE) {
+            let point = mount.point.display();
+            if mounts.top_at(&mount.point) != Some(mount) {
                 log::warn!("{point}: covered by another mount, left for `umount {point}`");
-            } else if let Err(error) = detach_at(&entry.point) {
+            } else if let Err(error) = detach_at(&mount.point) {
                 log::warn!("{error}");
             }
         }

@@ -158,7 +158,8 @@ impl Opened {
 pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened, (Place, Error)> {
     let client =
         with.clients.get(spec.client.as_deref().unwrap_or(DEFAULT)).map_err(|error| (Place::Word("client"), error))?;
-    let from = spec.from.as_ref().map(|from| source(from, spec.count())).transpose().map_err(|error| (Place::From, error))?;
+    let from =
+        spec.from.as_ref().map(|from| source(from, spec.count())).transpose().map_err(|error| (Place::From, error))?;
     let count = match (&from, spec.to.first().and_then(|to| to.count)) {
         (Some(from), _) => from.count,
         (None, Some(count)) if spec.action == Action::Zero => count,

@@ -1,0 +1,3 @@
+//! What the system tells, and the standard library does not read.
+
+pub(crate) mod mounts;
