@@ -66,6 +66,11 @@ impl Mounts {
         self.0.iter().rfind(|mount| mount.point == point)
     }
 
+    /// A mount of the file system with that device number, wherever it is.
+    pub(crate) fn of_device(&self, dev: u64) -> Option<&Mount> {
+        self.0.iter().find(|mount| mount.dev == dev)
+    }
+
     /// The mount on which `path` lies: the deepest, and of several at one place the last.
     pub(crate) fn holding(&self, path: &Path) -> Option<&Mount> {
         let over = self.0.iter().filter(|mount| path.starts_with(&mount.point));
