@@ -36,6 +36,7 @@ mod labels;
 mod metrics;
 mod mount;
 mod mountpoint;
+mod progress;
 mod readme;
 mod serve;
 mod specs;
@@ -43,6 +44,7 @@ mod summary;
 mod table;
 mod text;
 mod tree;
+mod units;
 mod wait;
 mod walk;
 
