@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::mounts::{KCOPYFS as FS_TYPE, Mounts};
+use crate::os::process;
 
 /// How long what is mounted may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
@@ -37,9 +38,31 @@ pub(super) fn answered<T: Send + 'static>(
     asking.map_err(|error| Error::os("a thread to look at the mount point", error))?;
     told.recv_timeout(ANSWER_MAX).unwrap_or_else(|_| {
         let shown = path.display();
-        let why = format!("{shown}: already mounted, and what is there does not answer (umount -l {shown} first)");
+        let why = format!(
+            "{shown}: already mounted, and the daemon there does not answer: stop it, or give its mount up with \
+             `umount -l {shown}`"
+        );
         Err(Error::new(ErrorKind::Busy, why))
     })
+}
+
+/// Whether a kcopyfs is mounted there whose daemon was killed, and is not gone only because a device keeps threads of it:
+/// it never answers again, and what is asked of it waits.
+pub(super) fn is_abandoned(point: &Path) -> bool {
+    let Ok(mounts) = mounts() else { return false };
+    let Some(top) = mounts.top_at(point).filter(|top| top.fs == FS_TYPE) else { return false };
+    let servers = process::servers(libc::minor(top.dev), crate::cli::NAME);
+    !servers.is_empty() && servers.iter().all(|pid| process::is_dying(*pid))
+}
+
+/// The absolute path of a mount point that does not answer: what is mounted there is not asked.
+pub(super) fn resolve_beside(path: &Path) -> Result<PathBuf> {
+    let describe = |error: io::Error| Error::os(format!("mount point {}", path.display()), error);
+    let path = std::path::absolute(path).map_err(describe)?;
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(fs::canonicalize(parent).map_err(describe)?.join(name)),
+        _ => Ok(path),
+    }
 }
 
 /// The absolute path of a mount point. Works on a dead mount too.
