@@ -32,6 +32,7 @@ mod fusermount;
 mod glue;
 mod handles;
 mod inode;
+mod kept;
 mod labels;
 mod metrics;
 mod mount;
