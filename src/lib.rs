@@ -19,6 +19,7 @@
 //! | [`dm_io`] | one I/O to one or many regions, with a bit an error |
 //! | [`io`] | how a transfer reaches a device: ring, threads, simulation; the page pool |
 //! | [`blkdev`] | how a device is opened, measured and shared |
+//! | `os` | what the system tells: mounts |
 //! | [`sector`], [`error`] | the units, and what can go wrong |
 //! | [`cli`] | arguments, options, signals, the background |
 //!
@@ -72,6 +73,7 @@ pub mod jobs;
 mod journal;
 pub mod kcopyd;
 mod mailbox;
+pub(crate) mod os;
 mod salvage;
 pub mod sector;
 pub mod spec;

@@ -13,9 +13,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::device::{Device, Target};
-use super::mounts::Mounts;
 use super::topology::Sysfs;
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::mounts::Mounts;
 use crate::sector::Sector;
 
 /// Levels of devices over devices that are followed. The kernel's own stacks end long before; it bounds a loop in

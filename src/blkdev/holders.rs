@@ -15,9 +15,9 @@ use std::path::Path;
 
 use super::device::{Device, Target};
 use super::extent::{Backing, Extent, Place, Topology, View, Walk, read_mounts, resolve_bytes};
-use super::mounts::{Mounts, unescape};
 use super::topology::{self, Sysfs};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::mounts::{Mounts, unescape};
 
 /// All of a device.
 const WHOLE: std::ops::Range<u64> = 0..u64::MAX;

@@ -23,7 +23,6 @@ mod holders;
 mod identity;
 mod intervals;
 mod lasting;
-mod mounts;
 mod open;
 mod sys;
 mod table;

@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 use super::device::{Device, Target};
 use super::extent::{Backing, Below, Place, Topology};
-use super::mounts::{Mounts, parse_dev};
 use super::sys;
+use crate::os::mounts::{Mounts, parse_dev};
 use crate::sector::SECTOR_SIZE;
 
 /// What the kernel puts after the path of a file that has no name any more.

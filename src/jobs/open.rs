@@ -155,8 +155,9 @@ pub(super) fn lock_files(dests: &[IoRegion], extend: bool) -> std::result::Resul
 pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened, OpenError> {
     let client =
         with.clients.get(spec.client.as_deref().unwrap_or(DEFAULT)).map_err(OpenError::at(Place::Word("client")))?;
-    let from = spec.from.as_ref().map(source).transpose().map_err(OpenError::at(Place::From))?;
-    let count = match (&from, spec.to.first().and_then(|to| to.count)) {
+    let from = spec.from.as_ref().map(|from| source(from, spec.count(), with));
+    let from = from.transpose().map_err(OpenError::at(Place::From))?;
+    let count = match (&from, spec.count()) {
         (Some(from), _) => from.count,
         (None, Some(count)) if spec.action == Action::Zero => count,
         (None, _) => {
@@ -205,10 +206,11 @@ fn alignment(sector: Sector, count: Sector) -> u64 {
     if both == 0 { 1 << 62 } else { 1 << both.trailing_zeros() }
 }
 
-fn source(spec: &RegionSpec) -> Result<IoRegion> {
+fn source(spec: &RegionSpec, count: Option<Sector>, with: &Opener<'_>) -> Result<IoRegion> {
     let path = Path::new(&spec.path);
-    let device = open_source(path, alignment(spec.sector, spec.count.unwrap_or(Sector::ZERO)))?;
-    let count = match spec.count {
+    let device = open_source(path, alignment(spec.sector, count.unwrap_or(Sector::ZERO)))?;
+    refuse_record(path, &device, with)?;
+    let count = match count {
         Some(count) => count,
         None => rest_of(path, &device, spec.sector)?,
     };
@@ -248,7 +250,8 @@ fn open_dest(
     let path = Path::new(&to.path);
     let aligned_to = alignment(to.sector, count);
     if spec.action == Action::Verify {
-        return open_source(path, aligned_to);
+        let device = open_source(path, aligned_to)?;
+        return refuse_record(path, &device, with).map(|()| device);
     }
     let missing = spec.create && std::fs::symlink_metadata(path).is_err();
     let device = with.devices.open_dest(path, OpenDest { create: spec.create, force: spec.force_mounted, aligned_to });
@@ -256,11 +259,16 @@ fn open_dest(
         opened.made.push(path.to_owned());
     }
     let device = device?;
-    if with.state.is_some_and(|state| is_within(&device, state)) {
+    refuse_record(path, &device, with).map(|()| device)
+}
+
+/// The records of the jobs are no disks.
+fn refuse_record(path: &Path, device: &Device, with: &Opener<'_>) -> Result<()> {
+    if with.state.is_some_and(|state| is_within(device, state)) {
         let what = format!("{} is in the state directory, where the jobs are kept", path.display());
         return Err(Error::new(ErrorKind::Busy, what));
     }
-    Ok(device)
+    Ok(())
 }
 
 /// Whether a file is below a directory, by the name that the system has for it.

@@ -116,13 +116,9 @@ impl Ready {
 fn count_of(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Sector, (Place, Error)> {
     // Without destinations nothing can be busy.
     let alone = Spec { to: Vec::new(), ..spec.clone() };
-    let said = spec.to.iter().find_map(|to| to.count);
-    let count = match &alone.from {
-        Some(from) if said.is_none() && from.count.is_none() => {
-            open(&alone, with)?.from.as_ref().map(|from| from.count)
-        }
-        Some(from) => from.count.or(said),
-        None => said,
+    let count = match alone.from {
+        Some(_) if spec.count().is_none() => open(&alone, with)?.from.as_ref().map(|from| from.count),
+        _ => spec.count(),
     };
     count.ok_or_else(|| (Place::Line, Error::new(ErrorKind::Syntax, "the job's length is not known: give a COUNT")))
 }
