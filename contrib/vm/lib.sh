@@ -8,7 +8,8 @@
 set -u
 readonly tree=/run/kcopyfs state=/run/kcopyfs-state
 readonly MIB=2048 # sectors
-readonly case_name=${1:?} daemon_io=${2:-auto}
+readonly case_name=${1:?}
+daemon_io=${2:-auto}
 failures=0 checks=0
 cp /ctl/program /run/program
 
