@@ -185,6 +185,7 @@ impl Core {
         };
         let request = &mut self.requests[region.request];
         if let Err(errno) = end {
+            let errno = region.device.explain(errno, region.position + region.length);
             request.errors.set(region.index);
             request.errnos.push((region.index, errno));
             if region.op == Op::Read {

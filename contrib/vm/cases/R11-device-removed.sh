@@ -22,7 +22,7 @@ ended || fail 'destination: it ends' "$(stuck)"
 like 'destination: the verdict' '^(degraded|failed) read_err 0 write_err 0x1' "$(verdict)"
 is 'destination: it failed, the other is done' 'failed done' "$(dest 0 state) $(dest 1 state)"
 like 'destination: errno' '^(ENODEV|ENXIO)$' "$(dest 0 errno)"
-unlike 'destination: nothing says that there is no space' ENOSPC "$(grep -rho 'ENOSPC.*' "$tree/jobs/$id")"
+unlike 'destination: nothing says that there is no space' ENOSPC "$(grep -rhos 'ENOSPC.*' "$tree/jobs/$id")"
 same 'destination: the other has every byte' /dev/ram0 0 /dev/ram1 0 $size
 rmmod scsi_debug || broken 'the disk stays'
 
@@ -34,7 +34,7 @@ for words in on_write_error=stop ignore_error 'verify retries=1' write_seq spars
     take_away
     ended || fail "destination, $words: it ends" "$(stuck)"
     like "destination, $words: errno" '^(ENODEV|ENXIO)$' "$(dest 0 errno)"
-    unlike "destination, $words: nothing says that there is no space" ENOSPC "$(grep -rho 'ENOSPC.*' "$tree/jobs/$id")"
+    unlike "destination, $words: nothing says that there is no space" ENOSPC "$(grep -rhos 'ENOSPC.*' "$tree/jobs/$id")"
     rmmod scsi_debug || broken 'the disk stays'
 done
 

@@ -73,8 +73,8 @@ echo "0 $size linear /dev/ram1 0" | map base
 mkfs.ext4 -q -F /dev/mapper/base
 fill /dev/ram2 0 64 000
 echo "0 $((4 * MIB)) linear /dev/ram2 0" | map store
-echo "0 $size snapshot-origin /dev/mapper/base" | map origin
 echo "0 $size snapshot /dev/mapper/base /dev/mapper/store P 8" | map snap
+echo "0 $size snapshot-origin /dev/mapper/base" | map origin
 mount /dev/mapper/snap /mnt/fs || broken 'no snapshot'
 if job from=/dev/ram0 to=/dev/mapper/origin; then
     ended
