@@ -21,7 +21,7 @@ else
     says=$(</run/start-says)
     unlike 'the message does not ask for what nobody can do' 'stop that one' "$says"
     like 'the message says that it was killed and waits for a device' 'killed.*device' "$says"
-    like 'the message says what helps' 'answer|restart|reboot' "$says"
+    like 'the message names the device and says what helps' '/dev/mapper/dst.*until the device answers' "$says"
 fi
 dmsetup resume dst
 until_true 10 start || broken "no start after the device answers: $(</run/start-says)"

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
-use super::{DAMAGED, LOCK, MAX_FILE, sys};
+use super::{DAMAGED, LOCK, MAX_FILE, holder, sys};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The lock file may be replaced while it is being locked; nobody does that more than once by accident.
@@ -167,11 +167,10 @@ fn in_use(lock: &File, path: &Path) -> Error {
     let mut text = [0; 16];
     let length = lock.read_at(&mut text, 0).unwrap_or(0);
     let holder = str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse::<u32>().ok());
-    let holder = holder.map_or_else(String::new, |pid| format!(", process {pid}"));
     let what = format!(
-        "the state directory {} is in use by another kcopyfs{holder}: stop that one, or give this one a directory of its \
-         own with `state=DIR`",
-        path.display()
+        "the state directory {} is in use {}, or give this one a directory of its own with `state=DIR`",
+        path.display(),
+        holder::describe(holder, Path::new("/proc"))
     );
     Error::new(ErrorKind::Busy, what)
 }

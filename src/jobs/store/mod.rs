@@ -58,6 +58,7 @@ use crate::error::{Error, ErrorKind, Result};
 mod dir;
 mod disk;
 mod format;
+mod holder;
 mod marks;
 mod opening;
 mod record;
