@@ -13,8 +13,10 @@ use crate::sector::{SECTOR_SIZE, Sector};
 
 /// The errno of a file that was deleted while it was written.
 pub const DELETED: i32 = libc::ENOENT;
-/// The errno of a file that was cut shorter while it was written.
+/// The errno of a file or a device that was cut shorter while it was in use.
 pub const CUT: i32 = libc::ENXIO;
+/// The errno of a device that was removed while it was in use.
+pub const GONE: i32 = libc::ENODEV;
 
 /// What a descriptor leads to, by fstat: two descriptors with equal targets reach the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -156,6 +158,18 @@ impl Device {
             (0, _) => Some(DELETED),
             (_, bytes) if bytes < self.size.bytes() => Some(CUT),
             _ => None,
+        }
+    }
+
+    /// The errno of a transfer that failed with `errno` and ends at byte `end`. A block device that was removed has no size any
+    /// more, and answers a write with ENOSPC and a read with nothing, as one that was cut does beyond its end: that is told as
+    /// [`GONE`] and [`CUT`]. Does not wait.
+    pub(crate) fn explain(&self, errno: i32, end: u64) -> i32 {
+        let Target::Block { .. } = self.target else { return errno };
+        match sys::block_size_bytes(&self.file) {
+            Ok(0) => GONE,
+            Ok(size) if size < end => CUT,
+            _ => errno,
         }
     }
 

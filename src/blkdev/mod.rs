@@ -29,7 +29,7 @@ mod table;
 mod topology;
 
 pub use claims::{Claim, Claims, Conflict, overlap_within};
-pub use device::{CUT, DELETED, Device, Target};
+pub use device::{CUT, DELETED, Device, GONE, Target};
 pub use extent::{Extent, Place, resolve};
 pub use holders::{Holder, HolderKind, Holders, in_use};
 pub use identity::identity;

@@ -225,6 +225,7 @@ impl Core {
         if let Err(errno) = end
             && !checked
         {
+            let errno = region.device.explain(errno, region.position + region.length);
             request.errors.set(region.index);
             request.errnos.push((region.index, errno));
             if region.op == Op::Read {

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::ranges::RangeSet;
-use crate::blkdev::{CUT, DELETED};
+use crate::blkdev::{CUT, DELETED, GONE};
 use crate::dm_io::ErrorBits;
 use crate::error::errno_name;
 use crate::sector::{SECTOR_SIZE, Sector};
@@ -310,7 +310,8 @@ impl Progress {
         self.error.get_or_insert_with(|| match errno {
             DIFFERENT => format!("{verb} {path}: different in {}", span(sector, count)),
             DELETED => format!("{verb} {path}: ENOENT, the file was deleted meanwhile"),
-            CUT => format!("{verb} {path}: ENXIO, the file was cut shorter meanwhile; seen in {}", span(sector, count)),
+            CUT => format!("{verb} {path}: ENXIO, it was cut shorter meanwhile; seen in {}", span(sector, count)),
+            GONE => format!("{verb} {path}: ENODEV, the device is gone; seen in {}", span(sector, count)),
             errno => format!("{verb} {path}: {} in {}", errno_name(errno), span(sector, count)),
         });
     }
