@@ -573,3 +573,41 @@ fn a_chain_that_breaks_is_cancelled_and_says_why() {
         assert!(fs::read(&c).unwrap() == stamped(3, 0) && fs::read(&d).unwrap() == stamped(4, 0), "it was started");
     }
 }
+
+#[test]
+fn a_disk_whose_server_is_stopped_holds_up_nobody() {
+    if !need::fault_disk() {
+        return;
+    }
+    let sick = FaultDisk::builder(1 << 20).start();
+    let place = Place::new();
+    let [from, to, other] = [("from", 1), ("to", 2), ("other", 3)].map(|(name, seed)| place.file(name, seed));
+    let path = sick.path().display().to_string();
+    let mut daemon = Daemon::builder(PROGRAM).start();
+    let stopped = sick.stop_answering();
+    // nothing of it has to be asked: it is a block device that is attached
+    let jobs = [
+        format!("from={from},0,{COUNT} to={path} paused"),
+        format!("from={path},64,{COUNT} to={other} paused"),
+        format!("verify from={path},512,{COUNT} to={path},1024 paused"),
+    ];
+    let mut ids = jobs.each_ref().map(|spec| daemon.job(spec).unwrap()).to_vec();
+    ids.push(daemon.job(&format!("from={from} to={to}")).unwrap());
+    assert_eq!(daemon.wait(ids[3]).state(), "done");
+    daemon.kill9();
+    daemon.restart();
+    for id in &ids[..3] {
+        assert_eq!(daemon.status(*id).state(), "paused", "{}", daemon.status(*id));
+    }
+    let again = daemon.job(&format!("from={from} to={to}")).unwrap();
+    assert_eq!(daemon.wait(again).state(), "done");
+    refused(&daemon, &format!("zero to={path},0,8"), &format!("job {}", ids[0]));
+    drop(stopped);
+    for id in &ids[..3] {
+        daemon.control(*id, "resume").unwrap();
+    }
+    assert_eq!(
+        ids[..3].iter().map(|id| daemon.wait(*id).state().to_owned()).collect::<Vec<_>>(),
+        ["done", "done", "done"]
+    );
+}

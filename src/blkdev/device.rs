@@ -38,7 +38,8 @@ pub enum Target {
     },
 }
 
-/// An open block device or regular file (the `struct block_device` of the seeds).
+/// An open block device or regular file (the `struct block_device` of the seeds). Dropping it closes it, which may wait for the
+/// device or the file system, for ever if that does not answer.
 ///
 /// # Invariants
 /// `logical_block` is a power of two from 512; with direct I/O every transfer's position and length are multiples of it.
@@ -122,7 +123,7 @@ impl Device {
     }
 
     /// Makes a regular file at least long enough for a region that will be written whole, holes and all. Its last bytes are
-    /// written as zeros; nothing is cut off, whoever else writes to it.
+    /// written as zeros; nothing is cut off, whoever else writes to it. It waits for the file system, which may never answer.
     pub fn stretch(&self, sector: Sector, count: Sector) -> Result<()> {
         let failed = |error| Error::os(format!("stretch {}", self.path.display()), error);
         let end = sector.bytes() + count.bytes();
@@ -148,7 +149,7 @@ impl Device {
 
     /// Keeps others from writing a region of a regular file, as the exclusive open of a block device does: a lock on its
     /// bytes, which also a write in flight of a process that was killed still holds. Other programs see it if they lock,
-    /// too. Where a file system has no locks there is no fence.
+    /// too. Where a file system has no locks there is no fence. It waits for the file system, which may never answer.
     ///
     /// # Errors
     /// `Busy` where another open file has a part of it locked.

@@ -3,7 +3,7 @@
 //! A region of a device is followed downward: a partition to its disk, a loop device to its backing file or device, a
 //! dm or md device to its slaves. Each level it passes is an [`Extent`]; two regions that share bytes share them at
 //! some level, so they are found by comparing extents of one [`Place`]. The walk is pure; what lies below a device
-//! comes from a [`Topology`].
+//! comes from a [`Topology`]; [`super::resolve`] puts both together.
 //!
 //! A file does not claim the device below its file system: which of its blocks are the file's is known to the file
 //! system alone. Nothing is lost by that: that device is mounted, and so refused as a destination unless it is forced.
@@ -12,11 +12,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::device::{Device, Target};
-use super::mounts::Mounts;
-use super::topology::Sysfs;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sector::Sector;
 
 /// Levels of devices over devices that are followed. The kernel's own stacks end long before; it bounds a loop in
 /// what sysfs shows while devices change.
@@ -76,42 +72,6 @@ impl Extent {
             && self.bytes.start < other.bytes.end
             && other.bytes.start < self.bytes.end
     }
-}
-
-/// The extents of `count` sectors from `sector` of an open device, at every level from the device down.
-///
-/// Reads sysfs and mountinfo, and asks a loop device for its backing file unless that could block.
-///
-/// # Errors
-/// Where mountinfo cannot be read, or devices are stacked deeper than any real stack.
-pub fn resolve(device: &Device, sector: Sector, count: Sector) -> Result<Vec<Extent>> {
-    let start = sector.bytes();
-    resolve_bytes(device, start..start + count.bytes(), &read_mounts()?)
-}
-
-pub(super) fn read_mounts() -> Result<Mounts> {
-    Mounts::read().map_err(|error| Error::os("read /proc/self/mountinfo", error))
-}
-
-pub(super) fn resolve_bytes(device: &Device, bytes: Range<u64>, mounts: &Mounts) -> Result<Vec<Extent>> {
-    let sysfs = Sysfs::of(device, mounts);
-    let mut walk = Walk::new(&sysfs, Arc::clone(&device.path));
-    match device.target() {
-        Target::Block { rdev } => walk.block(rdev, bytes)?,
-        Target::File { dev, ino } => {
-            let named = sysfs.named(device);
-            walk.enter(Place::File { dev, ino }, bytes.clone(), View::TOP);
-            if let Some(place) = named {
-                walk.enter(place, bytes, View::TOP);
-            }
-        }
-        Target::Memory { serial } => {
-            walk.enter(Place::Memory { serial }, bytes, View::TOP);
-        }
-    }
-    // It is kept for as long as the job waits.
-    walk.found.shrink_to_fit();
-    Ok(walk.found)
 }
 
 /// What lies below a block device.

@@ -14,8 +14,9 @@ use std::fs;
 use std::path::Path;
 
 use super::device::{Device, Target};
-use super::extent::{Backing, Extent, Place, Topology, View, Walk, read_mounts, resolve_bytes};
+use super::extent::{Backing, Extent, Place, Topology, View, Walk};
 use super::mounts::{Mounts, unescape};
+use super::resolve::{read_mounts, resolve_bytes};
 use super::topology::{self, Sysfs};
 use crate::error::{Error, ErrorKind, Result};
 

@@ -25,15 +25,17 @@ mod intervals;
 mod lasting;
 mod mounts;
 mod open;
+mod resolve;
 mod sys;
 mod table;
 mod topology;
 
 pub use claims::{Claim, Claims, Conflict, overlap_within};
 pub use device::{CUT, DELETED, Device, Target};
-pub use extent::{Extent, Place, resolve};
+pub use extent::{Extent, Place};
 pub use holders::{Holder, HolderKind, Holders, in_use};
 pub use identity::identity;
 pub use lasting::{LastingExtent, lasting};
 pub use open::{OpenDest, open_dest, open_source};
+pub use resolve::resolve;
 pub use table::Devices;

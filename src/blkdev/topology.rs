@@ -202,6 +202,24 @@ fn backing_of(info: &sys::LoopInfo) -> Backing {
     }
 }
 
+/// The regular file below a loop device, open for being asked, and how the loop lies on it; `None` where that could wait, or
+/// the file is not to be found by its path. `device` is the loop device, or a partition of it, where that is open.
+pub(super) fn backing_file(device: Option<&File>, dev: u64, mounts: &Mounts) -> Option<(sys::LoopInfo, File)> {
+    let path = loop_path(dev)?;
+    if mounts.may_block(&path) {
+        return None;
+    }
+    let info = match device {
+        Some(device) => sys::loop_info(device).ok()?,
+        None => sys::loop_info(&open_node(dev)?).ok()?,
+    };
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let meta = file.metadata().ok()?;
+    // The path may have been deleted and taken by another file, or be of another mount namespace.
+    ((meta.dev(), meta.ino()) == (info.device, info.inode)).then_some((info, file))
+}
+
 /// A device by its number, read-only: to be asked, not read.
 fn open_node(dev: u64) -> Option<File> {
     let file =
