@@ -331,6 +331,24 @@ fn a_disk_that_a_job_has_is_refused_by_every_name() {
 }
 
 #[test]
+fn a_disk_and_its_partition_in_one_job_are_refused_as_its_own() {
+    if !can_run() {
+        return;
+    }
+    let disk = disk(1);
+    let mut place = Place::new();
+    let (path, part) = (text(disk.path()), place.partition(&disk, 0));
+    let daemon = start(&[]);
+    for (first, second, what) in [(&part, &path, "is the disk of"), (&path, &part, "is a partition of")] {
+        let refused = daemon.refused(&format!("zero to={first},0,{COUNT} to={second},1000,{COUNT}"));
+        let why = format!("{second} {what} {first}, this job's destination 0");
+        assert_eq!(refused.errno, libc::EINVAL, "{}", refused.reason);
+        assert!(refused.reason.contains(&why), "{} (not {why})", refused.reason);
+    }
+    assert_eq!(disk.check(1), Ok(()));
+}
+
+#[test]
 fn a_file_that_a_job_has_is_refused_by_every_name() {
     if !can_run() {
         return;

@@ -31,11 +31,11 @@ mod table;
 mod topology;
 
 pub use claims::{Claim, Claims, Conflict, overlap_within};
-pub use device::{CUT, DELETED, Device, Target};
+pub use device::{CUT, DELETED, Device, Target, fence_all};
 pub use extent::{Extent, Place};
 pub use holders::{Holder, HolderKind, Holders, in_use};
 pub use identity::identity;
 pub use lasting::{LastingExtent, lasting};
 pub use open::{OpenDest, open_dest, open_source};
 pub use resolve::resolve;
-pub use table::Devices;
+pub use table::{Devices, clash_within};

@@ -15,6 +15,8 @@ const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
 #[allow(clippy::cast_possible_truncation)]
 const F_WRLCK: libc::c_short = libc::F_WRLCK as libc::c_short;
 #[allow(clippy::cast_possible_truncation)]
+const F_UNLCK: libc::c_short = libc::F_UNLCK as libc::c_short;
+#[allow(clippy::cast_possible_truncation)]
 const SEEK_SET: libc::c_short = libc::SEEK_SET as libc::c_short;
 
 /// Size of a block device in bytes.
@@ -41,17 +43,29 @@ pub(super) fn is_read_only(file: &File) -> io::Result<bool> {
     Ok(flag != 0)
 }
 
+/// What a lock lets others do.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lock {
+    /// All.
+    None,
+    /// No more than to look.
+    Write,
+}
+
 /// Locks `count` bytes of a file from `start` on for this open file alone, until the last who uses it lets go: also the kernel,
 /// for a request of a process that is gone. False if another open file has them locked.
-pub(super) fn lock_range(file: &File, start: u64, count: u64) -> io::Result<bool> {
+pub(super) fn lock_range(file: &File, lock: Lock, start: u64, count: u64) -> io::Result<bool> {
     // SAFETY: flock is plain numbers, for which zeros are a value.
-    let mut lock = unsafe { std::mem::zeroed::<libc::flock>() };
-    lock.l_type = F_WRLCK;
-    lock.l_whence = SEEK_SET;
+    let mut range = unsafe { std::mem::zeroed::<libc::flock>() };
+    range.l_type = match lock {
+        Lock::None => F_UNLCK,
+        Lock::Write => F_WRLCK,
+    };
+    range.l_whence = SEEK_SET;
     let number = |bytes: u64| libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
-    (lock.l_start, lock.l_len) = (number(start)?, number(count)?);
+    (range.l_start, range.l_len) = (number(start)?, number(count)?);
     // SAFETY: F_OFD_SETLK reads one flock through the pointer, which lives until the call is back.
-    match check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) }) {
+    match check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const range) }) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
         result => result.map(|()| true),
     }

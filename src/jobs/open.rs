@@ -250,12 +250,18 @@ fn open_dest(
     if spec.action == Action::Verify {
         return open_source(path, aligned_to);
     }
-    let missing = spec.create && std::fs::symlink_metadata(path).is_err();
     let device = with.devices.open_dest(path, OpenDest { create: spec.create, force: spec.force_mounted, aligned_to });
-    if missing && path.exists() {
+    let own: Vec<_> = opened.dests.iter().map(|dest| Arc::clone(&dest.device)).collect();
+    let clash = |error: Error| {
+        Some(())
+            .filter(|()| error.kind() == ErrorKind::Busy)
+            .and_then(|()| blkdev::clash_within(path, &own))
+            .unwrap_or(error)
+    };
+    let device = device.map_err(clash).map_err(|error| name_holder(path, error, with))?;
+    if device.was_made() {
         opened.made.push(path.to_owned());
     }
-    let device = device.map_err(|error| name_holder(path, error, with))?;
     if with.state.is_some_and(|state| is_within(&device, state)) {
         let what = format!("{} is in the state directory, where the jobs are kept", path.display());
         return Err(Error::new(ErrorKind::Busy, what));
