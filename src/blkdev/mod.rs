@@ -18,6 +18,7 @@
 
 mod claims;
 mod device;
+mod dm;
 mod extent;
 mod holders;
 mod identity;

@@ -11,7 +11,14 @@ fn at(dev: u64, bytes: Range<u64>) -> Vec<Extent> {
 }
 
 fn named(path: &str, dev: u64, bytes: Range<u64>) -> Vec<Extent> {
-    vec![Extent { place: Place::Disk { dev }, bytes, exact: true, at: Some(0), path: Arc::from(Path::new(path)) }]
+    vec![Extent {
+        place: Place::Disk { dev },
+        bytes,
+        exact: true,
+        at: Some(0),
+        mapped: false,
+        path: Arc::from(Path::new(path)),
+    }]
 }
 
 fn loose(mut extents: Vec<Extent>) -> Vec<Extent> {
