@@ -60,8 +60,6 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::similar_names))]
 
 pub mod blkdev;
-// Wired with the next jobs.
-#[allow(dead_code, unused_imports)]
 mod claims;
 pub mod cli;
 pub mod dm_io;

@@ -331,6 +331,24 @@ fn a_disk_that_a_job_has_is_refused_by_every_name() {
 }
 
 #[test]
+fn a_disk_and_its_partition_in_one_job_are_refused_as_its_own() {
+    if !can_run() {
+        return;
+    }
+    let disk = disk(1);
+    let mut place = Place::new();
+    let (path, part) = (text(disk.path()), place.partition(&disk, 0));
+    let daemon = start(&[]);
+    for (first, second, what) in [(&part, &path, "is the disk of"), (&path, &part, "is a partition of")] {
+        let refused = daemon.refused(&format!("zero to={first},0,{COUNT} to={second},1000,{COUNT}"));
+        let why = format!("{second} {what} {first}, this job's destination 0");
+        assert_eq!(refused.errno, libc::EINVAL, "{}", refused.reason);
+        assert!(refused.reason.contains(&why), "{} (not {why})", refused.reason);
+    }
+    assert_eq!(disk.check(1), Ok(()));
+}
+
+#[test]
 fn a_file_that_a_job_has_is_refused_by_every_name() {
     if !can_run() {
         return;
@@ -573,4 +591,42 @@ fn a_chain_that_breaks_is_cancelled_and_says_why() {
         }
         assert!(fs::read(&c).unwrap() == stamped(3, 0) && fs::read(&d).unwrap() == stamped(4, 0), "it was started");
     }
+}
+
+#[test]
+fn a_disk_whose_server_is_stopped_holds_up_nobody() {
+    if !need::fault_disk() {
+        return;
+    }
+    let sick = FaultDisk::builder(1 << 20).start();
+    let place = Place::new();
+    let [from, to, other] = [("from", 1), ("to", 2), ("other", 3)].map(|(name, seed)| place.file(name, seed));
+    let path = sick.path().display().to_string();
+    let mut daemon = Daemon::builder(PROGRAM).start();
+    let stopped = sick.stop_answering();
+    // nothing of it has to be asked: it is a block device that is attached
+    let jobs = [
+        format!("from={from},0,{COUNT} to={path} paused"),
+        format!("from={path},64,{COUNT} to={other} paused"),
+        format!("verify from={path},512,{COUNT} to={path},1024 paused"),
+    ];
+    let mut ids = jobs.each_ref().map(|spec| daemon.job(spec).unwrap()).to_vec();
+    ids.push(daemon.job(&format!("from={from} to={to}")).unwrap());
+    assert_eq!(daemon.wait(ids[3]).state(), "done");
+    daemon.kill9();
+    daemon.restart();
+    for id in &ids[..3] {
+        assert_eq!(daemon.status(*id).state(), "paused", "{}", daemon.status(*id));
+    }
+    let again = daemon.job(&format!("from={from} to={to}")).unwrap();
+    assert_eq!(daemon.wait(again).state(), "done");
+    refused(&daemon, &format!("zero to={path},0,8"), &format!("job {}", ids[0]));
+    drop(stopped);
+    for id in &ids[..3] {
+        daemon.control(*id, "resume").unwrap();
+    }
+    assert_eq!(
+        ids[..3].iter().map(|id| daemon.wait(*id).state().to_owned()).collect::<Vec<_>>(),
+        ["done", "done", "done"]
+    );
 }

@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::sys;
+use super::sys::{self, Lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sector::{SECTOR_SIZE, Sector};
 
@@ -40,7 +40,8 @@ pub enum Target {
     },
 }
 
-/// An open block device or regular file (the `struct block_device` of the seeds).
+/// An open block device or regular file (the `struct block_device` of the seeds). Dropping it closes it, which may wait for the
+/// device or the file system, for ever if that does not answer.
 ///
 /// # Invariants
 /// `logical_block` is a power of two from 512; with direct I/O every transfer's position and length are multiples of it.
@@ -54,6 +55,7 @@ pub struct Device {
     pub(super) memory_align: u32,
     pub(super) direct: bool,
     pub(super) sequential: bool,
+    pub(super) made: bool,
 }
 
 impl Device {
@@ -88,6 +90,7 @@ impl Device {
             memory_align: 1,
             direct: false,
             sequential,
+            made: false,
         }))
     }
 
@@ -126,6 +129,26 @@ impl Device {
         self.sequential
     }
 
+    /// Whether opening it made the file: it is the opener's to remove if nothing comes of it, see
+    /// [`remove_made`](Self::remove_made).
+    pub fn was_made(&self) -> bool {
+        self.made
+    }
+
+    /// Removes a file that was made when it was opened, unless its name leads to another by now. Whoever else may have opened
+    /// it since is the caller's to know.
+    ///
+    /// # Errors
+    /// Where it is still there.
+    pub fn remove_made(&self) -> Result<()> {
+        let Target::File { dev, ino } = self.target else { return Ok(()) };
+        let is_ours = |meta: std::fs::Metadata| (meta.dev(), meta.ino()) == (dev, ino);
+        if !self.made || !std::fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
+            return Ok(());
+        }
+        std::fs::remove_file(&self.path).map_err(|error| Error::os(format!("remove {}", self.path.display()), error))
+    }
+
     /// Whether a region may reach beyond its present end: a regular file grows, a device does not.
     pub fn can_grow(&self) -> bool {
         matches!(self.target, Target::File { .. })
@@ -137,7 +160,7 @@ impl Device {
     }
 
     /// Makes a regular file at least long enough for a region that will be written whole, holes and all. Its last bytes are
-    /// written as zeros; nothing is cut off, whoever else writes to it.
+    /// written as zeros; nothing is cut off, whoever else writes to it. It waits for the file system, which may never answer.
     pub fn stretch(&self, sector: Sector, count: Sector) -> Result<()> {
         let failed = |error| Error::os(format!("stretch {}", self.path.display()), error);
         let end = sector.bytes() + count.bytes();
@@ -175,7 +198,7 @@ impl Device {
 
     /// Keeps others from writing a region of a regular file, as the exclusive open of a block device does: a lock on its
     /// bytes, which also a write in flight of a process that was killed still holds. Other programs see it if they lock,
-    /// too. Where a file system has no locks there is no fence.
+    /// too. Where a file system has no locks there is no fence. It waits for the file system, which may never answer.
     ///
     /// # Errors
     /// `Busy` where another open file has a part of it locked.
@@ -183,12 +206,20 @@ impl Device {
         if count.is_zero() || !matches!(self.target, Target::File { .. }) {
             return Ok(());
         }
-        match sys::lock_range(&self.file, sector.bytes(), count.bytes()) {
+        match sys::lock_range(&self.file, Lock::Write, sector.bytes(), count.bytes()) {
             Ok(false) => {
                 let what = format!("{} is in use: another program has locked a part of it", self.path.display());
                 Err(Error::new(ErrorKind::Busy, what))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Takes a fence back.
+    fn unfence(&self, sector: Sector, count: Sector) {
+        if !count.is_zero() && matches!(self.target, Target::File { .. }) {
+            // Where it fails there was no lock.
+            let _ = sys::lock_range(&self.file, Lock::None, sector.bytes(), count.bytes());
         }
     }
 
@@ -217,5 +248,60 @@ impl Device {
         let size = self.size;
         let what = format!("{path}: {count} sectors from {sector} reach beyond its end, it has {size} sectors");
         Err(Error::new(ErrorKind::BeyondEnd, what))
+    }
+}
+
+/// [`Device::fence`] for each of several regions, or for none: a job that cannot have all keeps no other from any.
+///
+/// # Errors
+/// Which region it was, counted from 0, and why.
+pub fn fence_all(regions: &[(&Device, Sector, Sector)]) -> std::result::Result<(), (usize, Error)> {
+    for (index, (device, sector, count)) in regions.iter().enumerate() {
+        if let Err(error) = device.fence(*sector, *count) {
+            for (device, sector, count) in &regions[..index] {
+                device.unfence(*sector, *count);
+            }
+            return Err((index, error));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::blkdev::{OpenDest, fence_all, open_dest};
+    use crate::{ErrorKind, Sector};
+
+    #[test]
+    fn a_fence_that_fails_leaves_none_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let [free, taken] = ["free", "taken"].map(|name| folder.path().join(name));
+        let how = OpenDest { create: true, aligned_to: 4096, ..OpenDest::default() };
+        let open = |path| open_dest(path, how).unwrap();
+        let [one, two, other] = [open(&free), open(&taken), open(&taken)];
+        let (begin, count) = (Sector::ZERO, Sector::new(8).unwrap());
+        fence_all(&[(&other, begin, count)]).unwrap();
+        let (index, error) = fence_all(&[(&one, begin, count), (&two, begin, count)]).unwrap_err();
+        assert_eq!((index, error.kind()), (1, ErrorKind::Busy));
+        fence_all(&[(&open(&free), begin, count)]).unwrap();
+    }
+
+    #[test]
+    fn who_made_a_file_knows_and_removes_only_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new");
+        let how = OpenDest { create: true, aligned_to: 4096, ..OpenDest::default() };
+        let [maker, second] = [open_dest(&path, how).unwrap(), open_dest(&path, how).unwrap()];
+        assert!(maker.was_made() && !second.was_made());
+        second.remove_made().unwrap();
+        assert!(path.exists());
+        std::fs::rename(&path, folder.path().join("old")).unwrap();
+        std::fs::write(&path, "another's").unwrap();
+        maker.remove_made().unwrap();
+        assert!(path.exists());
+        std::fs::rename(folder.path().join("old"), &path).unwrap();
+        maker.remove_made().unwrap();
+        maker.remove_made().unwrap();
+        assert!(!path.exists());
     }
 }

@@ -1,9 +1,9 @@
 //! Which bytes a region really reaches, whatever the name by which it is reached.
 //!
 //! A region of a device is followed downward: a partition to its disk, a loop device to its backing file or device, a
-//! dm or md device to its slaves. Each level it passes is an [`Extent`]; two regions that share bytes share them at
+//! dm device by its table, an md device to its slaves. Each level it passes is an [`Extent`]; two regions that share bytes share them at
 //! some level, so they are found by comparing extents of one [`Place`]. The walk is pure; what lies below a device
-//! comes from a [`Topology`].
+//! comes from a [`Topology`]; [`super::resolve`] puts both together.
 //!
 //! A file does not claim the device below its file system: which of its blocks are the file's is known to the file
 //! system alone. Nothing is lost by that: that device is mounted, and so refused as a destination unless it is forced.
@@ -12,11 +12,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::device::{Device, Target};
-use super::topology::Sysfs;
+use super::dm::Piece;
 use crate::error::{Error, ErrorKind, Result};
-use crate::os::mounts::Mounts;
-use crate::sector::Sector;
 
 /// Levels of devices over devices that are followed. The kernel's own stacks end long before; it bounds a loop in
 /// what sysfs shows while devices change.
@@ -58,12 +55,14 @@ pub struct Extent {
     pub place: Place,
     /// Which bytes; an end of `u64::MAX` is the end of the place.
     pub bytes: Range<u64>,
-    /// False where it is only known that the bytes lie *somewhere in* the range: the slaves of a dm or md device. Two
+    /// False where it is only known that the bytes lie *somewhere in* the range: the slaves of an md device, the pool of a thin volume. Two
     /// such extents do not overlap: logical volumes of one group share their disks, and dm keeps them apart.
     pub exact: bool,
     /// Which byte of the region its first byte is; those after it follow. `None` where that is not known, or is not so: then
     /// any byte of the region may be any of these.
     pub at: Option<u64>,
+    /// Whether it was reached through a device that is made of others: dm, md, bcache.
+    pub mapped: bool,
     /// The path by which the region was opened, for messages.
     pub path: Arc<Path>,
 }
@@ -78,42 +77,6 @@ impl Extent {
     }
 }
 
-/// The extents of `count` sectors from `sector` of an open device, at every level from the device down.
-///
-/// Reads sysfs and mountinfo, and asks a loop device for its backing file unless that could block.
-///
-/// # Errors
-/// Where mountinfo cannot be read, or devices are stacked deeper than any real stack.
-pub fn resolve(device: &Device, sector: Sector, count: Sector) -> Result<Vec<Extent>> {
-    let start = sector.bytes();
-    resolve_bytes(device, start..start + count.bytes(), &read_mounts()?)
-}
-
-pub(super) fn read_mounts() -> Result<Mounts> {
-    Mounts::read().map_err(|error| Error::os("read /proc/self/mountinfo", error))
-}
-
-pub(super) fn resolve_bytes(device: &Device, bytes: Range<u64>, mounts: &Mounts) -> Result<Vec<Extent>> {
-    let sysfs = Sysfs::of(device, mounts);
-    let mut walk = Walk::new(&sysfs, Arc::clone(&device.path));
-    match device.target() {
-        Target::Block { rdev } => walk.block(rdev, bytes)?,
-        Target::File { dev, ino } => {
-            let named = sysfs.named(device);
-            walk.enter(Place::File { dev, ino }, bytes.clone(), View::TOP);
-            if let Some(place) = named {
-                walk.enter(place, bytes, View::TOP);
-            }
-        }
-        Target::Memory { serial } => {
-            walk.enter(Place::Memory { serial }, bytes, View::TOP);
-        }
-    }
-    // It is kept for as long as the job waits.
-    walk.found.shrink_to_fit();
-    Ok(walk.found)
-}
-
 /// What lies below a block device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Below {
@@ -123,8 +86,10 @@ pub(super) enum Below {
     Partition { disk: u64, start: u64, size: u64 },
     /// A loop device's backing, from `offset`, at most `limit` bytes.
     Loop { backing: Backing, offset: u64, limit: u64 },
-    /// Other devices, in a way only the driver knows: dm, md, bcache.
+    /// Other devices, in a way only the driver knows: md, bcache.
     Slaves(Vec<u64>),
+    /// Other devices, as a table of device-mapper says.
+    Map(Vec<Piece>),
 }
 
 /// What a loop device lies on.
@@ -146,13 +111,20 @@ pub(super) trait Topology {
 pub(super) struct View {
     pub(super) exact: bool,
     pub(super) at: Option<u64>,
+    pub(super) mapped: bool,
 }
 
 impl View {
     /// The region itself.
-    pub(super) const TOP: Self = Self { exact: true, at: Some(0) };
-    /// Somewhere in a range, in an order that is not known.
-    pub(super) const SOMEWHERE: Self = Self { exact: false, at: None };
+    pub(super) const TOP: Self = Self { exact: true, at: Some(0), mapped: false };
+    /// Somewhere in a range of what a device is made of.
+    const SOMEWHERE: Self = Self { exact: false, at: None, mapped: true };
+
+    /// A part of it, `skipped` bytes from its beginning, in the order in which it was or not, in what a device is made of.
+    fn part(self, skipped: u64, in_order: bool) -> Self {
+        let at = self.at.filter(|_| in_order).map(|at| at.saturating_add(skipped));
+        Self { exact: self.exact, at, mapped: true }
+    }
 }
 
 /// One walk down from a device.
@@ -187,10 +159,26 @@ impl<'a, T: Topology> Walk<'a, T> {
         match below {
             Below::Nothing | Below::Partition { .. } => Ok(()),
             Below::Loop { backing, offset, limit } => self.backing(backing, shift(&bytes, offset, limit), view, depth),
+            Below::Map(pieces) => pieces.iter().try_for_each(|piece| self.piece(piece, &bytes, view, depth)),
             Below::Slaves(slaves) => {
                 slaves.into_iter().try_for_each(|slave| self.descend(slave, 0..u64::MAX, View::SOMEWHERE, depth + 1))
             }
         }
+    }
+
+    /// What of `bytes` lies in a piece of a map.
+    fn piece(&mut self, piece: &Piece, bytes: &Range<u64>, view: View, depth: u32) -> Result<()> {
+        let (start, end) = (piece.bytes.start.max(bytes.start), piece.bytes.end.min(bytes.end));
+        if start >= end {
+            return Ok(());
+        }
+        let inside = start - piece.bytes.start..end - piece.bytes.start;
+        piece.on.iter().try_for_each(|on| match on.below(&inside) {
+            Some((below, in_order)) => {
+                self.descend(on.dev(), below, view.part(start - bytes.start, in_order), depth + 1)
+            }
+            None => self.descend(on.dev(), 0..u64::MAX, View::SOMEWHERE, depth + 1),
+        })
     }
 
     fn backing(&mut self, backing: Backing, bytes: Range<u64>, view: View, depth: u32) -> Result<()> {
@@ -204,8 +192,8 @@ impl<'a, T: Topology> Walk<'a, T> {
     }
 
     /// Takes an extent, unless it is empty or was seen.
-    pub(super) fn enter(&mut self, place: Place, bytes: Range<u64>, View { exact, at }: View) -> bool {
-        let extent = Extent { place, bytes, exact, at, path: Arc::clone(&self.path) };
+    pub(super) fn enter(&mut self, place: Place, bytes: Range<u64>, View { exact, at, mapped }: View) -> bool {
+        let extent = Extent { place, bytes, exact, at, mapped, path: Arc::clone(&self.path) };
         let new = !extent.bytes.is_empty() && !self.found.contains(&extent);
         if new {
             self.found.push(extent);

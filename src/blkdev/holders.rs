@@ -14,7 +14,8 @@ use std::fs;
 use std::path::Path;
 
 use super::device::{Device, Target};
-use super::extent::{Backing, Extent, Place, Topology, View, Walk, read_mounts, resolve_bytes};
+use super::extent::{Backing, Extent, Place, Topology, View, Walk};
+use super::resolve::{read_mounts, resolve_bytes};
 use super::topology::{self, Sysfs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::mounts::{Mounts, unescape};
@@ -114,7 +115,7 @@ impl Use {
         match self.kind {
             HolderKind::Mounted | HolderKind::Swap => meets(extents, &|a, b| a.overlaps(b)),
             // A volume does not stand in its own way by holding its disks.
-            HolderKind::Part => meets(extents, &|a, b| a.exact && b.exact && a.overlaps(b)),
+            HolderKind::Part => meets(extents, &|a, b| !a.mapped && a.exact && b.exact && a.overlaps(b)),
             // Two loop devices over one file are not over each other: claims tell their jobs apart.
             HolderKind::Loop => meets(&extents[..top], &|a, b| a.overlaps(b)),
         }
@@ -215,6 +216,7 @@ fn file_extents(topology: &impl Topology, place: Place, path: &Path) -> Vec<Exte
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blkdev::dm::{On, Piece};
     use crate::blkdev::extent::Below;
     use crate::blkdev::extent::tests::{Fake, file, loop_over, walk};
 
@@ -225,6 +227,8 @@ mod tests {
     const LOOP2: u64 = 72;
     const DM0: u64 = 90;
     const DM1: u64 = 91;
+    const DM2: u64 = 92;
+    const DM3: u64 = 93;
 
     /// Two loops over one file, one over the first of them; a disk whose partition makes two volumes.
     fn system() -> Fake {
@@ -274,6 +278,29 @@ mod tests {
         let mount = used(HolderKind::Mounted, DM0);
         assert!(refused(&mount, DM0) && refused(&mount, SDA1));
         assert!(!refused(&mount, DM1));
+    }
+
+    #[test]
+    fn maps_over_the_same_sectors_meet_and_others_do_not() {
+        let piece = |start: u64, length: u64, dev, at| Piece {
+            bytes: start..start + length,
+            on: vec![On::Linear { dev, start: at }],
+        };
+        let system = Fake::default()
+            .with(DM0, Below::Map(vec![piece(0, 500, SDA, 0), piece(500, 500, SDA, 5000)]))
+            .with(DM1, Below::Map(vec![piece(0, 100, SDA, 5400)]))
+            .with(DM2, Below::Map(vec![piece(0, 100, DM1, 0)]))
+            .with(DM3, Below::Map(vec![piece(0, 100, SDA, 5500)]));
+        let used = |kind, dev| of_device(kind, String::new(), String::new(), &system, dev).unwrap();
+        let refused = |held: &Use, dev| held.concerns(&walk(&system, dev, WHOLE), 1);
+        let mounted = used(HolderKind::Mounted, DM2);
+        assert!([DM0, DM1, DM2, SDA].iter().all(|dev| refused(&mounted, *dev)));
+        assert!(!refused(&mounted, DM3));
+        let mounted = used(HolderKind::Mounted, DM0);
+        assert!(refused(&mounted, DM2) && !refused(&mounted, DM3));
+        let held = used(HolderKind::Part, SDA);
+        assert!(refused(&held, SDA));
+        assert!(![DM0, DM1, DM2, DM3].iter().any(|dev| refused(&held, *dev)), "not by what they are made of");
     }
 
     #[test]

@@ -18,15 +18,15 @@
 //!
 //! sysfs is read in `sysfs`, which knows nothing of open files; the rest asks the descriptor itself.
 
-use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
 use super::device::{Device, Target};
+use super::topology;
+use crate::os::mounts::Mounts;
 
 mod sys;
 mod sysfs;
@@ -50,7 +50,8 @@ const LASTING_INODES: &[(i64, bool)] = &[
 
 /// What a device can be recognised by after a restart, of the daemon or of the machine. `None` where nothing is known.
 ///
-/// It may wait for the device's driver, and for the file system of a loop device's file.
+/// It asks no file system that may never answer for a loop device's file: a loop device over such a file is known until it is
+/// detached. A file that is given itself is asked.
 ///
 /// # Examples
 /// ```
@@ -85,25 +86,17 @@ pub(super) fn medium_of_file(file: &File) -> Option<String> {
 fn of(file: &File, depth: u32) -> Option<String> {
     let meta = file.metadata().ok().filter(|_| depth < MAX_DEPTH)?;
     if meta.file_type().is_block_device() {
-        let disk = |node: &Node| of_loop(file, node, depth);
+        let disk = |node: &Node| of_loop(file, topology::disk_of(meta.rdev()), node, depth);
         return sysfs::identity(&Node::of(Path::new("/sys"), meta.rdev()), disk, boot_id());
     }
     if meta.is_file() { of_regular(file) } else { None }
 }
 
-/// A loop device, by what it is over. `file` is the device, or a partition of it.
-fn of_loop(file: &File, node: &Node, depth: u32) -> Option<String> {
-    let status = sys::loop_status(file).ok()?;
-    let path = node.bytes("loop/backing_file")?;
-    let path = Path::new(OsStr::from_bytes(path.strip_suffix(b"\n").unwrap_or(&path)));
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let below = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
-    let meta = below.metadata().ok()?;
-    // The path may have been deleted and taken by another file, or be of another mount namespace.
-    if (meta.dev(), meta.ino()) != (status.device, status.inode) {
-        return None;
-    }
-    Some(format!("loop:{}+{}{};on={}", status.offset, status.size_limit, node.sectors(), of(&below, depth + 1)?))
+/// A loop device, by what it is over, where nobody who may never answer has to be asked for that. `file` is the device, or a
+/// partition of it.
+fn of_loop(file: &File, dev: u64, node: &Node, depth: u32) -> Option<String> {
+    let (info, below) = topology::backing_file(Some(file), dev, &Mounts::read().ok()?)?;
+    Some(format!("loop:{}+{}{};on={}", info.offset, info.sizelimit, node.sectors(), of(&below, depth + 1)?))
 }
 
 /// A regular file, by its inode. Inodes are used again, so that the number says nothing without the birth. Clocks are coarse:

@@ -10,16 +10,16 @@
 //! Nothing here waits for a backing file's server: see [`super::topology`]. A file that is open itself is asked.
 
 use std::fmt::Write;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::device::{Device, Target};
-use super::extent::{Backing, Extent, Place, read_mounts};
+use super::extent::{Extent, Place};
 use super::identity;
+use super::resolve::read_mounts;
 use super::topology;
 use crate::error::Result;
 
@@ -85,14 +85,8 @@ fn until_restart(dev: u64, more: &[(&str, String)]) -> Option<String> {
 fn backing_file(all: &[Extent], place: &Place) -> Result<Option<File>> {
     let mounts = read_mounts()?;
     let open = |dev: u64| {
-        let path = topology::loop_path(dev)?;
-        if topology::find(&path, &mounts)? != Backing::File(place.clone()) {
-            return None;
-        }
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
-        let meta = file.metadata().ok()?;
-        (*place == Place::File { dev: meta.dev(), ino: meta.ino() }).then_some(file)
+        let (info, file) = topology::backing_file(None, dev, &mounts)?;
+        (*place == Place::File { dev: info.device, ino: info.inode }).then_some(file)
     };
     Ok(all.iter().find_map(|extent| match extent.place {
         Place::Disk { dev } => open(dev),

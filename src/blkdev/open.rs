@@ -39,21 +39,30 @@ pub struct OpenDest {
 pub fn open_source(path: &Path, aligned_to: u64) -> Result<Arc<Device>> {
     let place = judge(path, libc::O_PATH)?;
     let file = reopen(&place, OpenOptions::new().read(true), 0)?;
-    measure(place, file, aligned_to)
+    Ok(Arc::new(measure(place, file, aligned_to)?))
 }
 
-/// Opens a destination: a block device exclusively, so that whoever holds it (mount, swap, md, another opener) keeps it.
+/// Opens a destination: a block device exclusively, so that whoever holds it (mount, swap, md, another opener) keeps it. A file
+/// that `create` made goes again where it then cannot be used; else [`Device::was_made`] tells.
 pub fn open_dest(path: &Path, how: OpenDest) -> Result<Arc<Device>> {
-    if how.create {
-        create(path)?;
+    let made = how.create && create(path)?;
+    let device = open_existing(path, how, made);
+    if made && device.is_err() {
+        let _ = std::fs::remove_file(path);
     }
+    device
+}
+
+fn open_existing(path: &Path, how: OpenDest, made: bool) -> Result<Arc<Device>> {
     let place = judge(path, libc::O_PATH)?;
     let exclusive = if place.is_block() && !how.force { libc::O_EXCL } else { 0 };
     let file = reopen(&place, OpenOptions::new().read(true).write(true), exclusive)?;
     if place.is_block() && sys::is_read_only(&file).unwrap_or(false) {
         return Err(read_only(path));
     }
-    measure(place, file, how.aligned_to)
+    let mut device = measure(place, file, how.aligned_to)?;
+    device.made = made;
+    Ok(Arc::new(device))
 }
 
 /// What a path leads to, held by a descriptor that can only be asked.
@@ -144,8 +153,8 @@ fn refuse_file_in_dev(path: &Path, handle: &File, dev: u64) -> Result<()> {
     Ok(())
 }
 
-/// `create`: makes a missing regular file, and leaves what exists as it is.
-fn create(path: &Path) -> Result<()> {
+/// `create`: makes a missing regular file, and leaves what exists as it is. Whether it made it.
+fn create(path: &Path) -> Result<bool> {
     let shown = path.display();
     let parent = path.parent().unwrap_or(Path::new("/"));
     let in_dev = std::fs::canonicalize(parent).is_ok_and(|real| real.starts_with("/dev"));
@@ -156,8 +165,14 @@ fn create(path: &Path) -> Result<()> {
         return Err(Error::new(ErrorKind::NotBlock, what));
     }
     match OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_CLOEXEC).open(path) {
-        Ok(_) => sync_directory(parent),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Ok(_) => match sync_directory(parent) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                let _ = std::fs::remove_file(path);
+                Err(error)
+            }
+        },
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(Error::os(format!("create {shown}"), error)),
     }
 }
@@ -211,7 +226,7 @@ fn read_only(path: &Path) -> Error {
 }
 
 /// Step 3: how large, how fine.
-fn measure(place: Place, file: File, aligned_to: u64) -> Result<Arc<Device>> {
+fn measure(place: Place, file: File, aligned_to: u64) -> Result<Device> {
     let Place { path, target, .. } = place;
     let fail = |what: &str, error| Error::os(format!("{what} of {}", path.display()), error);
     let flags = direct_flag(&file).map_err(|error| fail("the flags", error))?;
@@ -236,7 +251,8 @@ fn measure(place: Place, file: File, aligned_to: u64) -> Result<Arc<Device>> {
     let sequential = matches!(target, Target::Block { rdev } if is_zoned(rdev));
     let size = Sector::whole_in(size);
     debug_assert!(u64::from(logical_block) >= SECTOR_SIZE);
-    Ok(Arc::new(Device { file, path: path.into(), target, size, logical_block, memory_align, direct, sequential }))
+    let path = path.into();
+    Ok(Device { file, path, target, size, logical_block, memory_align, direct, sequential, made: false })
 }
 
 fn direct_flag(file: &File) -> io::Result<bool> {

@@ -15,6 +15,8 @@ const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
 #[allow(clippy::cast_possible_truncation)]
 const F_WRLCK: libc::c_short = libc::F_WRLCK as libc::c_short;
 #[allow(clippy::cast_possible_truncation)]
+const F_UNLCK: libc::c_short = libc::F_UNLCK as libc::c_short;
+#[allow(clippy::cast_possible_truncation)]
 const SEEK_SET: libc::c_short = libc::SEEK_SET as libc::c_short;
 
 /// Size of a block device in bytes.
@@ -41,17 +43,29 @@ pub(super) fn is_read_only(file: &File) -> io::Result<bool> {
     Ok(flag != 0)
 }
 
+/// What a lock lets others do.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lock {
+    /// All.
+    None,
+    /// No more than to look.
+    Write,
+}
+
 /// Locks `count` bytes of a file from `start` on for this open file alone, until the last who uses it lets go: also the kernel,
 /// for a request of a process that is gone. False if another open file has them locked.
-pub(super) fn lock_range(file: &File, start: u64, count: u64) -> io::Result<bool> {
+pub(super) fn lock_range(file: &File, lock: Lock, start: u64, count: u64) -> io::Result<bool> {
     // SAFETY: flock is plain numbers, for which zeros are a value.
-    let mut lock = unsafe { std::mem::zeroed::<libc::flock>() };
-    lock.l_type = F_WRLCK;
-    lock.l_whence = SEEK_SET;
+    let mut range = unsafe { std::mem::zeroed::<libc::flock>() };
+    range.l_type = match lock {
+        Lock::None => F_UNLCK,
+        Lock::Write => F_WRLCK,
+    };
+    range.l_whence = SEEK_SET;
     let number = |bytes: u64| libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
-    (lock.l_start, lock.l_len) = (number(start)?, number(count)?);
+    (range.l_start, range.l_len) = (number(start)?, number(count)?);
     // SAFETY: F_OFD_SETLK reads one flock through the pointer, which lives until the call is back.
-    match check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) }) {
+    match check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const range) }) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
         result => result.map(|()| true),
     }
@@ -82,6 +96,55 @@ pub(super) fn loop_info(file: &File) -> io::Result<LoopInfo> {
     check(unsafe { libc::ioctl(file.as_raw_fd(), LOOP_GET_STATUS64, info.as_mut_ptr()) })?;
     // SAFETY: LoopInfo is plain numbers, all bytes of which were set to zero above.
     Ok(unsafe { info.assume_init() })
+}
+
+/// `DM_TABLE_STATUS` of linux/dm-ioctl.h, the size of its header, and where the header has what.
+const DM_TABLE_STATUS: libc::Ioctl = 0xc138_fd0c_u32 as libc::Ioctl;
+const DM_HEADER: usize = 312;
+const DM_DATA_SIZE: usize = 12;
+const DM_DATA_START: usize = 16;
+const DM_FLAGS: usize = 28;
+const DM_DEV: usize = 40;
+/// `DM_STATUS_TABLE_FLAG`, `DM_NOFLUSH_FLAG` and `DM_SECURE_DATA_FLAG`: the table, of a device that may be sick, with keys in it.
+const DM_WANTED: u32 = 1 << 4 | 1 << 11 | 1 << 15;
+const DM_BUFFER_FULL: u32 = 1 << 8;
+/// A table of ten thousand segments.
+const DM_LARGEST: usize = 1 << 20;
+
+/// The answer to `DM_TABLE_STATUS`, which may hold a key: it is wiped.
+pub(super) struct DmTable(pub(super) Vec<u8>);
+
+impl Drop for DmTable {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        std::hint::black_box(&self.0);
+    }
+}
+
+/// The table of the dm device of that number.
+pub(super) fn dm_table(dev: u64) -> io::Result<DmTable> {
+    let control = File::open("/dev/mapper/control")?;
+    let mut size = 16 << 10;
+    loop {
+        let mut answer = DmTable(vec![0; size]);
+        let mut put = |at: usize, bytes: &[u8]| answer.0[at..at + bytes.len()].copy_from_slice(bytes);
+        // Of all versions with this layout.
+        put(0, &4_u32.to_ne_bytes());
+        put(DM_DATA_SIZE, &u32::try_from(size).expect("at most a MiB").to_ne_bytes());
+        put(DM_DATA_START, &u32::try_from(DM_HEADER).expect("small").to_ne_bytes());
+        put(DM_FLAGS, &DM_WANTED.to_ne_bytes());
+        put(DM_DEV, &dev.to_ne_bytes());
+        // SAFETY: the header says how long the buffer is; the kernel writes within it, and it lives until the call is back.
+        check(unsafe { libc::ioctl(control.as_raw_fd(), DM_TABLE_STATUS, answer.0.as_mut_ptr()) })?;
+        let flags = answer.0[DM_FLAGS..DM_FLAGS + 4].try_into().map_or(0, u32::from_ne_bytes);
+        if flags & DM_BUFFER_FULL == 0 {
+            return Ok(answer);
+        }
+        size *= 4;
+        if size > DM_LARGEST {
+            return Err(io::Error::from_raw_os_error(libc::E2BIG));
+        }
+    }
 }
 
 /// Names and bytes of a file, as the system knows them: no server is asked, so that this does not wait.

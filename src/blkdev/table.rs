@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::device::{Device, Target};
 use super::open::{OpenDest, judge, open_dest};
 use super::topology::disk_of;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A close that another thread has begun takes microseconds; these bound how long an open waits for it.
 const CLOSING_LOOKS: u32 = 20;
@@ -60,13 +60,7 @@ impl Devices {
     pub fn in_the_way(&self, path: &Path) -> Option<Arc<Device>> {
         let Target::Block { rdev } = judge(path, libc::O_PATH).ok()?.target else { return None };
         let held: Vec<_> = self.exclusive.lock().values().filter_map(Weak::upgrade).collect();
-        let disk = disk_of(rdev);
-        held.into_iter().find(|device| match device.target() {
-            Target::Block { rdev: theirs } => {
-                theirs != rdev && (theirs == disk || rdev == disk) && disk_of(theirs) == disk
-            }
-            _ => false,
-        })
+        held.into_iter().find(|device| cannot_be_held_with(rdev, device))
     }
 
     /// How many block devices are held now.
@@ -87,4 +81,25 @@ impl Devices {
         }
         device
     }
+}
+
+/// Whether the kernel lets nobody hold both exclusively: one is a partition of the other.
+fn cannot_be_held_with(rdev: u64, device: &Device) -> bool {
+    let Target::Block { rdev: theirs } = device.target() else { return false };
+    let disk = disk_of(rdev);
+    theirs != rdev && (theirs == disk || rdev == disk) && disk_of(theirs) == disk
+}
+
+/// Why a destination that is busy cannot be had beside the job's own earlier ones, `dests`: one is a partition of the other.
+/// `None` where they are not what keeps it.
+pub fn clash_within(path: &Path, dests: &[Arc<Device>]) -> Option<Error> {
+    let Target::Block { rdev } = judge(path, libc::O_PATH).ok()?.target else { return None };
+    let index = dests.iter().position(|dest| cannot_be_held_with(rdev, dest))?;
+    let (path, own) = (path.display(), dests[index].path().display());
+    let what = if disk_of(rdev) == rdev { "is the disk of" } else { "is a partition of" };
+    let what = format!(
+        "{path} {what} {own}, this job's destination {index}: a disk and its partition cannot be written at once, give \
+         both regions by the name of the disk"
+    );
+    Some(Error::new(ErrorKind::Overlap, what))
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here may block on a sick device. sysfs does not. Two things can, and are avoided: walking to a backing file
 //! through FUSE or a network, and `LOOP_GET_STATUS64`, which asks the backing file's file system (over a dead FUSE file
-//! it hangs for ever, unkillable). A loop's backing is therefore found in this order:
+//! it hangs for ever, unkillable). A dm device's table is asked for by number, with no flush. A loop's backing is therefore found in this order:
 //! 1. its path, from sysfs. The kernel makes it anew at each reading, so it is right after a rename;
 //! 2. on a file system that may never answer: the path itself is its identity, [`Place::Named`];
 //! 3. of a device that we have open: `LOOP_GET_STATUS64`, right also when the file was deleted or its path belongs to
@@ -16,6 +16,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::device::{Device, Target};
+use super::dm::{self, On, Piece};
 use super::extent::{Backing, Below, Place, Topology};
 use super::sys;
 use crate::os::mounts::{Mounts, parse_dev};
@@ -82,8 +83,25 @@ impl Topology for Sysfs<'_> {
             return below;
         }
         let slaves = numbers_in(&node(dev).join("slaves"));
+        if let Some(pieces) = map(dev, &slaves) {
+            return Below::Map(pieces);
+        }
         if slaves.is_empty() { Below::Nothing } else { Below::Slaves(slaves) }
     }
+}
+
+/// The table of a dm device. What it is made of besides (a log, an origin) is somewhere below all of it.
+fn map(dev: u64, slaves: &[u64]) -> Option<Vec<Piece>> {
+    if !node(dev).join("dm").exists() {
+        return None;
+    }
+    let mut pieces = sys::dm_table(dev).ok().and_then(|table| dm::pieces(&table.0))?;
+    let is_named = |slave: &&u64| pieces.iter().flat_map(|piece| &piece.on).any(|on| on.dev() == **slave);
+    let rest: Vec<_> = slaves.iter().filter(|slave| !is_named(slave)).map(|dev| On::Somewhere { dev: *dev }).collect();
+    if !rest.is_empty() {
+        pieces.push(Piece { bytes: 0..u64::MAX, on: rest });
+    }
+    Some(pieces)
 }
 
 /// The directory of a block device in sysfs.
@@ -200,6 +218,24 @@ fn backing_of(info: &sys::LoopInfo) -> Backing {
         0 => Backing::File(Place::File { dev: info.device, ino: info.inode }),
         dev => Backing::Block(dev),
     }
+}
+
+/// The regular file below a loop device, open for being asked, and how the loop lies on it; `None` where that could wait, or
+/// the file is not to be found by its path. `device` is the loop device, or a partition of it, where that is open.
+pub(super) fn backing_file(device: Option<&File>, dev: u64, mounts: &Mounts) -> Option<(sys::LoopInfo, File)> {
+    let path = loop_path(dev)?;
+    if mounts.may_block(&path) {
+        return None;
+    }
+    let info = match device {
+        Some(device) => sys::loop_info(device).ok()?,
+        None => sys::loop_info(&open_node(dev)?).ok()?,
+    };
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let meta = file.metadata().ok()?;
+    // The path may have been deleted and taken by another file, or be of another mount namespace.
+    ((meta.dev(), meta.ino()) == (info.device, info.inode)).then_some((info, file))
 }
 
 /// A device by its number, read-only: to be asked, not read.

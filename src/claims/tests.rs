@@ -17,7 +17,8 @@ type Both = (Vec<Extent>, Vec<LastingExtent>);
 
 fn named(path: &str, dev: u64, bytes: Range<u64>) -> Both {
     let path = Arc::from(Path::new(path));
-    let extent = Extent { place: Disk::Disk { dev }, bytes: bytes.clone(), exact: true, at: Some(0), path };
+    let extent =
+        Extent { place: Disk::Disk { dev }, bytes: bytes.clone(), exact: true, at: Some(0), mapped: false, path };
     (vec![extent], vec![LastingExtent { medium: format!("m{dev}").into(), bytes, exact: true, at: Some(0) }])
 }
 

@@ -414,7 +414,8 @@ impl Core {
             }
         }
         self.overwrite(overwritten, now);
-        let jobs: Vec<Job> = ready.into_iter().zip(first..).map(|(one, id)| one.into_job(id, now.wall)).collect();
+        let mut jobs: Vec<Job> = ready.into_iter().zip(first..).map(|(one, id)| one.into_job(id, now.wall)).collect();
+        jobs.iter_mut().for_each(|job| job.share_names(&self.claims));
         self.next += jobs.len() as JobId;
         self.attempts += 1;
         let batch = self.attempts;
@@ -498,7 +499,7 @@ impl Core {
         let ids: Vec<JobId> = jobs.iter().map(Job::id).collect();
         self.counters.made(ids.len());
         for mut job in jobs {
-            job.claim_is_recorded = job.has_claim();
+            job.locked_and_recorded();
             self.take_in(job, now);
         }
         for id in &ids {
@@ -550,7 +551,10 @@ impl Core {
         for record in records {
             let id = record.id;
             match Job::from_record(record) {
-                Ok(job) => jobs.push(job),
+                Ok(mut job) => {
+                    job.share_names(&self.claims);
+                    jobs.push(job);
+                }
                 Err(why) => log::warn!("job {id} is left out: {why}"),
             }
         }

@@ -16,7 +16,7 @@ use super::state::{Life, PausedBy, Wait, may_become};
 use super::turn::Turn;
 use super::view::{Change, JobId, State};
 use super::work::Work;
-use crate::claims::Lasting;
+use crate::claims::{Claims, Lasting};
 use crate::dm_io::ErrorBits;
 use crate::error::Result;
 use crate::figures::{Hashing, Map, Meter, Progress, RangeSet};
@@ -341,6 +341,22 @@ impl Job {
         match self.opened() {
             Some(opened) if self.writes() && self.claim == Claim::Claimed => opened.files_to_lock(),
             _ => Vec::new(),
+        }
+    }
+
+    /// Names that other jobs have too are kept once.
+    pub(super) fn share_names(&mut self, claims: &Claims) {
+        if let Some(lasting) = self.lasting.as_mut().and_then(Arc::get_mut) {
+            claims.share_names(lasting);
+        }
+    }
+
+    /// It is new; its files are locked, and its record says that it has its claim.
+    pub(super) fn locked_and_recorded(&mut self) {
+        self.claim_is_recorded = self.has_claim();
+        // Files of a sparse copy are made longer yet.
+        if self.claim == Claim::Claimed && !self.spec().sparse {
+            self.claim = Claim::Locked;
         }
     }
 

@@ -142,9 +142,8 @@ impl Opened {
 /// # Errors
 /// Which destination, and why: `Busy` where another program has locked a part of it.
 pub(super) fn lock_files(dests: &[IoRegion], extend: bool) -> std::result::Result<(), (usize, Error)> {
-    for (index, dest) in dests.iter().enumerate() {
-        dest.device.fence(dest.sector, dest.count).map_err(|error| (index, error))?;
-    }
+    let regions: Vec<_> = dests.iter().map(|dest| (&*dest.device, dest.sector, dest.count)).collect();
+    blkdev::fence_all(&regions)?;
     for (index, dest) in dests.iter().enumerate().filter(|(_, dest)| extend && dest.device.can_grow()) {
         dest.device.stretch(dest.sector, dest.count).map_err(|error| (index, error))?;
     }
@@ -253,12 +252,15 @@ fn open_dest(
         let device = open_source(path, aligned_to)?;
         return refuse_record(path, &device, with).map(|()| device);
     }
-    let missing = spec.create && std::fs::symlink_metadata(path).is_err();
     let device = with.devices.open_dest(path, OpenDest { create: spec.create, force: spec.force_mounted, aligned_to });
-    if missing && path.exists() {
+    let own: Vec<_> = opened.dests.iter().map(|dest| Arc::clone(&dest.device)).collect();
+    let device = device.map_err(|error| match error.kind() {
+        ErrorKind::Busy => blkdev::clash_within(path, &own).unwrap_or(error),
+        _ => error,
+    })?;
+    if device.was_made() {
         opened.made.push(path.to_owned());
     }
-    let device = device?;
     refuse_record(path, &device, with).map(|()| device)
 }
 

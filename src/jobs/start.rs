@@ -174,6 +174,7 @@ impl Job {
         }
         self.identities.clone_from(&opened.identities);
         self.lasting = opened.lasting();
+        self.share_names(turn.claims);
         self.recognised = true;
         self.devices = Devices::Open(opened);
         if self.is_starting() {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::blkdev::dm::{On, Piece};
 
 /// Devices by number; what is not in it has nothing below.
 #[derive(Default)]
@@ -100,6 +101,46 @@ fn volumes_of_one_disk_are_apart_but_not_from_the_disk() {
     let over = |dev, bytes| walk(&topology, dev, bytes).iter().any(|a| one.iter().any(|b| a.overlaps(b)));
     assert!(over(SDA, 0..2000) && over(SDA1, 499..500) && over(DM1, 7..9));
     assert!(!over(SDA2, 0..500) && !over(SDA, 0..1000));
+}
+
+#[test]
+fn a_map_tells_where_each_part_of_a_region_is() {
+    let on = |dev, start| On::Linear { dev, start };
+    let stripe = |dev, index| On::Stripe { dev, start: 100, index, count: 2, chunk: 8 };
+    let topology = disk()
+        .with(
+            DM0,
+            Below::Map(vec![
+                Piece { bytes: 0..100, on: vec![on(SDA1, 400), on(LOOP0, 0)] },
+                Piece { bytes: 100..200, on: vec![on(SDA1, 0)] },
+                Piece { bytes: 200..300, on: vec![On::Somewhere { dev: LOOP1 }] },
+            ]),
+        )
+        .with(DM1, Below::Map(vec![Piece { bytes: 0..64, on: vec![stripe(LOOP0, 0), stripe(LOOP1, 1)] }]));
+    let found = |dev, bytes| -> Vec<_> {
+        walk(&topology, dev, bytes)
+            .into_iter()
+            .map(|Extent { place, bytes, exact, at, mapped, .. }| match place {
+                Place::Disk { dev } => (dev, bytes, exact, at, mapped),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    };
+    assert_eq!(
+        found(DM0, 90..210),
+        [
+            (DM0, 90..210, true, Some(0), false),
+            (SDA, 1490..1500, true, Some(0), true),
+            (LOOP0, 90..100, true, Some(0), true),
+            (SDA, 1000..1100, true, Some(10), true),
+            (LOOP1, 0..u64::MAX, false, None, true),
+        ]
+    );
+    assert_eq!(
+        found(DM1, 4..18),
+        [(DM1, 4..18, true, Some(0), false), (LOOP0, 104..110, true, None, true), (LOOP1, 100..108, true, None, true),]
+    );
+    assert_eq!(found(DM1, 0..4).len(), 2, "one stripe alone is touched");
 }
 
 #[test]

@@ -6,53 +6,15 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
-/// `LOOP_GET_STATUS64` of linux/loop.h.
-const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
 /// `FS_IOC_GETVERSION` and `FS_IOC_GETFSUUID` of linux/fs.h; the latter is there since Linux 6.9.
 const FS_IOC_GETVERSION: libc::Ioctl = 0x8008_7601;
 const FS_IOC_GETFSUUID: libc::Ioctl = 0x8011_1500;
-
-/// What a loop device is over.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LoopStatus {
-    /// `st_dev` of the file.
-    pub(super) device: u64,
-    /// `st_ino` of the file.
-    pub(super) inode: u64,
-    /// Where in the file it begins, in bytes.
-    pub(super) offset: u64,
-    /// How much of the file it is, in bytes; 0 for the rest.
-    pub(super) size_limit: u64,
-}
-
-/// `struct loop_info64` of linux/loop.h.
-#[repr(C)]
-struct LoopInfo64 {
-    device: u64,
-    inode: u64,
-    rdevice: u64,
-    offset: u64,
-    size_limit: u64,
-    numbers_and_flags: [u32; 4],
-    names_and_key: [u8; 160],
-    init: [u64; 2],
-}
 
 /// `struct fsuuid2` of linux/fs.h.
 #[repr(C)]
 struct FsUuid2 {
     length: u8,
     uuid: [u8; 16],
-}
-
-/// What a loop device, or the one of a partition, is over.
-pub(super) fn loop_status(file: &File) -> io::Result<LoopStatus> {
-    let mut info = MaybeUninit::<LoopInfo64>::zeroed();
-    // SAFETY: LOOP_GET_STATUS64 writes one loop_info64 through the pointer, which lives until the call is back.
-    check(unsafe { libc::ioctl(file.as_raw_fd(), LOOP_GET_STATUS64, info.as_mut_ptr()) })?;
-    // SAFETY: it is plain numbers, all bytes of which were set to zero above.
-    let info = unsafe { info.assume_init() };
-    Ok(LoopStatus { device: info.device, inode: info.inode, offset: info.offset, size_limit: info.size_limit })
 }
 
 /// The number that tells a file from an earlier one with the same inode.

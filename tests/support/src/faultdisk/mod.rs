@@ -38,6 +38,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::MutexGuard;
+
 use self::{
     log::{Event, Log, Logged},
     medium::Medium,
@@ -151,6 +153,13 @@ pub struct FaultDisk {
     session: Session,
 }
 
+/// The time in which a disk does not answer; dropping it ends that.
+#[must_use = "dropped at once, the disk answers"]
+pub struct Silence<'a> {
+    /// Whoever answers takes this lock.
+    _lock: MutexGuard<'a, State>,
+}
+
 impl FaultDisk {
     /// A disk of `size` bytes, to be shaped and started.
     pub const fn builder(size: u64) -> Builder {
@@ -200,6 +209,12 @@ impl FaultDisk {
     /// Ends [`FaultDisk::dead`], also that of a power cut.
     pub fn revive(&self) {
         self.shared.state.lock().dead = None;
+    }
+
+    /// Until what it returns is dropped, nobody answers for the disk, not even for its file's attributes: as if the server had
+    /// been stopped with SIGSTOP. Whoever holds it asks the disk nothing.
+    pub fn stop_answering(&self) -> Silence<'_> {
+        Silence { _lock: self.shared.state.lock() }
     }
 
     /// Cuts the power: what was not flushed is lost, but for what `mode` keeps; everything fails with EIO until
