@@ -10,7 +10,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use kcopyfs::blkdev::{
-    Claims, Device, Extent, HolderKind, OpenDest, Place, in_use, open_dest, open_source, overlap_within, resolve,
+    Claims, Device, Extent, HolderKind, LastingExtent, OpenDest, Place, in_use, lasting, open_dest, open_source,
+    overlap_within, resolve,
 };
 use kcopyfs::{ErrorKind, Sector};
 
@@ -305,4 +306,30 @@ fn root_swap_is_refused_by_all_its_names() {
     assert_eq!(open_dest(&device, OpenDest::default()).unwrap_err().kind(), ErrorKind::Busy);
     let again = rig.attach(&rig.image(), 0);
     refused(&again, HolderKind::Swap, &[text(&device), "swapoff"]);
+}
+
+#[test]
+fn root_lasting_names_are_the_same_under_every_name() {
+    if !root("root_lasting_names_are_the_same_under_every_name") {
+        return;
+    }
+    let mut rig = Rig::new();
+    let image = rig.image();
+    let hard = rig.path("hard link");
+    fs::hard_link(&image, &hard).unwrap();
+    let (disk, second) = (rig.attach(&image, 0), rig.attach(&image, 0));
+    let (behind, over) = (rig.attach(&image, 64 * 512), rig.attach(&disk, 32 * 512));
+    let part = rig.partition(&disk, 1, 64, 512);
+    let names = |path: &Path, sector| -> Vec<LastingExtent> {
+        let device = source(path);
+        lasting(&device, &extents(&device, sector, 8)).unwrap()
+    };
+    let known = names(&image, 80);
+    assert_eq!(known.len(), 1);
+    assert!(known[0].medium.starts_with("inode:"), "{known:?}");
+    assert_eq!((known[0].bytes.clone(), known[0].exact, known[0].at), (80 * 512..88 * 512, true, Some(0)));
+    for (path, sector) in [(&hard, 80), (&disk, 80), (&second, 80), (&behind, 16), (&over, 48), (&part, 16)] {
+        assert_eq!(names(path, sector), known, "{}", path.display());
+    }
+    assert_ne!(names(&part, 17), known);
 }

@@ -5,12 +5,14 @@
 //! run takes; the code is the same.
 
 mod claims;
+mod held;
 mod hung;
 mod kill;
 mod kit;
 mod life;
 mod mix;
 mod order;
+mod overwritten;
 mod power;
 mod races;
 mod restart;
