@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! Ranges ascend, are not empty, and neither overlap nor touch. They lie in chunks of at most [`CHUNK`], none of them
-//! empty, so that a range in the middle of a million others moves only its chunk. The number of sectors is kept.
+//! empty, so that a range in the middle of a million others moves only its chunk. The numbers of sectors and of ranges are kept.
 
 use std::ops::Range;
 
@@ -15,12 +15,13 @@ const CHUNK: usize = 128;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RangeSet {
     chunks: Vec<Vec<Range<u64>>>,
+    ranges: usize,
     sectors: u64,
 }
 
 impl RangeSet {
     pub(crate) const fn new() -> Self {
-        Self { chunks: Vec::new(), sectors: 0 }
+        Self { chunks: Vec::new(), ranges: 0, sectors: 0 }
     }
 
     /// Where the first range is for which `before` is false; it is true for all ranges ahead of that.
@@ -39,6 +40,7 @@ impl RangeSet {
             let is_all = end == ranges.len();
             for old in ranges.drain(first..end) {
                 self.sectors -= old.end - old.start;
+                self.ranges -= 1;
                 hull = Some(hull.map_or(old.start, |hull| hull.start)..old.end);
             }
             if !is_all {
@@ -64,6 +66,7 @@ impl RangeSet {
             new = new.start.min(hull.start)..new.end.max(hull.end);
         }
         self.sectors += new.end - new.start;
+        self.ranges += 1;
         if chunk == self.chunks.len() {
             match chunk.checked_sub(1) {
                 Some(last) => (chunk, index) = (last, self.chunks[last].len()),
@@ -111,6 +114,7 @@ impl RangeSet {
             return;
         }
         self.sectors += new.end - new.start;
+        self.ranges += 1;
         match self.chunks.last_mut().filter(|ranges| ranges.len() < CHUNK) {
             Some(ranges) => ranges.push(new),
             None => self.chunks.push(vec![new]),
@@ -160,7 +164,7 @@ impl RangeSet {
 
     /// How many ranges.
     pub(crate) fn len(&self) -> usize {
-        self.chunks.iter().map(Vec::len).sum()
+        self.ranges
     }
 
     /// Whether all of a range is in it.

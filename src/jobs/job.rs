@@ -10,7 +10,7 @@ use super::open::Opened;
 use super::view::{Brief, Change, DestView, JobId, State, View};
 use crate::figures::{Hashing, Map, Meter, Progress, Stopwatch, time_left};
 use crate::kcopyd::{JobHandle, SpeedLimit};
-use crate::salvage::{Phase, Salvage, Step};
+use crate::salvage::{Geometry, Phase, Salvage, Step};
 use crate::sector::Sector;
 use crate::spec::{Action, Spec};
 
@@ -73,8 +73,8 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(spec: &Spec, block: u64) -> Box<Self> {
-        Box::new(Self { salvage: Salvage::new(spec, block), meter: Meter::default() })
+    pub(super) fn new(spec: &Spec, geometry: Geometry) -> Box<Self> {
+        Box::new(Self { salvage: Salvage::new(spec, geometry), meter: Meter::default() })
     }
 }
 
@@ -91,8 +91,7 @@ pub(super) struct Life {
     pub(super) phase: Phase,
     pub(super) progress: Progress,
     pub(super) work: Option<Box<Work>>,
-    /// Sectors in the coarsest logical block of its devices.
-    pub(super) block: u64,
+    pub(super) block: Geometry,
     pub(super) opened: Option<Box<Opened>>,
     /// It has its bytes, or had them when it was recorded: a restart gives them back before all others.
     pub(super) claimed: bool,
@@ -124,8 +123,8 @@ pub(super) struct Life {
 }
 
 impl Job {
-    /// A job of `count` sectors on devices whose coarsest block has `block` sectors.
-    pub(super) fn new(id: JobId, mut spec: Spec, count: Sector, block: u64) -> Self {
+    /// A job of `count` sectors.
+    pub(super) fn new(id: JobId, mut spec: Spec, count: Sector, block: Geometry) -> Self {
         // It is kept for long.
         spec.to.shrink_to_fit();
         let life = Life {
@@ -214,7 +213,7 @@ impl Job {
         let life = self.lock();
         let progress = &life.progress;
         let (durable, unreadable) = (&progress.dests[index].durable, &progress.unreadable);
-        Some(Map { from, to, total: progress.total, durable, unreadable }.text())
+        Some(Map { from, to, total: progress.total, durable, unreadable, compares: self.spec.action == Action::Verify }.text())
     }
 
     pub(super) fn view(&self) -> View {
@@ -326,6 +325,12 @@ impl Life {
     pub(super) fn next_step(&mut self, spec: &Spec) -> Option<Step> {
         let Self { work, progress, hashing, block, phase, .. } = self;
         let work = work.get_or_insert_with(|| Work::new(spec, *block));
-        work.salvage.next(spec, *phase, progress, hashing.as_mut())
+        loop {
+            let step = work.salvage.next(spec, *phase, progress, hashing.as_ref().map(Hashing::at));
+            match (&step, hashing.as_mut()) {
+                (Some(Step::HashZeros { range }), Some(hashing)) => hashing.see_zeros(range),
+                _ => return step,
+            }
+        }
     }
 }

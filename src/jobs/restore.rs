@@ -10,7 +10,7 @@ use super::view::State;
 use crate::dm_io::ErrorBits;
 use crate::figures::{Dest, RangeSet};
 use crate::journal::{Record, Side};
-use crate::salvage::Phase;
+use crate::salvage::{Geometry, Phase};
 use crate::sector::{SECTOR_SIZE, Sector};
 use crate::spec;
 
@@ -41,6 +41,10 @@ impl Job {
                 errors: dest.errors(),
                 first_error: dest.first_error(),
                 failed: progress.write_err.contains(index),
+                zeroed: pairs(&match &entry.durable {
+                    Some((mark, dests)) => progress.zeros_with(mark, *dests, index),
+                    None => progress.zeros(index),
+                }),
             }
         });
         Record {
@@ -58,6 +62,8 @@ impl Job {
             common: pairs(progress.common()),
             durable: progress.durable,
             bad_bytes: progress.bad_bytes(),
+            read_errors: progress.read_errors,
+            verified_bytes: progress.verified,
             elapsed: life.watch.elapsed(Instant::now()),
             final_speed: life.final_speed,
             digest: life.digest.clone(),
@@ -120,7 +126,7 @@ fn job(record: Record) -> Option<(Arc<Job>, State)> {
         return None;
     }
     let state = record.state;
-    let job = Job::new(id, spec, count, 1).made_at(record.created);
+    let job = Job::new(id, spec, count, Geometry::default()).made_at(record.created);
     fill(&mut job.lock(), &job.spec, record);
     Some((Arc::new(job), state))
 }
@@ -146,7 +152,8 @@ fn fill(life: &mut Life, spec: &spec::Spec, record: Record) {
     life.identities = record.source.iter().chain(&record.dests).map(identity).collect();
     let progress = &mut life.progress;
     for (dest, side) in progress.dests.iter_mut().zip(record.dests) {
-        *dest = Dest::recorded(ranges(&side.taken), ranges(&side.durable), side.errors, side.first_error);
+        *dest = Dest::recorded(ranges(&side.taken), ranges(&side.durable), side.errors, side.first_error)
+            .with_zeros(ranges(&side.zeroed));
     }
     progress.unreadable = ranges(&record.unreadable);
     progress.read_err = record.read_err;
@@ -154,9 +161,12 @@ fn fill(life: &mut Life, spec: &spec::Spec, record: Record) {
     progress.bad = record.bad;
     progress.error = record.error;
     for range in &progress.bad {
-        if let (Some(dest), crate::figures::DIFFERENT) = (range.dest, range.errno) {
-            progress.dests[dest].differs();
+        if let (Some(dest), crate::figures::BadKind::Differs) = (range.dest, range.kind)
+            && let Some(dest) = progress.dests.get_mut(dest)
+        {
+            dest.differs();
         }
     }
+    (progress.read_errors, progress.verified) = (record.read_errors, record.verified_bytes);
     progress.restored(record.bad_bytes, ranges(&record.common), record.durable);
 }

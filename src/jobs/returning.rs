@@ -137,7 +137,7 @@ mod tests {
 
     fn job(id: JobId, line: &str) -> Arc<Job> {
         let spec = spec::parse(line.as_bytes()).unwrap().spec;
-        let job = Job::new(id, spec, Sector::new(100).unwrap(), 1);
+        let job = Job::new(id, spec, Sector::new(100).unwrap(), crate::salvage::Geometry::default());
         job.lock().identities = vec![None, Some("disk B".into())];
         job.lock().claimed = !job.spec.queue;
         Arc::new(job)

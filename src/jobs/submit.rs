@@ -8,6 +8,7 @@ use super::open::{Opened, Opener, open};
 use super::run::{Jobs, Shared};
 use super::view::{JobId, Refusal, State};
 use crate::error::{Error, ErrorKind, Result};
+use crate::salvage::Geometry;
 use crate::sector::Sector;
 use crate::spec::{Place, Spec};
 
@@ -166,7 +167,7 @@ fn job(id: JobId, ready: Ready) -> Job {
         (Err(_), None) => spec.to.first().and_then(|to| to.count).unwrap_or(Sector::ZERO),
     };
     let paused = spec.paused;
-    let job = Job::new(id, spec, count, opened.as_ref().map_or(1, Opened::block));
+    let job = Job::new(id, spec, count, opened.as_ref().map_or_else(|_| Geometry::default(), Opened::block));
     let mut life = job.lock();
     life.state = if paused { State::Paused } else { State::Queued };
     match opened {
