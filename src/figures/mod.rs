@@ -13,10 +13,10 @@ mod meter;
 mod progress;
 mod ranges;
 
+pub use bad::{BadKind, BadRange};
 pub(crate) use digest::Hashing;
 pub(crate) use map::Map;
-pub(crate) use meter::{Meter, Stopwatch, time_left};
-pub use bad::{BadKind, BadRange};
+pub(crate) use meter::{Meter, Stopwatch};
 pub use progress::DestState;
 pub(crate) use progress::{DIFFERENT, Dest, Mark, Progress};
 pub(crate) use ranges::RangeSet;

@@ -255,6 +255,8 @@ impl Progress {
     }
 
     /// A destination is given up because somebody said so. It is no error.
+    // The verb `drop` is to call it.
+    #[allow(dead_code)]
     pub(crate) fn drop_dest(&mut self, index: usize) {
         self.dropped.set(index);
         self.look_again();
@@ -421,7 +423,9 @@ impl Progress {
             self.error = Some(match errno {
                 DIFFERENT => format!("{verb} {path}: different in {}", span(sector, count)),
                 DELETED => format!("{verb} {path}: ENOENT, the file was deleted meanwhile"),
-                CUT => format!("{verb} {path}: ENXIO, the file was cut shorter meanwhile; seen in {}", span(sector, count)),
+                CUT => {
+                    format!("{verb} {path}: ENXIO, the file was cut shorter meanwhile; seen in {}", span(sector, count))
+                }
                 errno => format!("{verb} {path}: {} in {}", errno_name(errno), span(sector, count)),
             });
         }

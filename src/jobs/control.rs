@@ -118,7 +118,8 @@ impl Shared {
     /// An ended job lives again: its devices are opened anew.
     fn revive(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, phase: Phase) {
         life.phase = phase;
-        life.hashing = job.spec.digest.filter(|_| phase == Phase::first_of(&job.spec)).map(crate::figures::Hashing::new);
+        life.hashing =
+            job.spec.digest.filter(|_| phase == Phase::first_of(&job.spec)).map(crate::figures::Hashing::new);
         if phase == Phase::Copy {
             life.digest = None;
         }

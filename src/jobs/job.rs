@@ -8,7 +8,7 @@ use super::clients::DEFAULT;
 use super::news::News;
 use super::open::Opened;
 use super::view::{Brief, Change, DestView, JobId, State, View};
-use crate::figures::{Hashing, Map, Meter, Progress, Stopwatch, time_left};
+use crate::figures::{Hashing, Map, Meter, Progress, Stopwatch};
 use crate::kcopyd::{JobHandle, SpeedLimit};
 use crate::salvage::{Geometry, Phase, Salvage, Step};
 use crate::sector::Sector;
@@ -213,7 +213,10 @@ impl Job {
         let life = self.lock();
         let progress = &life.progress;
         let (durable, unreadable) = (&progress.dests[index].durable, &progress.unreadable);
-        Some(Map { from, to, total: progress.total, durable, unreadable, compares: self.spec.action == Action::Verify }.text())
+        Some(
+            Map { from, to, total: progress.total, durable, unreadable, compares: self.spec.action == Action::Verify }
+                .text(),
+        )
     }
 
     pub(super) fn view(&self) -> View {
@@ -225,7 +228,9 @@ impl Job {
         let speed = if moving { life.measured(now) } else { life.last_speed() };
         let stalled = life.stalled(now);
         let goes_on = moving && life.ending == Ending::No;
-        let eta = goes_on.then(|| time_left(total.saturating_sub(copied), speed, stalled)).flatten();
+        let left = total.saturating_sub(copied);
+        let meter = life.work.as_ref().map(|work| &work.meter).filter(|_| goes_on);
+        let eta = meter.and_then(|meter| meter.time_left(now, copied, left, stalled));
         let dests = self.spec.to.iter().enumerate().map(|(index, to)| {
             let dest = &progress.dests[index];
             DestView {

@@ -40,5 +40,6 @@ pub use api::Followed;
 pub use config::Config;
 pub use run::Jobs;
 pub use view::{
-    BadKind, BadRange, Brief, Change, ClientView, DestState, DestView, EngineView, JobId, Refusal, State, Totals, Verb, View,
+    BadKind, BadRange, Brief, Change, ClientView, DestState, DestView, EngineView, JobId, Refusal, State, Totals, Verb,
+    View,
 };

@@ -287,13 +287,7 @@ fn parse_bad(text: &str) -> Option<BadRange> {
             (_, errno) => (BadKind::Failed, errno),
         },
     };
-    Some(BadRange {
-        dest,
-        kind,
-        sector: Sector::new(start)?,
-        count: Sector::new(end - start)?,
-        errno,
-    })
+    Some(BadRange { dest, kind, sector: Sector::new(start)?, count: Sector::new(end - start)?, errno })
 }
 
 fn unescape(text: &str) -> Option<Vec<u8>> {

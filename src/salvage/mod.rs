@@ -20,7 +20,7 @@ mod step;
 
 use std::ops::Range;
 
-use self::plan::{Plan, is_gone};
+use self::plan::{Block, Event, Left, Plan, is_gone};
 use self::recheck::{Recheck, Whose};
 pub(crate) use self::step::{Step, request};
 use crate::dm_io::ErrorBits;
@@ -64,6 +64,8 @@ pub(crate) enum Activity {
 
 impl Activity {
     /// The word for it.
+    // Status is to show it.
+    #[allow(dead_code)]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Copy => "copy",
@@ -99,6 +101,8 @@ impl Default for Geometry {
 }
 
 /// Why a job cannot do what its spec says on its devices, in a line for whoever wrote it.
+// Specs are to be refused for it.
+#[allow(dead_code)]
 pub(crate) fn objection(spec: &Spec, geometry: Geometry) -> Option<&'static str> {
     let skips = geometry.sequential && spec.on_read_error == OnReadError::Skip;
     skips.then_some(
@@ -126,13 +130,16 @@ pub(crate) struct Salvage {
     compared: RangeSet,
     /// Pieces that were different or could not be read, to be narrowed down.
     recheck: Recheck,
+    /// A block that is being compared in parts.
+    block: Option<Box<Block>>,
 }
 
 impl Salvage {
     /// For a job on such devices.
     pub(crate) fn new(spec: &Spec, geometry: Geometry) -> Self {
         let plan = Plan::new(spec, geometry);
-        Self { plan, in_order: geometry.sequential, compared: RangeSet::new(), recheck: Recheck::default() }
+        let (compared, recheck) = (RangeSet::new(), Recheck::default());
+        Self { plan, in_order: geometry.sequential, compared, recheck, block: None }
     }
 
     /// Whether the job ends for what happened.
@@ -141,6 +148,8 @@ impl Salvage {
     }
 
     /// What the last step was for.
+    // Status is to show it.
+    #[allow(dead_code)]
     pub(crate) fn activity(&self) -> Activity {
         self.plan.activity
     }
@@ -181,11 +190,21 @@ impl Salvage {
 
     fn next_compare(&mut self, progress: &mut Progress, hashed: Option<u64>) -> Option<Step> {
         self.plan.activity = Activity::Verify;
-        let bulk = self.plan.next_compare(progress, &self.compared);
         if self.plan.fatal || progress.compared().is_empty() {
             return None;
         }
-        let bulk_start = bulk.as_ref().map_or(progress.total, |step| step.range().start);
+        if let Some(block) = &mut self.block {
+            let scratch = self.plan.scratch(progress)?;
+            let step = block.next(progress, &scratch);
+            if step.is_some() {
+                return step;
+            }
+            self.compared.insert(block.range().clone());
+            progress.verified = self.compared.bytes();
+            self.block = None;
+        }
+        let bulk = self.plan.next_compare(progress, &self.compared);
+        let bulk_start = bulk.as_ref().map_or(progress.total, Left::start);
         let recheck = self.recheck.first().filter(|start| hashed.is_none() || *start <= bulk_start);
         let due = recheck.unwrap_or(bulk_start);
         if let Some(step) = hashed.and_then(|at| self.catch_up(at, due, progress)) {
@@ -195,7 +214,45 @@ impl Salvage {
             let range = self.recheck.next()?;
             return Some(Step::Compare { range, dests: progress.compared() });
         }
-        bulk
+        match bulk? {
+            Left::Whole(range) => Some(Step::Compare { range, dests: progress.compared() }),
+            Left::Part(block) => {
+                self.block = Some(Box::new(block));
+                self.next_compare(progress, hashed)
+            }
+        }
+    }
+
+    /// A step in the comparison of a block has ended.
+    fn block_piece(&mut self, spec: &Spec, step: &Step, piece: &Piece<'_>, progress: &mut Progress) {
+        let Some(block) = &mut self.block else { return };
+        let (range, fetched_from) = (block.range().clone(), block.fetched_from());
+        match (step, piece.read_error, fetched_from) {
+            (Step::Check { dest, .. }, None, _) => {
+                let one = ErrorBits::from_bits(1 << dest);
+                if piece.written.contains(*dest) {
+                    progress.regained_parts(&block.good(), one, spec.action == Action::Verify);
+                }
+                if piece.different.contains(*dest) {
+                    block.good().iter().for_each(|range| progress.verify_failed(spec, *dest, &range, DIFFERENT));
+                }
+                for (index, errno) in piece.write_errors {
+                    progress.verify_failed(spec, *index, &range, *errno);
+                }
+                block.again(one, 0);
+            }
+            (_, Some(errno), Some(dest)) => {
+                if !block.again(ErrorBits::from_bits(1 << dest), spec.retries) {
+                    progress.verify_failed(spec, dest, &range, errno);
+                }
+            }
+            (_, Some(errno), None) => {
+                if let Event::Unreadable(range, errno) = block.read_failed(errno, spec.retries) {
+                    progress.unreadable(spec, &range, errno);
+                }
+            }
+            (_, None, _) => _ = block.succeeded(piece.written),
+        }
     }
 
     /// What the digest must see before a step that begins at `due`.
@@ -243,6 +300,10 @@ impl Salvage {
                     progress.error.get_or_insert_with(what);
                 }
                 Reaction { digest_lost, ..Reaction::default() }
+            }
+            (Phase::Verify, Step::Gather { .. } | Step::Fetch { .. } | Step::Check { .. }) => {
+                self.block_piece(spec, step, piece, progress);
+                Reaction::default()
             }
             (Phase::Verify, _) => self.compared(spec, step, range, piece, progress),
             (Phase::Copy, _) => self.copied(spec, step, &range, piece, gone, progress),

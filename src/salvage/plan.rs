@@ -41,10 +41,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use self::block::{Block, Event};
+pub(super) use self::block::{Block, Event};
 use self::locate::Locate;
-pub(crate) use self::suspect::halves;
 use self::suspect::Suspect;
+pub(crate) use self::suspect::halves;
 use super::step::{Scratch, Step};
 use super::{Activity, Geometry};
 use crate::dm_io::ErrorBits;
@@ -501,7 +501,9 @@ impl Plan {
         let waits = |index: usize, at: u64| {
             let suspects = self.suspects.values();
             let end = |suspect: &Suspect| match suspect {
-                Suspect::Write { range, dest, zeros: true, .. } if *dest == index && range.contains(&at) => Some(range.end),
+                Suspect::Write { range, dest, zeros: true, .. } if *dest == index && range.contains(&at) => {
+                    Some(range.end)
+                }
                 _ => None,
             };
             suspects.filter_map(end).max()
@@ -559,7 +561,9 @@ impl Plan {
                     None => locate.was_read(&range),
                 }
             }
-            Step::Gather { .. } | Step::Fetch { .. } | Step::Put { .. } => self.block_piece(spec, step, piece, progress),
+            Step::Gather { .. } | Step::Fetch { .. } | Step::Put { .. } => {
+                self.block_piece(spec, step, piece, progress)
+            }
             Step::Zero { .. } if self.action != Action::Zero => {
                 progress.zeroed(&range, piece.written);
                 self.write_failures(spec, progress, &range, piece, true);
@@ -731,19 +735,24 @@ impl Plan {
         self.looked_at = None;
     }
 
-    /// The comparison of what is left to compare.
-    pub(crate) fn next_compare(&self, progress: &Progress, done: &RangeSet) -> Option<Step> {
-        if self.fatal || progress.compared().is_empty() {
-            return None;
-        }
+    /// What is left to compare: whole blocks, or one of which a part cannot be read.
+    pub(super) fn next_compare(&self, progress: &Progress, done: &RangeSet) -> Option<Left> {
         let mut at = 0;
         while let Some(end) = end_at(done, at).max(end_at(&progress.unreadable, at)) {
             at = end;
         }
+        if at >= progress.total {
+            return None;
+        }
+        let start = at / self.block * self.block;
+        let first = start..start + self.block;
+        let bad: RangeSet = progress.unreadable.within(&first).collect();
+        if !bad.is_empty() {
+            return Some(Left::Part(Block::compared(first, self.source_block, bad, progress.compared())));
+        }
         let behind = |set: &RangeSet| set.first_from(at).map_or(progress.total, |range| range.start);
-        let range = at / self.block * self.block..behind(done).min(behind(&progress.unreadable));
-        let range = range.start..range.end.next_multiple_of(self.block).min(progress.total);
-        (at < progress.total).then_some(Step::Compare { range, dests: progress.compared() })
+        let end = behind(done).min(behind(&progress.unreadable) / self.block * self.block);
+        Some(Left::Whole(start..end))
     }
 
     /// A piece of a comparison has ended; `true` if it should be looked at again in halves.
@@ -775,6 +784,25 @@ impl Plan {
     /// Sectors in the coarsest logical block.
     pub(crate) fn block(&self) -> u64 {
         self.block
+    }
+}
+
+/// What is left to compare.
+#[derive(Debug)]
+pub(super) enum Left {
+    /// Blocks that can be read, as far as is known.
+    Whole(Range<u64>),
+    /// A block of which a part cannot be read.
+    Part(Block),
+}
+
+impl Left {
+    /// Where it begins.
+    pub(super) fn start(&self) -> u64 {
+        match self {
+            Self::Whole(range) => range.start,
+            Self::Part(block) => block.range().start,
+        }
     }
 }
 

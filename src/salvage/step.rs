@@ -27,6 +27,8 @@ pub(crate) enum Step {
     Fetch { range: Range<u64>, dest: usize, scratch: Scratch },
     /// Write the scratch block to those destinations.
     Put { range: Range<u64>, dests: ErrorBits, scratch: Scratch },
+    /// Compare the scratch block with a destination's.
+    Check { range: Range<u64>, dest: usize, scratch: Scratch },
     /// Read once more, for the digest alone; beside the scratch block where it is a part of a coarser block.
     Show { range: Range<u64>, scratch: Option<Scratch> },
     /// No I/O: the digest is to see zeros for what cannot be read. Then the next step is asked for.
@@ -69,6 +71,7 @@ impl Step {
             | Self::Gather { range, .. }
             | Self::Fetch { range, .. }
             | Self::Put { range, .. }
+            | Self::Check { range, .. }
             | Self::Show { range, .. }
             | Self::HashZeros { range } => range,
         }
@@ -120,6 +123,9 @@ pub(crate) fn request(
             (Work::Copy(part(&to[*dest])), vec![scratch.part(range)], ErrorBits::first(1), Flags::NONE)
         }
         Step::Put { dests, scratch, .. } => (Work::Copy(scratch.part(range)), all(), *dests, Flags::KEEP_FAILED),
+        Step::Check { dest, scratch, .. } => {
+            (Work::Compare(scratch.part(range)), all(), ErrorBits::from_bits(1 << dest), Flags::NONE)
+        }
         Step::Show { scratch, .. } => {
             // Somebody to compare with must be named; he takes no part.
             let beside = scratch.as_ref().map_or_else(all, |scratch| vec![scratch.part(range)]);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Dest, Progress};
+use super::{Dest, Progress, RangeSet};
 use crate::dm_io::ErrorBits;
 
 impl Dest {
@@ -34,6 +34,17 @@ impl Progress {
         self.compared_at = None;
         self.verified = 0;
         self.look_again();
+    }
+
+    /// As [`Progress::regained`], or where nothing was copied as [`Progress::found_equal`], for what is good of a block.
+    pub(crate) fn regained_parts(&mut self, parts: &RangeSet, dests: ErrorBits, only_compares: bool) {
+        for range in parts.iter() {
+            if only_compares {
+                self.found_equal(&range, dests);
+            } else {
+                self.regained(&range, dests);
+            }
+        }
     }
 
     /// Those destinations have a range after all that an earlier comparison took from them. Durable it is once they have

@@ -50,7 +50,13 @@ fn record(id: JobId, generation: u64) -> Record {
         verified: true,
         source: Some(Side::default()),
         dests: vec![side; 2],
-        bad: vec![BadRange { dest: None, kind: BadKind::Failed, sector: sector(8), count: sector(8), errno: libc::EIO }],
+        bad: vec![BadRange {
+            dest: None,
+            kind: BadKind::Failed,
+            sector: sector(8),
+            count: sector(8),
+            errno: libc::EIO,
+        }],
         unreadable: vec![(8, 16)],
     }
 }

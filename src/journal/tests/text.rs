@@ -61,7 +61,8 @@ fn any_record() -> impl Strategy<Value = Record> {
     let bad = (proptest::collection::vec(bad(), 0..4), ranges());
     (head, figures, sides, bad).prop_map(|(head, figures, (source, dests), (bad, unreadable))| {
         let (id, (created, progressed), spec, state, error, digest, (read_err, verified, followed, claimed)) = head;
-        let ((write_err, total, durable, bad_bytes, final_speed, read_errors, verified_bytes), elapsed, common) = figures;
+        let ((write_err, total, durable, bad_bytes, final_speed, read_errors, verified_bytes), elapsed, common) =
+            figures;
         let (created, state) = (UNIX_EPOCH + created, State::ALL[state]);
         Record {
             id,

@@ -6,6 +6,8 @@
 //! 3. For each other destination its own block is read into the scratch block, the good parts are read over it, and it is
 //!    written: there the bad parts keep what they had. Those are all destinations with `on_read_error=skip`, and such as have
 //!    got their zeros by an earlier run of the job, and may have got something better since.
+//!
+//! A comparison does as in 3, and compares the scratch block with the destination's: what is bad has nothing to be compared with.
 
 use std::ops::Range;
 
@@ -15,7 +17,7 @@ use crate::figures::{Progress, RangeSet};
 
 /// The work on one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Block {
+pub(in super::super) struct Block {
     range: Range<u64>,
     /// Sectors in a part.
     part: u64,
@@ -23,6 +25,8 @@ pub(super) struct Block {
     fills: bool,
     bad: RangeSet,
     stage: Stage,
+    /// Destinations that are compared, and not written.
+    compares: Option<ErrorBits>,
     /// Destinations that have been dealt with.
     settled: ErrorBits,
     tries: u32,
@@ -40,13 +44,13 @@ enum Stage {
     Fetch(usize),
     /// A part is read over its block.
     Merge(usize, u64),
-    /// The merged block is written to it.
+    /// The merged block is written to it, or compared with it.
     PutOne(usize),
 }
 
 /// What a piece of the work on a block comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(in super::super) enum Event {
     /// Nothing to be told.
     Nothing,
     /// A part cannot be read, for good.
@@ -59,10 +63,15 @@ impl Block {
     /// A block whose parts are to be read.
     pub(super) fn new(range: Range<u64>, part: u64, fills: bool) -> Self {
         let stage = Stage::Read(range.start);
-        Self { range, part, fills, bad: RangeSet::new(), stage, settled: ErrorBits::NONE, tries: 0 }
+        Self { range, part, fills, bad: RangeSet::new(), stage, compares: None, settled: ErrorBits::NONE, tries: 0 }
     }
 
-    pub(super) fn range(&self) -> &Range<u64> {
+    /// A block that is compared with those destinations, but for what is known to be bad.
+    pub(super) fn compared(range: Range<u64>, part: u64, bad: RangeSet, dests: ErrorBits) -> Self {
+        Self { bad, stage: Stage::Choose, compares: Some(dests), ..Self::new(range, part, false) }
+    }
+
+    pub(in super::super) fn range(&self) -> &Range<u64> {
         &self.range
     }
 
@@ -76,7 +85,7 @@ impl Block {
     }
 
     /// The next step of the work; `None` when it is done.
-    pub(super) fn next(&mut self, progress: &Progress, scratch: &Scratch) -> Option<Step> {
+    pub(in super::super) fn next(&mut self, progress: &Progress, scratch: &Scratch) -> Option<Step> {
         let (range, scratch) = (self.range.clone(), scratch.clone());
         loop {
             self.stage = match self.stage {
@@ -92,6 +101,7 @@ impl Block {
                 Stage::Merge(_, at) => {
                     return Some(Step::Gather { range: self.part_at(at), scratch, zeros: self.fills });
                 }
+                Stage::PutOne(dest) if self.compares.is_some() => return Some(Step::Check { range, dest, scratch }),
                 Stage::PutOne(dest) => {
                     let dests = ErrorBits::from_bits(1 << dest);
                     return Some(Step::Put { range, dests, scratch });
@@ -107,6 +117,9 @@ impl Block {
 
     /// Whose turn it is: first those that can be written to together.
     fn choose(&self, progress: &Progress) -> Option<Stage> {
+        if let Some(dests) = self.compares {
+            return dests.without(self.settled).iter().next().map(Stage::Fetch);
+        }
         let (mut together, mut alone) = (ErrorBits::NONE, None);
         for index in progress.live().without(self.settled).iter() {
             let dest = &progress.dests[index];
@@ -125,7 +138,7 @@ impl Block {
     }
 
     /// What of it is good.
-    pub(super) fn good(&self) -> RangeSet {
+    pub(in super::super) fn good(&self) -> RangeSet {
         self.bad.gaps(self.range.clone())
     }
 
@@ -135,7 +148,7 @@ impl Block {
     }
 
     /// The source could not be read there, or a destination's own block.
-    pub(super) fn read_failed(&mut self, errno: i32, retries: u32) -> Event {
+    pub(in super::super) fn read_failed(&mut self, errno: i32, retries: u32) -> Event {
         if self.tries < retries {
             self.tries += 1;
             return Event::Nothing;
@@ -163,7 +176,7 @@ impl Block {
     }
 
     /// A step of the work has succeeded; a write, on those destinations. Others of them failed, and are tried again or not.
-    pub(super) fn succeeded(&mut self, written: ErrorBits) -> Event {
+    pub(in super::super) fn succeeded(&mut self, written: ErrorBits) -> Event {
         match self.stage {
             Stage::Read(at) => {
                 self.tries = 0;
@@ -188,7 +201,7 @@ impl Block {
     }
 
     /// After a write: destinations that failed and are tried again. With none of them it is the turn of others.
-    pub(super) fn again(&mut self, failed: ErrorBits, retries: u32) -> bool {
+    pub(in super::super) fn again(&mut self, failed: ErrorBits, retries: u32) -> bool {
         let tries_again = !failed.is_empty() && self.tries < retries;
         match self.stage {
             _ if !tries_again => {
@@ -202,7 +215,7 @@ impl Block {
     }
 
     /// Its own block could not be read: it is that destination's error.
-    pub(super) fn fetched_from(&self) -> Option<usize> {
+    pub(in super::super) fn fetched_from(&self) -> Option<usize> {
         match self.stage {
             Stage::Fetch(dest) => Some(dest),
             _ => None,

@@ -87,7 +87,9 @@ impl Model {
             Step::Zero { range, dests, flags } => (range, *dests, *flags, false),
             Step::Gather { range, .. } | Step::Fetch { range, .. } => (range, ErrorBits::first(1), Flags::NONE, true),
             Step::Put { range, dests, .. } => (range, *dests, Flags::KEEP_FAILED, true),
-            Step::Compare { .. } | Step::Show { .. } | Step::HashZeros { .. } => unreachable!("no comparison here"),
+            Step::Compare { .. } | Step::Check { .. } | Step::Show { .. } | Step::HashZeros { .. } => {
+                unreachable!("no comparison here")
+            }
         };
         let block = plan.block();
         let is_whole = range.start.is_multiple_of(block) && range.end.is_multiple_of(block);
@@ -521,7 +523,13 @@ fn ignored_errors_on_both_sides_leave_only_the_bad_block_out() {
 }
 
 /// Ends pieces of a step, each with what could not be read or written.
-fn end_pieces(plan: &mut Plan, spec: &Spec, step: &Step, progress: &mut Progress, pieces: &[(u64, i32, &[(usize, i32)])]) {
+fn end_pieces(
+    plan: &mut Plan,
+    spec: &Spec,
+    step: &Step,
+    progress: &mut Progress,
+    pieces: &[(u64, i32, &[(usize, i32)])],
+) {
     for (number, read_error, write_errors) in pieces {
         let sector = |number| Sector::new(number).unwrap();
         let read_error = (*read_error != 0).then_some(*read_error);
@@ -650,9 +658,8 @@ fn a_million_scattered_bad_blocks_cost_no_more_each_than_a_few() {
         for start in range.clone().step_by(PIECE as usize) {
             let part = start..(start + PIECE).min(range.end);
             // in each piece the blocks 1, 3, 5, and so on for the odd ones
-            let is_bad = !zeros
-                && (part.start / PIECE) % 2 == 1
-                && (part.start / 8..part.end / 8).any(|block| block % 2 == 1);
+            let is_bad =
+                !zeros && (part.start / PIECE) % 2 == 1 && (part.start / 8..part.end / 8).any(|block| block % 2 == 1);
             let sector = |number| Sector::new(number).unwrap();
             let piece = Piece {
                 offset: sector(part.start - range.start),
