@@ -101,6 +101,9 @@ impl Hashing {
 mod tests {
     use super::*;
 
+    const fn is_movable<T: Send + 'static>() {}
+    const _: () = is_movable::<Hashing>();
+
     #[test]
     fn what_comes_twice_counts_once() {
         let bytes: Vec<u8> = (0..10 * 512_u32).map(|at| (at / 7) as u8).collect();
@@ -115,8 +118,6 @@ mod tests {
         }
         let mut empty = Hashing::new(Digest::Sha256);
         empty.see_zeros(&(0..1));
-        fn is_movable<T: Send + 'static>(_: &T) {}
-        is_movable(&empty);
         let (mut many, mut one) = (Hashing::new(Digest::Blake3), Hashing::new(Digest::Blake3));
         many.see_zeros(&(0..1000));
         one.see(0, &|see| (0..1000).for_each(|_| see(&[0; 512])));

@@ -175,7 +175,9 @@ impl Plan {
     pub(crate) fn next(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
         let (current, looked_at) = (self.current.take(), self.looked_at.take());
         if self.fatal || progress.live().is_empty() {
-            current.into_iter().for_each(|suspect| self.push(suspect));
+            if let Some(suspect) = current {
+                self.push(suspect);
+            }
             self.tell_unread(spec, progress);
             return None;
         }
@@ -363,7 +365,7 @@ impl Plan {
     }
 
     fn next_suspect(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
-        while !self.fatal && !(self.suspects.is_empty() && self.untried.is_empty()) {
+        while !(self.fatal || self.suspects.is_empty() && self.untried.is_empty()) {
             let step = self.look_at_first(spec, progress);
             if step.is_some() {
                 return step;
@@ -515,13 +517,13 @@ impl Plan {
             let mut next = u64::MAX;
             for index in live.iter() {
                 let dest = &progress.dests[index];
-                match end_at(dest.zeroed(), at).max(end_at(dest.lost(), at)).max(waits(index, at)) {
-                    Some(until) => next = next.min(until),
-                    None => {
-                        lack.set(index);
-                        let behind = |set: &RangeSet| set.first_from(at).map_or(u64::MAX, |range| range.start);
-                        end = end.min(behind(dest.zeroed())).min(behind(dest.lost()));
-                    }
+                let until = end_at(dest.zeroed(), at).max(end_at(dest.lost(), at)).max(waits(index, at));
+                if let Some(until) = until {
+                    next = next.min(until);
+                } else {
+                    lack.set(index);
+                    let behind = |set: &RangeSet| set.first_from(at).map_or(u64::MAX, |range| range.start);
+                    end = end.min(behind(dest.zeroed())).min(behind(dest.lost()));
                 }
             }
             if !lack.is_empty() {
@@ -562,7 +564,7 @@ impl Plan {
                 }
             }
             Step::Gather { .. } | Step::Fetch { .. } | Step::Put { .. } => {
-                self.block_piece(spec, step, piece, progress)
+                self.block_piece(spec, step, piece, progress);
             }
             Step::Zero { .. } if self.action != Action::Zero => {
                 progress.zeroed(&range, piece.written);

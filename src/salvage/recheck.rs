@@ -49,7 +49,9 @@ impl Recheck {
 
     /// Compares both halves of a range.
     pub(crate) fn halve(&mut self, range: &Range<u64>, block: u64) {
-        halves(range, block).iter().for_each(|range| self.push(range, 0));
+        for range in &halves(range, block) {
+            self.push(range, 0);
+        }
     }
 
     /// A range could not be read, `alone` or together with others. `false` if it is given up.

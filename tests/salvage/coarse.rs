@@ -80,10 +80,11 @@ fn a_hole_is_no_larger_than_the_source_forces() {
         }
         // whoever stops names the sector
         let daemon = start(&["state=none", "subjob_kb=64", io]);
-        from.rule(Op::Read, 300 * 512..301 * 512, Fault::Err(libc::EIO));
+        let bad = 300 * 512..301 * 512;
+        from.rule(Op::Read, bad.clone(), Fault::Err(libc::EIO));
         let id = daemon.job(&spec(&from, &to, "")).unwrap();
         end(&daemon, id, "failed");
-        assert_eq!(listed(&daemon.errors(id), None), [300 * 512..301 * 512]);
+        assert_eq!(listed(&daemon.errors(id), None), std::slice::from_ref(&bad));
         from.clear();
     }
 }
@@ -102,7 +103,8 @@ fn a_destination_that_fails_in_the_middle_of_it_is_told() {
         return;
     }
     let (from, to) = (disk(SIZE, 512, NEW), [disk(SIZE, 4096, OLD), disk(SIZE, 4096, OLD + 1)]);
-    from.rule(Op::Read, 300 * 512..301 * 512, Fault::Err(libc::EIO));
+    let bad = 300 * 512..301 * 512;
+    from.rule(Op::Read, bad.clone(), Fault::Err(libc::EIO));
     for policy in ["zero", "skip"] {
         let block = 296 * 512..304 * 512;
         to[0].rule(Op::Write, block.clone(), Fault::Err(libc::ENOSPC));
@@ -117,7 +119,7 @@ fn a_destination_that_fails_in_the_middle_of_it_is_told() {
         daemon.control(id, "retry").unwrap();
         end(&daemon, id, "degraded");
         let old = image(SIZE, OLD);
-        assert_same(&to[0].contents(), &expected(&[300 * 512..301 * 512], &old, policy == "zero"), policy);
+        assert_same(&to[0].contents(), &expected(std::slice::from_ref(&bad), &old, policy == "zero"), policy);
         to.iter().zip(OLD..).for_each(|(disk, seed)| disk.fill(seed));
     }
 }

@@ -54,7 +54,9 @@ impl Progress {
         let lack: Vec<usize> = dests.iter().filter(lacks).collect();
         if !lack.is_empty() {
             self.change(range, |progress| {
-                lack.iter().for_each(|index| progress.dests[*index].taken.insert(range.clone()));
+                for index in lack {
+                    progress.dests[index].taken.insert(range.clone());
+                }
             });
         }
     }

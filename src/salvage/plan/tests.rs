@@ -522,14 +522,11 @@ fn ignored_errors_on_both_sides_leave_only_the_bad_block_out() {
     assert_eq!(bad, [(None, 0, 16 * PIECE), (Some(0), 10, 1)]);
 }
 
+/// A piece by its number, its read error, or 0, and its write errors.
+type Ended<'a> = (u64, i32, &'a [(usize, i32)]);
+
 /// Ends pieces of a step, each with what could not be read or written.
-fn end_pieces(
-    plan: &mut Plan,
-    spec: &Spec,
-    step: &Step,
-    progress: &mut Progress,
-    pieces: &[(u64, i32, &[(usize, i32)])],
-) {
+fn end_pieces(plan: &mut Plan, spec: &Spec, step: &Step, progress: &mut Progress, pieces: &[Ended<'_>]) {
     for (number, read_error, write_errors) in pieces {
         let sector = |number| Sector::new(number).unwrap();
         let read_error = (*read_error != 0).then_some(*read_error);
