@@ -2,7 +2,7 @@
 //!
 //! Origin: the section "Mapfile structure" of ddrescue's manual. Positions are bytes of the source; `+` is durable on the
 //! destination, `-` could not be read, `?` is everything else. Its comment is the ddrescue command that would finish the
-//! job by hand.
+//! job by hand; a job that only compares has none, for it would overwrite what was compared.
 
 use std::fmt::Write as _;
 
@@ -17,6 +17,8 @@ pub(crate) struct Map<'a> {
     pub(crate) total: u64,
     pub(crate) durable: &'a RangeSet,
     pub(crate) unreadable: &'a RangeSet,
+    /// The job only compares.
+    pub(crate) compares: bool,
 }
 
 impl Map<'_> {
@@ -26,10 +28,13 @@ impl Map<'_> {
         let (from, to) = (quote(&self.from.path), quote(&self.to.path));
         let mut text = format!("# Mapfile. Created by kcopyfs {}\n", env!("CARGO_PKG_VERSION"));
         let size = self.total * SECTOR_SIZE;
-        // Without -r it would leave alone what could not be read.
-        let command = format!("ddrescue -f -r 1 -i {input} -o {output} -s {size} {from} {to} MAPFILE");
-        // A name with a newline must not end the comment.
-        _ = writeln!(text, "# To finish by hand: {}", command.replace('\n', "?"));
+        if !self.compares {
+            // -f: the output is there, or is a device. -d: blocks of the device, not pages of the cache. Without -r it would
+            // leave alone what could not be read.
+            let command = format!("ddrescue -f -d -r 1 -i {input} -o {output} -s {size} {from} {to} MAPFILE");
+            // A name with a newline must not end the comment.
+            _ = writeln!(text, "# To finish by hand: {}", command.replace('\n', "?"));
+        }
         text.push_str("# current_pos  current_status  current_pass\n");
         let blocks = self.blocks();
         let open = blocks.iter().find(|(_, status)| *status == '?');
@@ -63,7 +68,8 @@ mod tests {
             |path: &str, sector| RegionSpec { path: path.into(), sector: Sector::new(sector).unwrap(), count: None };
         let (durable, unreadable) = ([0..10, 20..30].into_iter().collect(), std::iter::once(10..12).collect());
         let (from, to) = (region("/dev/a b", 8), region("/x", 16));
-        let text = Map { from: &from, to: &to, total: 40, durable: &durable, unreadable: &unreadable }.text();
+        let map = Map { from: &from, to: &to, total: 40, durable: &durable, unreadable: &unreadable, compares: false };
+        let text = map.text();
         let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("0x")).collect();
         let want = [
             "0x00002800     ?               1",
@@ -74,6 +80,8 @@ mod tests {
             "0x00004C00  0x00001400  ?",
         ];
         assert_eq!(lines, want);
-        assert!(text.contains("ddrescue -f -r 1 -i 4096 -o 8192 -s 20480 '/dev/a b' '/x' MAPFILE"));
+        assert!(text.contains("ddrescue -f -d -r 1 -i 4096 -o 8192 -s 20480 '/dev/a b' '/x' MAPFILE"));
+        let compared = Map { compares: true, ..map }.text();
+        assert!(!compared.contains("ddrescue") && compared.lines().any(|line| line == want[1]));
     }
 }

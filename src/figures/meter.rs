@@ -8,6 +8,9 @@ const WINDOW: Duration = Duration::from_secs(5);
 /// Samples closer than this are one.
 const STEP: Duration = Duration::from_millis(250);
 
+/// For so long a speed must have been measured before a time is told from it: at first it is that of the caches.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// How fast a figure grows.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
@@ -50,9 +53,18 @@ impl Meter {
     }
 }
 
+impl Meter {
+    /// The time that `left` bytes take at the speed of the window; none before it has been measured for long enough, see
+    /// [`time_left`].
+    pub(crate) fn time_left(&self, now: Instant, copied: u64, left: u64, silent: Duration) -> Option<Duration> {
+        let is_settled = self.samples.front().is_some_and(|(since, _)| now.duration_since(*since) >= SETTLED);
+        time_left(left, self.speed(now, copied), silent).filter(|_| is_settled)
+    }
+}
+
 /// The time that `left` bytes take at a speed. None where they do not move, or where the devices have been silent for longer:
 /// then it was too short.
-pub(crate) fn time_left(left: u64, speed: u64, silent: Duration) -> Option<Duration> {
+fn time_left(left: u64, speed: u64, silent: Duration) -> Option<Duration> {
     let micros = left.saturating_mul(1_000_000).checked_div(speed)?;
     Some(Duration::from_micros(micros)).filter(|time| *time >= silent)
 }
@@ -103,6 +115,24 @@ mod tests {
         }
         assert_eq!(meter.speed(at(10_000), 10_000), 1000);
         assert!(meter.samples.len() < 24);
+    }
+
+    #[test]
+    fn no_time_is_told_before_the_speed_is_known() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut meter = Meter::default();
+        assert_eq!(meter.time_left(start, 0, 1000, Duration::ZERO), None);
+        for again in 0..2 {
+            let begin = again * 10_000;
+            meter.start(at(begin), 5_000);
+            // what a burst of the first pieces says is 150 times too short
+            meter.sample(at(begin + 1), 20_000);
+            assert_eq!(meter.time_left(at(begin + 900), 20_000, 1_000_000, Duration::ZERO), None);
+            meter.sample(at(begin + 1000), 25_000);
+            let left = meter.time_left(at(begin + 1000), 25_000, 1_000_000, Duration::ZERO);
+            assert_eq!(left, Some(Duration::from_secs(50)));
+        }
     }
 
     #[test]

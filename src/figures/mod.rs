@@ -6,15 +6,17 @@
 //! meter (speed, time left, running time)    digest (of the source, in order)
 //! ```
 
+mod bad;
 mod digest;
 mod map;
 mod meter;
 mod progress;
 mod ranges;
 
+pub use bad::{BadKind, BadRange};
 pub(crate) use digest::Hashing;
 pub(crate) use map::Map;
-pub(crate) use meter::{Meter, Stopwatch, time_left};
-pub use progress::{BadRange, DestState};
+pub(crate) use meter::{Meter, Stopwatch};
+pub use progress::DestState;
 pub(crate) use progress::{DIFFERENT, Dest, Mark, Progress};
 pub(crate) use ranges::RangeSet;

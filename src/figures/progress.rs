@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::bad::{self, BadKind, BadRange};
 use super::ranges::RangeSet;
 use crate::blkdev::{CUT, DELETED, GONE};
 use crate::dm_io::ErrorBits;
@@ -25,6 +26,8 @@ pub enum DestState {
     Failed,
     /// Read back differently.
     Mismatch,
+    /// Nothing has failed on it, but the job ended, or was told to give it up, before it had everything.
+    Dropped,
 }
 
 impl DestState {
@@ -35,21 +38,9 @@ impl DestState {
             Self::Done => "done",
             Self::Failed => "failed",
             Self::Mismatch => "mismatch",
+            Self::Dropped => "dropped",
         }
     }
-}
-
-/// A range that could not be read, or not be written to one destination. Sectors of the device it is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRange {
-    /// `None` for the source, else the destination's number.
-    pub dest: Option<usize>,
-    /// First bad sector on that device.
-    pub sector: Sector,
-    /// How many.
-    pub count: Sector,
-    /// Why.
-    pub errno: i32,
 }
 
 /// One destination's figures.
@@ -57,8 +48,18 @@ pub struct BadRange {
 pub(crate) struct Dest {
     pub(crate) taken: RangeSet,
     pub(crate) durable: RangeSet,
+    /// Where it was given zeros for what could not be read; `None` where there is no such place, as with most.
+    zeros: Option<Box<Zeros>>,
     /// `None` while nothing has gone wrong with it, as with most.
     trouble: Option<Box<Trouble>>,
+}
+
+/// Where a destination holds zeros for what could not be read: nobody writes them a second time. Other than its figures this
+/// outlives a retry, so that what was saved there meanwhile by other means stays.
+#[derive(Clone, Debug, Default)]
+struct Zeros {
+    written: RangeSet,
+    durable: RangeSet,
 }
 
 /// What has gone wrong with a destination.
@@ -68,6 +69,8 @@ struct Trouble {
     lost: RangeSet,
     errors: u64,
     first_error: Option<(i32, Sector)>,
+    /// The first error was found by comparing: one that lies before it takes its place.
+    was_compared: bool,
     mismatch: bool,
     /// A flush failed. What the device lost by that nobody knows, and a later flush does not tell.
     flush_failed: bool,
@@ -84,7 +87,27 @@ impl Dest {
         first_error: Option<(i32, Sector)>,
     ) -> Self {
         let trouble = (errors > 0).then(|| Box::new(Trouble { errors, first_error, ..Trouble::default() }));
-        Self { taken, durable, trouble }
+        Self { taken, durable, zeros: None, trouble }
+    }
+
+    /// The same, with zeros that a record says it has.
+    pub(crate) fn with_zeros(mut self, durable: RangeSet) -> Self {
+        if !durable.is_empty() {
+            self.zeros = Some(Box::new(Zeros { written: durable.clone(), durable }));
+        }
+        self
+    }
+
+    /// Where it was given zeros for what could not be read.
+    pub(crate) fn zeroed(&self) -> &RangeSet {
+        self.zeros.as_ref().map_or(&NOTHING, |zeros| &zeros.written)
+    }
+
+    /// What is durable of it and of its zeros is kept, its errors are forgotten.
+    fn again(&mut self) {
+        let (durable, zeros) = (std::mem::take(&mut self.durable), self.zeros.take());
+        let zeros = zeros.map(|zeros| zeros.durable).unwrap_or_default();
+        *self = Self { taken: durable.clone(), durable, ..Self::default() }.with_zeros(zeros);
     }
 
     /// What it could not take, while the job goes on writing to it.
@@ -116,10 +139,16 @@ impl Dest {
         self.trouble.as_ref().is_some_and(|trouble| trouble.flush_failed)
     }
 
-    fn note(&mut self, errno: i32, sector: Sector) {
+    fn note(&mut self, errno: i32, sector: Sector, was_compared: bool) {
         let trouble = self.trouble();
         trouble.errors += 1;
-        trouble.first_error.get_or_insert((errno, sector));
+        let is_first = match trouble.first_error {
+            Some((_, first)) => trouble.was_compared && was_compared && sector < first,
+            None => true,
+        };
+        if is_first {
+            (trouble.first_error, trouble.was_compared) = (Some((errno, sector)), was_compared);
+        }
     }
 
     fn trouble(&mut self) -> &mut Trouble {
@@ -145,16 +174,40 @@ pub(crate) struct Progress {
     pub(crate) write_err: ErrorBits,
     /// Destinations that failed only when they were read back.
     differ: ErrorBits,
+    /// Destinations that were given up because somebody said so.
+    pub(crate) dropped: ErrorBits,
+    /// Ascending, by side; see [`bad`] for its bound.
     pub(crate) bad: Vec<BadRange>,
+    /// Ranges that found no room in `bad`.
+    pub(crate) unlisted: u64,
     /// The first thing that went wrong, in a line that names path, sector and errno.
     pub(crate) error: Option<String>,
+    /// Where `error` was found, if by comparing: one that lies before it takes its place.
+    compared_at: Option<u64>,
+    /// Reads that failed so far, also those that succeeded when they were tried again.
+    pub(crate) read_errors: u64,
+    /// Bytes of pieces that failed and have not been looked at again.
+    pub(crate) suspect_bytes: u64,
+    /// Bytes that were compared, whatever was found.
+    pub(crate) verified: u64,
     /// Go on writing to a destination that failed.
     keeps_failed: bool,
 }
 
-/// What was taken when a flush began.
+/// What a destination had when a flush of it began.
 #[derive(Clone, Debug)]
-pub(crate) struct Mark(Box<[RangeSet]>);
+pub(crate) struct Mark {
+    taken: RangeSet,
+    /// Of that, zeros for what could not be read.
+    zeroed: RangeSet,
+}
+
+impl Mark {
+    /// What it had at either of two marks.
+    pub(crate) fn union(&self, other: &Self) -> Self {
+        Self { taken: self.taken.union(&other.taken), zeroed: self.zeroed.union(&other.zeroed) }
+    }
+}
 
 impl Progress {
     pub(crate) fn new(spec: &Spec, count: Sector) -> Self {
@@ -168,8 +221,14 @@ impl Progress {
             read_err: false,
             write_err: ErrorBits::NONE,
             differ: ErrorBits::NONE,
+            dropped: ErrorBits::NONE,
             bad: Vec::new(),
+            unlisted: 0,
             error: None,
+            compared_at: None,
+            read_errors: 0,
+            suspect_bytes: 0,
+            verified: 0,
             keeps_failed: spec.ignore_error && !spec.write_seq,
         }
     }
@@ -196,13 +255,22 @@ impl Progress {
 
     /// Whether a live destination has more than what is durable.
     pub(crate) fn is_behind(&self) -> bool {
-        self.live().iter().any(|index| self.dests[index].taken != self.dests[index].durable)
+        // What is durable is part of what was taken.
+        self.live().iter().any(|index| self.dests[index].taken.bytes() != self.dests[index].durable.bytes())
     }
 
     /// Destinations that take part.
     pub(crate) fn live(&self) -> ErrorBits {
-        let all = ErrorBits::first(self.dests.len());
+        let all = ErrorBits::first(self.dests.len()).without(self.dropped);
         if self.keeps_failed { all } else { all.without(self.write_err) }
+    }
+
+    /// A destination is given up because somebody said so. It is no error.
+    // The verb `drop` is to call it.
+    #[allow(dead_code)]
+    pub(crate) fn drop_dest(&mut self, index: usize) {
+        self.dropped.set(index);
+        self.look_again();
     }
 
     /// Destinations that are compared: to its end, however different one is.
@@ -213,26 +281,55 @@ impl Progress {
     /// Those destinations have a range now.
     pub(crate) fn taken(&mut self, range: &Range<u64>, dests: ErrorBits) {
         let live = self.live();
-        for index in dests.iter().filter(|index| live.contains(*index)) {
-            self.dests[index].taken.insert(range.clone());
-        }
+        let dests = live.without(live.without(dests));
         if !live.is_empty() && live.without(dests).is_empty() {
+            dests.iter().for_each(|index| self.dests[index].taken.insert(range.clone()));
             self.common.insert(range.clone());
         } else {
-            self.look_again();
+            self.change(range, |progress| {
+                dests.iter().for_each(|index| progress.dests[index].taken.insert(range.clone()));
+            });
+        }
+    }
+
+    /// Those destinations hold zeros for a range that could not be read.
+    pub(crate) fn zeroed(&mut self, range: &Range<u64>, dests: ErrorBits) {
+        for index in dests.iter() {
+            self.dests[index].zeros.get_or_insert_default().written.insert(range.clone());
         }
     }
 
     /// Those destinations were found to have a range: read from the device itself, so it is durable too.
     pub(crate) fn found_equal(&mut self, range: &Range<u64>, dests: ErrorBits) {
-        for index in dests.iter() {
-            self.dests[index].taken.insert(range.clone());
-            self.dests[index].durable.insert(range.clone());
-        }
-        self.look_again();
+        self.change(range, |progress| {
+            for index in dests.iter() {
+                progress.dests[index].taken.insert(range.clone());
+                progress.dests[index].durable.insert(range.clone());
+            }
+        });
     }
 
-    /// What all live destinations have, after anything but the plain case.
+    /// Changes what destinations have in a range, and with it what all live ones have. Costs nothing for the rest of the job.
+    fn change(&mut self, range: &Range<u64>, change: impl FnOnce(&mut Self)) {
+        let durable = |progress: &Self| progress.of_live_in(range, |dest| &dest.durable).map_or(0, |set| set.bytes());
+        let before = durable(self);
+        change(self);
+        self.durable = (self.durable + durable(self)).saturating_sub(before);
+        if let Some(common) = self.of_live_in(range, |dest| &dest.taken) {
+            self.common.remove(range);
+            common.iter().for_each(|part| self.common.insert(part));
+        }
+    }
+
+    /// What all live destinations have in a range.
+    fn of_live_in(&self, range: &Range<u64>, set: impl Fn(&Dest) -> &RangeSet) -> Option<RangeSet> {
+        let live = self.live();
+        let mut sets = live.iter().map(|index| set(&self.dests[index]).within(range).collect::<RangeSet>());
+        let first = sets.next()?;
+        Some(sets.fold(first, |all, set| all.intersection(&set)))
+    }
+
+    /// What all live destinations have, after they have become others.
     fn look_again(&mut self) {
         // With nobody left the figures stay as they were.
         if let Some(common) = self.of_live(|dest| &dest.taken) {
@@ -252,8 +349,18 @@ impl Progress {
 
     /// A range could not be read, for good.
     pub(crate) fn unreadable(&mut self, spec: &Spec, range: &Range<u64>, errno: i32) {
-        self.unreadable.insert(range.clone());
-        self.note_unreadable(spec, range, errno);
+        // After a restart a part of it may be known.
+        for new in self.unreadable.gaps(range.clone()).iter() {
+            self.unreadable.insert(new.clone());
+            self.note_unreadable(spec, &new, errno);
+        }
+    }
+
+    /// Destinations take writes in order only, whatever the spec says: that cancels `ignore_error`.
+    pub(crate) fn set_in_order(&mut self) {
+        if std::mem::take(&mut self.keeps_failed) {
+            self.look_again();
+        }
     }
 
     /// A range could not be read, and the job ends for it. Which blocks of it are bad nobody knows: a map says `?`.
@@ -265,23 +372,24 @@ impl Progress {
     fn note_unreadable(&mut self, spec: &Spec, range: &Range<u64>, errno: i32) {
         self.read_err = true;
         if let Some(from) = &spec.from {
-            self.note("read", from, None, range, errno);
+            self.note(Verb::Read, from, None, range, errno);
         }
     }
 
     /// A destination could not be written, and is given up unless the job goes on after errors.
     pub(crate) fn write_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
         if self.live().contains(index) {
-            self.note("write", &spec.to[index], Some(index), range, errno);
+            self.note(Verb::Write, &spec.to[index], Some(index), range, errno);
             self.dests[index].trouble().lost.insert(range.clone());
             self.lose(index);
         }
     }
 
-    /// A range of a destination is different from the source, or could not be read back.
+    /// A range of a destination is different from the source, or could not be read back. With no destination left nothing is
+    /// copied: it has just been refuted.
     pub(crate) fn verify_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
         let different = errno == DIFFERENT;
-        let verb = if different { "verify" } else { "read back" };
+        let verb = if different { Verb::Verify } else { Verb::ReadBack };
         self.note(verb, &spec.to[index], Some(index), range, errno);
         if different {
             self.dests[index].differs();
@@ -290,50 +398,53 @@ impl Progress {
         if self.live().contains(index) {
             self.differ.set(index);
         }
-        self.write_err.set(index);
-        self.look_again();
+        self.lose(index);
+        if self.live().is_empty() {
+            (self.common, self.durable) = (RangeSet::new(), 0);
+        }
     }
 
     fn lose(&mut self, index: usize) {
+        let live = self.live();
         self.write_err.set(index);
-        self.look_again();
+        if self.live() != live {
+            self.look_again();
+        }
     }
 
-    fn note(&mut self, verb: &str, region: &RegionSpec, dest: Option<usize>, range: &Range<u64>, errno: i32) {
+    fn note(&mut self, verb: Verb, region: &RegionSpec, dest: Option<usize>, range: &Range<u64>, errno: i32) {
         let sector = Sector::new(region.sector.get() + range.start).unwrap_or(Sector::MAX);
         let count = Sector::new(range.end - range.start).unwrap_or(Sector::ZERO);
-        self.add_bad(BadRange { dest, sector, count, errno });
+        let (kind, compares) = match verb {
+            Verb::Read | Verb::Write => (BadKind::Failed, false),
+            Verb::ReadBack => (BadKind::Failed, true),
+            Verb::Verify => (BadKind::Differs, true),
+        };
+        if !bad::enter(&mut self.bad, BadRange { dest, kind, sector, count, errno }) {
+            self.unlisted += 1;
+        }
         if let Some(index) = dest {
-            self.dests[index].note(errno, sector);
+            self.dests[index].note(errno, sector, compares);
         }
-        let path = region.path.to_string_lossy();
-        self.error.get_or_insert_with(|| match errno {
-            DIFFERENT => format!("{verb} {path}: different in {}", span(sector, count)),
-            DELETED => format!("{verb} {path}: ENOENT, the file was deleted meanwhile"),
-            CUT => format!("{verb} {path}: ENXIO, it was cut shorter meanwhile; seen in {}", span(sector, count)),
-            GONE => format!("{verb} {path}: ENODEV, the device is gone; seen in {}", span(sector, count)),
-            errno => format!("{verb} {path}: {} in {}", errno_name(errno), span(sector, count)),
-        });
-    }
-
-    /// Enters a range, as part of its neighbours where they are alike.
-    fn add_bad(&mut self, mut new: BadRange) {
-        let end = |range: &BadRange| range.sector.checked_add(range.count);
-        let alike = |a: &BadRange, b: &BadRange| a.dest == b.dest && a.errno == b.errno && end(a) == Some(b.sector);
-        let longer = |a: Sector, b: Sector| a.checked_add(b).unwrap_or(a);
-        let place = self.bad.partition_point(|old| (old.dest, old.sector) < (new.dest, new.sector));
-        if self.bad.get(place).is_some_and(|next| alike(&new, next)) {
-            new.count = longer(new.count, self.bad.remove(place).count);
-        }
-        match place.checked_sub(1).and_then(|before| self.bad.get_mut(before)) {
-            Some(before) if alike(before, &new) => before.count = longer(before.count, new.count),
-            _ => self.bad.insert(place, new),
+        // A comparison bisects what it meets in any order: what is told is the first on the disk.
+        let is_first = self.error.is_none() || compares && self.compared_at.is_some_and(|first| range.start < first);
+        if is_first {
+            let (path, verb) = (region.path.to_string_lossy(), verb.as_str());
+            self.compared_at = compares.then_some(range.start);
+            self.error = Some(match errno {
+                DIFFERENT => format!("{verb} {path}: different in {}", span(sector, count)),
+                DELETED => format!("{verb} {path}: ENOENT, the file was deleted meanwhile"),
+                CUT => format!("{verb} {path}: ENXIO, it was cut shorter meanwhile; seen in {}", span(sector, count)),
+                GONE => format!("{verb} {path}: ENODEV, the device is gone; seen in {}", span(sector, count)),
+                errno => format!("{verb} {path}: {} in {}", errno_name(errno), span(sector, count)),
+            });
         }
     }
 
-    /// A flush begins: what it will cover.
-    pub(crate) fn mark(&self) -> Mark {
-        Mark(self.dests.iter().map(|dest| dest.taken.clone()).collect())
+    /// What a destination has now, all of it complete: what a flush that begins now makes durable.
+    pub(crate) fn mark(&self, index: usize) -> Mark {
+        let dest = &self.dests[index];
+        Mark { taken: dest.taken.clone(), zeroed: dest.zeroed().clone() }
     }
 
     /// Those flushes failed. Returns the destinations that are given up for it.
@@ -343,7 +454,7 @@ impl Progress {
             let region = &spec.to[*index];
             let dest = &mut self.dests[*index];
             dest.trouble().flush_failed = true;
-            dest.note(*errno, region.sector);
+            dest.note(*errno, region.sector, false);
             let path = region.path.to_string_lossy();
             self.error.get_or_insert_with(|| format!("flush {path}: {}", errno_name(*errno)));
             self.lose(*index);
@@ -351,50 +462,54 @@ impl Progress {
         before.without(self.live())
     }
 
-    /// What was taken at the mark is durable on those destinations, and recorded.
-    pub(crate) fn made_durable(&mut self, mark: &Mark, dests: ErrorBits) {
-        for index in dests.iter() {
-            self.dests[index].durable = self.durable_with(mark, dests, index);
+    /// What a destination had when a flush of it began is durable, and recorded.
+    pub(crate) fn made_durable(&mut self, index: usize, mark: &Mark) {
+        let zeros = self.zeros_after(index, mark);
+        let durable = self.durable_after(index, mark);
+        let dest = &mut self.dests[index];
+        dest.durable = durable;
+        if let Some(known) = &mut dest.zeros {
+            known.durable = zeros;
         }
         self.look_again();
     }
 
-    /// What a destination had taken when a flush of it began is durable, and recorded.
-    pub(crate) fn dest_made_durable(&mut self, index: usize, flushed: &RangeSet) {
-        self.dests[index].durable = self.durable_after(index, flushed);
-        self.look_again();
+    /// What is durable on a destination once that is recorded: not what it has lost meanwhile, and nothing more where another
+    /// flush has failed since.
+    pub(crate) fn durable_after(&self, index: usize, mark: &Mark) -> RangeSet {
+        let dest = &self.dests[index];
+        if dest.is_doubtful() {
+            return dest.durable.clone();
+        }
+        dest.durable.union(&mark.taken.intersection(&dest.taken))
     }
 
-    /// What is durable on a destination once that is recorded. What it had lost meanwhile is not.
-    pub(crate) fn durable_after(&self, index: usize, flushed: &RangeSet) -> RangeSet {
+    /// Where zeros for what could not be read are durable on a destination once that is recorded.
+    pub(crate) fn zeros_after(&self, index: usize, mark: &Mark) -> RangeSet {
         let dest = &self.dests[index];
-        dest.durable.union(&flushed.intersection(&dest.taken))
+        let Some(zeros) = &dest.zeros else { return RangeSet::new() };
+        if dest.is_doubtful() { zeros.durable.clone() } else { zeros.durable.union(&mark.zeroed) }
     }
 
-    /// What would be durable on a destination, were the mark recorded now.
-    pub(crate) fn durable_with(&self, mark: &Mark, dests: ErrorBits, index: usize) -> RangeSet {
-        let dest = &self.dests[index];
-        // Two flushes may be under way at once: where one failed, that the other did not says nothing.
-        let more = if dests.contains(index) && !dest.is_doubtful() {
-            mark.0[index].intersection(&dest.taken)
-        } else {
-            RangeSet::new()
-        };
-        dest.durable.union(&more)
+    /// Where zeros for what could not be read are durable on a destination.
+    pub(crate) fn zeros(&self, index: usize) -> RangeSet {
+        self.dests[index].zeros.as_ref().map(|zeros| zeros.durable.clone()).unwrap_or_default()
     }
 
     /// Errors are forgotten, what is durable is kept, and the rest is to be done again.
     pub(crate) fn begin_anew(&mut self) {
-        for dest in &mut self.dests {
-            *dest = Dest { taken: dest.durable.clone(), durable: std::mem::take(&mut dest.durable), ..Dest::default() };
-        }
+        self.dests.iter_mut().for_each(Dest::again);
         self.unreadable = RangeSet::new();
         self.stopped_bytes = 0;
         self.read_err = false;
         self.write_err = ErrorBits::NONE;
         self.differ = ErrorBits::NONE;
+        self.dropped = ErrorBits::NONE;
         self.bad.clear();
-        self.error = None;
+        self.unlisted = 0;
+        (self.error, self.compared_at) = (None, None);
+        (self.read_errors, self.suspect_bytes, self.verified) = (0, 0, 0);
+        (self.common, self.durable) = (RangeSet::new(), 0);
         self.look_again();
     }
 
@@ -405,11 +520,10 @@ impl Progress {
 
     /// A destination does not have a range any more.
     pub(crate) fn forget(&mut self, index: usize, range: &Range<u64>) {
-        let gone: RangeSet = [range.clone()].into_iter().collect();
-        let dest = &mut self.dests[index];
-        dest.taken = dest.taken.without(&gone);
-        dest.durable = dest.durable.without(&gone);
-        self.look_again();
+        self.change(range, |progress| {
+            progress.dests[index].taken.remove(range);
+            progress.dests[index].durable.remove(range);
+        });
     }
 
     /// Takes no more memory than it must.
@@ -417,6 +531,10 @@ impl Progress {
         for dest in &mut self.dests {
             dest.taken.shrink();
             dest.durable.shrink();
+            if let Some(zeros) = &mut dest.zeros {
+                zeros.written.shrink();
+                zeros.durable.shrink();
+            }
         }
         self.common.shrink();
         self.unreadable.shrink();
@@ -430,17 +548,40 @@ impl Progress {
         self.look_again();
     }
 
-    /// How a destination stands: when the job has ended, it has everything that could be read, or it failed.
+    /// How a destination stands. When the job has ended it has everything that could be read, or something failed on it, or
+    /// the job ended before.
     pub(crate) fn dest_state(&self, index: usize, ended: bool) -> DestState {
         let dest = &self.dests[index];
         let failed = self.write_err.contains(index);
-        let whole = dest.durable.union(&self.unreadable).contains(&(0..self.total));
+        let whole = || dest.durable.union(&self.unreadable).contains(&(0..self.total));
         match (ended, failed) {
             (_, true) if dest.is_different() => DestState::Mismatch,
             (false, true) if self.keeps_failed => DestState::Active,
+            (_, true) => DestState::Failed,
+            _ if self.dropped.contains(index) => DestState::Dropped,
             (false, false) => DestState::Active,
-            (true, false) if whole => DestState::Done,
-            _ => DestState::Failed,
+            (true, false) if whole() => DestState::Done,
+            _ => DestState::Dropped,
+        }
+    }
+}
+
+/// What was being done where something went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Read,
+    Write,
+    ReadBack,
+    Verify,
+}
+
+impl Verb {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::ReadBack => "read back",
+            Self::Verify => "verify",
         }
     }
 }
@@ -449,7 +590,7 @@ fn span(sector: Sector, count: Sector) -> String {
     if count.get() == 1 { format!("sector {sector}") } else { format!("the {count} sectors from {sector}") }
 }
 
-/// The errno by which `errors` says that a range is different.
+/// The errno that a range has which is different.
 pub(crate) const DIFFERENT: i32 = libc::EBADMSG;
 
 mod comparing;

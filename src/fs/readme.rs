@@ -38,7 +38,7 @@ How a job stands: queued (error says for what it waits), running, paused, flushi
     failed     anything else: `retry` goes on where it was
     cancelled  by `cancel`, or because the job that it waited for was not done
 held: after a start its devices are not surely the same; look, then resume or cancel it.
-In errors and dests EBADMSG says that the destination reads back differently.
+In errors `differs`, and in dests EBADMSG, says that the destination reads back differently.
 
 Sectors are 512 bytes. Reading never blocks, wait/ aside. A write does all or nothing; its errno says why not.
 Control files read back what was written, as plain integers; on the way in they take K M G (of 1024).

@@ -7,7 +7,7 @@ use std::fmt::{Display, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::errno_name;
-use crate::jobs::{BadRange, Change, ClientView, EngineView, State, View};
+use crate::jobs::{BadKind, BadRange, Change, ClientView, EngineView, State, View};
 
 /// A flat keyed text in the making.
 #[derive(Default)]
@@ -69,12 +69,13 @@ pub(super) fn dests(view: &View) -> Vec<u8> {
 /// `jobs/ID/errors`.
 pub(super) fn errors(ranges: &[BadRange]) -> Vec<u8> {
     let mut text = String::new();
-    for BadRange { dest, sector, count, errno } in ranges {
-        match dest {
-            Some(dest) => _ = write!(text, "write {dest} "),
-            None => text.push_str("read "),
-        }
-        _ = writeln!(text, "{sector} {count} {}", errno_name(*errno));
+    for BadRange { dest, kind, sector, count, errno } in ranges {
+        let why = errno_name(*errno);
+        _ = match (dest, kind) {
+            (Some(dest), BadKind::Differs) => writeln!(text, "differs {dest} {sector} {count}"),
+            (Some(dest), BadKind::Failed) => writeln!(text, "write {dest} {sector} {count} {why}"),
+            (None, _) => writeln!(text, "read {sector} {count} {why}"),
+        };
     }
     text.into_bytes()
 }

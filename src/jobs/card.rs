@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use super::clients::DEFAULT;
 use super::view::{Brief, DestView, JobId, State, View};
 use crate::dm_io::ErrorBits;
-use crate::figures::{DestState, Meter, Stopwatch, time_left};
+use crate::figures::{DestState, Meter, Stopwatch};
 use crate::kcopyd::{JobHandle, SpeedLimit};
 use crate::sector::Sector;
 use crate::spec::{Action, Spec};
@@ -150,7 +150,9 @@ impl Card {
         let speed = if moves { shown.measured(now) } else { shown.last_speed() };
         let stalled = shown.stalled(now);
         let goes_on = moves && !shown.is_over;
-        let eta = goes_on.then(|| time_left(shown.total.saturating_sub(shown.copied), speed, stalled)).flatten();
+        let left = shown.total.saturating_sub(shown.copied);
+        let meter = shown.meter.as_ref().filter(|_| goes_on);
+        let eta = meter.and_then(|meter| meter.time_left(now, shown.copied, left, stalled));
         let dests = self.spec.to.iter().zip(&shown.dests).map(|(to, dest)| DestView {
             state: dest.state,
             copied: dest.copied,

@@ -115,7 +115,7 @@ impl Job {
     fn live_again(&mut self, phase: Phase, turn: &mut Turn<'_>) {
         debug_assert!(matches!(self.devices, Devices::Closed), "a job that has ended has closed its devices");
         self.phase = phase;
-        if phase == Phase::Copy {
+        if phase == Phase::first_of(self.spec()) {
             self.digest = None;
         }
         self.recognised = false;

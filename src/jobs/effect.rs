@@ -32,6 +32,8 @@ pub(super) enum Effect {
     Forget(JobId),
     /// Start a step. Answers: `Piece`s, then `StepEnded`; or `StepRefused`.
     Start(Box<Start>),
+    /// Enter zeros into a digest, for what cannot be read. Answer: `StepEnded`.
+    HashZeros { id: JobId, hashing: Box<Hashing>, range: std::ops::Range<u64> },
     /// The engine takes no new pieces of a job. Answer: `Quiet`.
     Pause(JobId),
     /// The engine goes on with a job.

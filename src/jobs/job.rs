@@ -177,10 +177,10 @@ impl Job {
     /// Its work, which begins now where there is none yet.
     pub(super) fn work(&mut self) -> &mut Work {
         if self.work.is_none() {
-            let block = self.opened().map_or(1, Opened::block);
-            let hashes = self.phase == Phase::Copy && self.digest.is_none();
+            let geometry = self.opened().map(Opened::geometry).unwrap_or_default();
+            let hashes = self.phase == Phase::first_of(self.spec()) && self.digest.is_none();
             let hashing = self.spec().digest.filter(|_| hashes).map(Hashing::new);
-            self.work = Some(Work::new(self.spec(), block, hashing));
+            self.work = Some(Work::new(self.spec(), geometry, hashing));
         }
         self.work.as_mut().expect("it was made just now")
     }
@@ -288,7 +288,8 @@ impl Job {
         Some(move || {
             let from = card.spec.from.as_ref().expect("it was looked at");
             let to = &card.spec.to[index];
-            Map { from, to, total, durable: &durable, unreadable: &unreadable }.text()
+            let compares = card.spec.action == Action::Verify;
+            Map { from, to, total, durable: &durable, unreadable: &unreadable, compares }.text()
         })
     }
 
@@ -315,7 +316,7 @@ impl Job {
     /// Forgets what others have written over, in whole blocks of its devices. It has its claim, so nobody writes there now.
     pub(super) fn forget_overwritten(&mut self) {
         let Some(sets) = self.overwritten.take() else { return };
-        let block = self.opened().map_or(1, Opened::block);
+        let block = self.opened().map_or(1, |opened| opened.geometry().coarsest());
         let total = self.progress.total;
         for (index, range) in
             sets.iter().enumerate().flat_map(|(index, set)| set.iter().map(move |range| (index, range)))

@@ -15,6 +15,7 @@ use crate::claims::{Footprint, Lasting};
 use crate::dm_io::IoRegion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kcopyd::Client;
+use crate::salvage::Geometry;
 use crate::sector::{SECTOR_SIZE, Sector};
 use crate::spec::{Action, Place, RegionSpec, Spec};
 
@@ -96,10 +97,14 @@ impl Opened {
         self.dests.first().map_or(Sector::ZERO, |dest| dest.count)
     }
 
-    /// Sectors in the coarsest logical block of its devices.
-    pub(super) fn block(&self) -> u64 {
-        let blocks = self.dests.iter().chain(&self.from).map(|region| u64::from(region.device.logical_block()));
-        blocks.max().unwrap_or(SECTOR_SIZE) / SECTOR_SIZE
+    /// What salvage must know of its devices.
+    pub(super) fn geometry(&self) -> Geometry {
+        let block = |region: &IoRegion| u64::from(region.device.logical_block()) / SECTOR_SIZE;
+        Geometry {
+            source_block: self.from.as_ref().map_or(1, block),
+            dest_block: self.dests.iter().map(block).max().unwrap_or(1),
+            sequential: self.dests.iter().any(|dest| dest.device.is_sequential()),
+        }
     }
 
     /// Its bytes by names that last.

@@ -205,6 +205,13 @@ impl Hands {
             Effect::RecordBatch { batch, records } => self.recorder.save_batch(batch, records),
             Effect::Forget(id) => self.recorder.forget(id),
             Effect::Start(start) => self.start(*start),
+            Effect::HashZeros { id, mut hashing, range } => {
+                let inbox = Arc::clone(&self.inbox);
+                self.workers.run(move || {
+                    hashing.see_zeros(&range);
+                    inbox.send(Event::StepEnded { id, hashing: Some(hashing), gone: Vec::new() });
+                });
+            }
             Effect::Pause(id) => self.tell(id, JobHandle::pause),
             Effect::Resume(id) => self.tell(id, JobHandle::resume),
             Effect::Cancel(id) => self.tell(id, JobHandle::cancel),

@@ -8,7 +8,7 @@ use super::state::{Life, PausedBy, Wait};
 use super::view::State;
 use crate::claims::{Lasting, parse_region, print_region};
 use crate::dm_io::ErrorBits;
-use crate::figures::{DIFFERENT, Dest, RangeSet, Stopwatch};
+use crate::figures::{BadKind, Dest, RangeSet, Stopwatch};
 use crate::journal::{Record, Side};
 use crate::salvage::Phase;
 use crate::sector::{SECTOR_SIZE, Sector};
@@ -28,7 +28,7 @@ impl Job {
         };
         let dests = (0..progress.dests.len()).map(|index| {
             let dest = &progress.dests[index];
-            let durable = self.durable_when_recorded(index);
+            let (durable, zeroed) = self.durable_when_recorded(index);
             // What is not durable counts for nothing after a restart, unless the job has ended and only its figures remain.
             let taken = if state.is_ended() { &dest.taken } else { &durable };
             Side {
@@ -37,6 +37,7 @@ impl Job {
                 copied: taken.bytes(),
                 taken: pairs(taken),
                 durable: pairs(&durable),
+                zeroed: pairs(&zeroed),
                 overwritten: self.overwritten.as_ref().map_or(Vec::new(), |sets| pairs(&sets[index])),
                 errors: dest.errors(),
                 first_error: dest.first_error(),
@@ -66,6 +67,8 @@ impl Job {
             elapsed,
             final_speed,
             digest: self.digest.clone(),
+            read_errors: progress.read_errors,
+            verified_bytes: progress.verified,
             verified: self.phase == Phase::Verify,
             source: self.spec().from.as_ref().map(|_| Side {
                 identity: identity(0),
@@ -130,7 +133,8 @@ impl Job {
         }
         let progress = &mut self.progress;
         for (dest, side) in progress.dests.iter_mut().zip(record.dests) {
-            *dest = Dest::recorded(ranges(&side.taken), ranges(&side.durable), side.errors, side.first_error);
+            *dest = Dest::recorded(ranges(&side.taken), ranges(&side.durable), side.errors, side.first_error)
+                .with_zeros(ranges(&side.zeroed));
         }
         progress.unreadable = ranges(&record.unreadable);
         progress.read_err = record.read_err;
@@ -138,10 +142,11 @@ impl Job {
         progress.bad = record.bad;
         progress.error = record.error;
         for range in &progress.bad {
-            if let (Some(dest), DIFFERENT) = (range.dest, range.errno) {
+            if let (Some(dest), BadKind::Differs) = (range.dest, range.kind) {
                 progress.dests[dest].differs();
             }
         }
+        (progress.read_errors, progress.verified) = (record.read_errors, record.verified_bytes);
         progress.restored(record.bad_bytes, ranges(&record.common), record.durable);
     }
 }

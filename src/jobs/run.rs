@@ -88,14 +88,21 @@ impl Job {
         let phase = self.phase;
         self.work();
         let Self { work: Some(work), progress, card, .. } = self else { return None };
-        let hashing = work.hashing.as_deref_mut();
-        work.salvage.next(&card.spec, phase, progress, hashing)
+        let hashed = work.hashing.as_deref().map(Hashing::at);
+        work.salvage.next(&card.spec, phase, progress, hashed)
     }
 
     fn start_step(&mut self, step: Step, turn: &mut Turn<'_>) {
         let Self { work: Some(work), devices: Devices::Open(opened), card, .. } = self else {
             unreachable!("a job that runs is open")
         };
+        if let (Step::HashZeros { range }, Some(hashing)) =
+            (&step, work.hashing.take_if(|_| matches!(step, Step::HashZeros { .. })))
+        {
+            let range = range.clone();
+            work.step = Some(StepRun { step, pace: Pace::Going });
+            return turn.push(Effect::HashZeros { id: card.id, hashing, range });
+        }
         let request = request(&card.spec, opened.from.as_ref(), &opened.dests, &card.speed_max, &step);
         let hashing = if matches!(step, Step::Probe { .. }) { None } else { work.hashing.take() };
         let start = Start {
@@ -244,7 +251,7 @@ impl Job {
             if !flush.is_idle() || dest.taken == dest.durable || dest.is_doubtful() {
                 continue;
             }
-            flush.asked = Some((turn.now.instant, dest.taken.clone()));
+            flush.asked = Some((turn.now.instant, progress.mark(index)));
             turn.push(Effect::Flush {
                 id: card.id,
                 run: *run,
@@ -337,7 +344,7 @@ impl Job {
         if let Some(work) = &mut self.work {
             for (index, flush) in work.flushes.iter_mut().enumerate() {
                 if let Some(mark) = flush.recording.take() {
-                    self.progress.dest_made_durable(index, &mark);
+                    self.progress.made_durable(index, &mark);
                 }
             }
         }
@@ -354,12 +361,12 @@ impl Job {
         self.go_on(turn);
     }
 
-    /// What of a destination is durable once the record that is made now is on disk.
-    pub(super) fn durable_when_recorded(&self, index: usize) -> RangeSet {
+    /// What of a destination is durable once the record that is made now is on disk, and the zeros of what is unreadable.
+    pub(super) fn durable_when_recorded(&self, index: usize) -> (RangeSet, RangeSet) {
         let mark = self.work.as_ref().and_then(|work| work.flushes[index].recording.as_ref());
         match mark {
-            Some(mark) => self.progress.durable_after(index, mark),
-            None => self.progress.dests[index].durable.clone(),
+            Some(mark) => (self.progress.durable_after(index, mark), self.progress.zeros_after(index, mark)),
+            None => (self.progress.dests[index].durable.clone(), self.progress.zeros(index)),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::figures::{Hashing, RangeSet};
-use crate::salvage::{Salvage, Step};
+use crate::figures::{Hashing, Mark};
+use crate::salvage::{Geometry, Salvage, Step};
 use crate::spec::Spec;
 
 /// The work of a job that is neither new nor ended. Jobs that wait are many, and so are those that have ended.
@@ -43,11 +43,11 @@ pub(super) enum Pace {
 #[derive(Debug, Default)]
 pub(super) struct Flush {
     /// Under way since then; with what the destination had taken.
-    pub(super) asked: Option<(Instant, RangeSet)>,
+    pub(super) asked: Option<(Instant, Mark)>,
     /// It has succeeded, and waits for its record.
-    pub(super) flushed: Option<RangeSet>,
+    pub(super) flushed: Option<Mark>,
     /// The record that says so is being written.
-    pub(super) recording: Option<RangeSet>,
+    pub(super) recording: Option<Mark>,
 }
 
 impl Flush {
@@ -65,9 +65,9 @@ impl Flush {
 }
 
 impl Work {
-    pub(super) fn new(spec: &Spec, block: u64, hashing: Option<Hashing>) -> Box<Self> {
+    pub(super) fn new(spec: &Spec, geometry: Geometry, hashing: Option<Hashing>) -> Box<Self> {
         Box::new(Self {
-            salvage: Salvage::new(spec, block),
+            salvage: Salvage::new(spec, geometry),
             step: None,
             hashing: hashing.map(Box::new),
             flushes: spec.to.iter().map(|_| Flush::default()).collect(),

@@ -15,6 +15,8 @@
 //! read_err 0
 //! write_err 0x0
 //! bad_bytes 4096
+//! read_errors 3
+//! verified_bytes 0
 //! elapsed 12.500000000
 //! final_speed 0
 //! verified 0
@@ -28,14 +30,16 @@
 //! dest.0.failed 0
 //! dest.0.copied 532480
 //! dest.0.taken 0+1024 1032+8
+//! dest.0.zeroed 1024+8
 //! dest.0.first_error 5:1032
-//! bad -:1024+8:5
+//! bad -:1024+8:5 0:2048+1:differs
 //! unreadable 1024+8
 //! sum 1a2b3c4d
 //! ```
 //! A line is a key, a blank, and a value. Ranges are `FIRST+COUNT` in sectors. Bytes that are not printable ASCII, and the
-//! backslash, are `\xHH`. Keys without a value to say (`error`, `digest`, `first_error`, a source) are left out. Keys
-//! that are not known are passed over: later versions may add some.
+//! backslash, are `\xHH`. Keys without a value to say (`error`, `digest`, `first_error`, `zeroed`, a source) are left out.
+//! `claimed`, `read_errors`, `verified_bytes` and `zeroed` came later: older records lack them, and say of a range that is
+//! different that its errno is `EBADMSG`. Keys that are not known are passed over: later versions may add some.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -45,8 +49,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::record::{Record, Side};
 use super::seal::{Flaw, Reading, seal, unseal};
 use super::state::State;
-use crate::figures::BadRange;
+use crate::figures::{BadKind, BadRange};
 use crate::sector::Sector;
+
+/// What a range has instead of an errno that is different.
+const DIFFERS: &str = "differs";
 
 /// The word for a record in its header.
 const KIND: &str = "job";
@@ -69,6 +76,8 @@ pub(super) fn print(record: &Record) -> Vec<u8> {
     out.line("read_err", u8::from(record.read_err));
     out.line("write_err", format_args!("{:#x}", record.write_err));
     out.line("bad_bytes", record.bad_bytes);
+    out.line("read_errors", record.read_errors);
+    out.line("verified_bytes", record.verified_bytes);
     out.line("elapsed", seconds(record.elapsed));
     out.line("final_speed", record.final_speed);
     out.line("verified", u8::from(record.verified));
@@ -83,7 +92,10 @@ pub(super) fn print(record: &Record) -> Vec<u8> {
     }
     let bad = record.bad.iter().map(|range| {
         let dest = range.dest.map_or_else(|| "-".to_owned(), |index| index.to_string());
-        format!("{dest}:{}+{}:{}", range.sector, range.count, range.errno)
+        match range.kind {
+            BadKind::Failed => format!("{dest}:{}+{}:{}", range.sector, range.count, range.errno),
+            BadKind::Differs => format!("{dest}:{}+{}:{DIFFERS}", range.sector, range.count),
+        }
     });
     out.line("bad", bad.collect::<Vec<_>>().join(" "));
     out.line("unreadable", ranges(&record.unreadable));
@@ -125,6 +137,9 @@ impl Lines {
         self.line(&key("failed"), u8::from(side.failed));
         self.line(&key("copied"), side.copied);
         self.line(&key("taken"), ranges(&side.taken));
+        if !side.zeroed.is_empty() {
+            self.line(&key("zeroed"), ranges(&side.zeroed));
+        }
         if let Some((errno, sector)) = side.first_error {
             self.line(&key("first_error"), format_args!("{errno}:{sector}"));
         }
@@ -178,6 +193,8 @@ pub(super) fn parse(bytes: &[u8]) -> Reading<Record> {
         common: fields.list("common", parse_range)?,
         durable: fields.number("durable")?,
         bad_bytes: fields.number("bad_bytes")?,
+        read_errors: fields.number_or_zero("read_errors")?,
+        verified_bytes: fields.number_or_zero("verified_bytes")?,
         elapsed: fields.read("elapsed", parse_seconds)?,
         final_speed: fields.number("final_speed")?,
         digest: fields.text("digest")?,
@@ -218,6 +235,11 @@ impl<'a> Fields<'a> {
         self.read(key, |text| text.parse().ok())
     }
 
+    /// A number of which older records know nothing.
+    fn number_or_zero(&self, key: &str) -> Reading<u64> {
+        if self.has(key) { self.number(key) } else { Ok(0) }
+    }
+
     fn flag(&self, key: &str) -> Reading<bool> {
         self.read(key, |text| match text {
             "0" => Some(false),
@@ -253,6 +275,7 @@ impl<'a> Fields<'a> {
             failed: self.flag(&key("failed"))?,
             copied: self.number(&key("copied"))?,
             taken: self.list(&key("taken"), parse_range)?,
+            zeroed: if self.has(&key("zeroed")) { self.list(&key("zeroed"), parse_range)? } else { Vec::new() },
         })
     }
 }
@@ -278,12 +301,16 @@ fn parse_bad(text: &str) -> Option<BadRange> {
     let (dest, rest) = text.split_once(':')?;
     let (range, errno) = rest.split_once(':')?;
     let (start, end) = parse_range(range)?;
-    Some(BadRange {
-        dest: if dest == "-" { None } else { Some(dest.parse().ok()?) },
-        sector: Sector::new(start)?,
-        count: Sector::new(end - start)?,
-        errno: errno.parse().ok()?,
-    })
+    let dest = if dest == "-" { None } else { Some(dest.parse().ok()?) };
+    let (kind, errno) = match (dest, errno) {
+        (Some(_), DIFFERS) => (BadKind::Differs, libc::EBADMSG),
+        (_, errno) => match (dest, errno.parse().ok()?) {
+            // An older record.
+            (Some(_), libc::EBADMSG) => (BadKind::Differs, libc::EBADMSG),
+            (_, errno) => (BadKind::Failed, errno),
+        },
+    };
+    Some(BadRange { dest, kind, sector: Sector::new(start)?, count: Sector::new(end - start)?, errno })
 }
 
 fn unescape(text: &str) -> Option<Vec<u8>> {

@@ -42,6 +42,10 @@ pub(crate) struct Record {
     pub(crate) durable: u64,
     /// Source bytes that could not be read.
     pub(crate) bad_bytes: u64,
+    /// Reads that failed, also those that succeeded when they were tried again. 0 in records that do not know.
+    pub(crate) read_errors: u64,
+    /// Bytes that were compared. 0 in records that do not know.
+    pub(crate) verified_bytes: u64,
     /// Running time, pauses not counted.
     pub(crate) elapsed: Duration,
     /// Bytes per second at the end.
@@ -81,4 +85,6 @@ pub(crate) struct Side {
     pub(crate) copied: u64,
     /// Sectors from..to of the job that it has taken: more than what is durable only where the job has ended.
     pub(crate) taken: Vec<(u64, u64)>,
+    /// Sectors from..to of the job where it durably holds zeros for what could not be read. Empty in records that do not know.
+    pub(crate) zeroed: Vec<(u64, u64)>,
 }

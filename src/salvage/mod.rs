@@ -5,6 +5,14 @@
 //!      ^                                  │
 //!      └── figures <── Salvage::piece <───┘  a piece has ended
 //! ```
+//!
+//! # Protocol of the digest
+//! 1. Whoever has the [`Hashing`](crate::figures::Hashing) says with [`Salvage::next`] how far it has come.
+//! 2. [`Step::HashZeros`] is no I/O, and at most [`HASH_SLICE`] sectors: it sees zeros for that range, and the next step is
+//!    asked for. What is hashed so, before anything behind it, could not be read.
+//! 3. While any other step runs, the engine's observer shows it the data, in order; but for [`Step::Probe`], whose data comes
+//!    again.
+//! 4. A step of a comparison, or of an ordered copy, ends at what cannot be read; that is cleared up before the data behind it.
 
 mod plan;
 mod recheck;
@@ -12,13 +20,16 @@ mod step;
 
 use std::ops::Range;
 
-use self::plan::Plan;
+use self::plan::{Block, Event, Left, Plan, is_gone};
 use self::recheck::{Recheck, Whose};
 pub(crate) use self::step::{Step, request};
 use crate::dm_io::ErrorBits;
-use crate::figures::{DIFFERENT, Hashing, Progress, RangeSet};
+use crate::figures::{DIFFERENT, Progress, RangeSet};
 use crate::kcopyd::Piece;
-use crate::spec::{Action, Spec};
+use crate::spec::{Action, OnReadError, Spec};
+
+/// Sectors that are hashed as zeros in one go, 16 MiB: some 15 ms of SHA-256.
+pub(crate) const HASH_SLICE: u64 = 32_768;
 
 /// What a job is doing of its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +47,69 @@ impl Phase {
     }
 }
 
+/// What a job's last step was for, as `phase` in status says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activity {
+    /// The bulk: what has not failed.
+    Copy,
+    /// What failed is tried again, as it is.
+    Retry,
+    /// What failed is bisected.
+    Scrape,
+    /// Zeros are written for what cannot be read.
+    Zero,
+    /// Destinations are read back and compared.
+    Verify,
+}
+
+impl Activity {
+    /// The word for it.
+    // Status is to show it.
+    #[allow(dead_code)]
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::Retry => "retry",
+            Self::Scrape => "scrape",
+            Self::Zero => "zero",
+            Self::Verify => "verify",
+        }
+    }
+}
+
+/// What salvage must know of a job's devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    /// Sectors in the source's logical block; 1 without a source.
+    pub(crate) source_block: u64,
+    /// Sectors in the coarsest logical block of the destinations.
+    pub(crate) dest_block: u64,
+    /// A destination is zoned: it takes writes in ascending order only.
+    pub(crate) sequential: bool,
+}
+
+impl Geometry {
+    pub(crate) fn coarsest(self) -> u64 {
+        self.source_block.max(self.dest_block)
+    }
+}
+
+impl Default for Geometry {
+    fn default() -> Self {
+        Self { source_block: 1, dest_block: 1, sequential: false }
+    }
+}
+
+/// Why a job cannot do what its spec says on its devices, in a line for whoever wrote it.
+// Specs are to be refused for it.
+#[allow(dead_code)]
+pub(crate) fn objection(spec: &Spec, geometry: Geometry) -> Option<&'static str> {
+    let skips = geometry.sequential && spec.on_read_error == OnReadError::Skip;
+    skips.then_some(
+        "on_read_error=skip leaves holes, and a zoned destination is written in order, without any: use on_read_error=zero",
+    )
+}
+
 /// What the engine is told because of a piece that has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reaction {
@@ -51,16 +125,21 @@ pub(crate) struct Reaction {
 #[derive(Debug)]
 pub(crate) struct Salvage {
     plan: Plan,
+    in_order: bool,
     /// What has been compared.
     compared: RangeSet,
     /// Pieces that were different or could not be read, to be narrowed down.
     recheck: Recheck,
+    /// A block that is being compared in parts.
+    block: Option<Box<Block>>,
 }
 
 impl Salvage {
-    /// For a job on devices whose coarsest logical block has `block` sectors.
-    pub(crate) fn new(spec: &Spec, block: u64) -> Self {
-        Self { plan: Plan::new(spec, block), compared: RangeSet::new(), recheck: Recheck::default() }
+    /// For a job on such devices.
+    pub(crate) fn new(spec: &Spec, geometry: Geometry) -> Self {
+        let plan = Plan::new(spec, geometry);
+        let (compared, recheck) = (RangeSet::new(), Recheck::default());
+        Self { plan, in_order: geometry.sequential, compared, recheck, block: None }
     }
 
     /// Whether the job ends for what happened.
@@ -68,37 +147,136 @@ impl Salvage {
         self.plan.fatal
     }
 
-    /// The next step of the work; `None` when this phase is over.
+    /// What the last step was for.
+    // Status is to show it.
+    #[allow(dead_code)]
+    pub(crate) fn activity(&self) -> Activity {
+        self.plan.activity
+    }
+
+    /// The next step of the work; `None` when this phase is over. `hashed` is up to where the source has been hashed, where
+    /// there is a digest to be made.
     pub(crate) fn next(
         &mut self,
         spec: &Spec,
         phase: Phase,
         progress: &mut Progress,
-        hashing: Option<&mut Hashing>,
+        hashed: Option<u64>,
     ) -> Option<Step> {
-        if phase == Phase::Verify {
-            if let Some(range) = self.recheck.next() {
-                return Some(Step::Compare { range, dests: progress.compared() });
-            }
-            return self.plan.next_compare(progress, &self.compared);
+        if self.in_order {
+            progress.set_in_order();
         }
-        let step = self.plan.next(spec, progress);
-        let Some(hashing) = hashing.filter(|_| !matches!(step, Some(Step::Probe { .. }))) else {
-            return step;
+        let step = match phase {
+            Phase::Copy => self.next_copy(spec, progress, hashed),
+            Phase::Verify => self.next_compare(progress, hashed),
         };
+        progress.suspect_bytes = self.plan.suspect_bytes();
+        step
+    }
+
+    fn next_copy(&mut self, spec: &Spec, progress: &mut Progress, hashed: Option<u64>) -> Option<Step> {
+        let step = self.plan.next(spec, progress);
+        if matches!(step, Some(Step::Probe { .. })) || self.plan.fatal || progress.live().is_empty() {
+            return step;
+        }
         // What lies before the step was copied by an earlier run of the daemon, or could not be read.
         let due = step.as_ref().map_or(progress.total, |step| step.range().start);
-        while hashing.at() < due && !self.plan.fatal {
-            let gap = progress.unreadable.gaps(hashing.at()..due).iter().next();
-            match gap {
-                Some(range) if range.start == hashing.at() => {
-                    self.plan.put_back();
-                    return Some(Step::Compare { range, dests: ErrorBits::NONE });
-                }
-                gap => hashing.see_zeros(&(hashing.at()..gap.map_or(due, |range| range.start))),
+        let first = hashed.and_then(|at| self.catch_up(at, due, progress));
+        if first.is_some() {
+            self.plan.put_back();
+        }
+        first.or(step)
+    }
+
+    fn next_compare(&mut self, progress: &mut Progress, hashed: Option<u64>) -> Option<Step> {
+        self.plan.activity = Activity::Verify;
+        if self.plan.fatal || progress.compared().is_empty() {
+            return None;
+        }
+        if let Some(block) = &mut self.block {
+            let scratch = self.plan.scratch(progress)?;
+            let step = block.next(progress, &scratch);
+            if step.is_some() {
+                return step;
+            }
+            self.compared.insert(block.range().clone());
+            progress.verified = self.compared.bytes();
+            self.block = None;
+        }
+        let bulk = self.plan.next_compare(progress, &self.compared);
+        let bulk_start = bulk.as_ref().map_or(progress.total, Left::start);
+        let recheck = self.recheck.first().filter(|start| hashed.is_none() || *start <= bulk_start);
+        let due = recheck.unwrap_or(bulk_start);
+        if let Some(step) = hashed.and_then(|at| self.catch_up(at, due, progress)) {
+            return Some(step);
+        }
+        if recheck.is_some() {
+            let range = self.recheck.next()?;
+            return Some(Step::Compare { range, dests: progress.compared() });
+        }
+        match bulk? {
+            Left::Whole(range) => Some(Step::Compare { range, dests: progress.compared() }),
+            Left::Part(block) => {
+                self.block = Some(Box::new(block));
+                self.next_compare(progress, hashed)
             }
         }
-        step
+    }
+
+    /// A step in the comparison of a block has ended.
+    fn block_piece(&mut self, spec: &Spec, step: &Step, piece: &Piece<'_>, progress: &mut Progress) {
+        let Some(block) = &mut self.block else { return };
+        let (range, fetched_from) = (block.range().clone(), block.fetched_from());
+        match (step, piece.read_error, fetched_from) {
+            (Step::Check { dest, .. }, None, _) => {
+                let one = ErrorBits::from_bits(1 << dest);
+                if piece.written.contains(*dest) {
+                    progress.regained_parts(&block.good(), one, spec.action == Action::Verify);
+                }
+                if piece.different.contains(*dest) {
+                    block.good().iter().for_each(|range| progress.verify_failed(spec, *dest, &range, DIFFERENT));
+                }
+                for (index, errno) in piece.write_errors {
+                    progress.verify_failed(spec, *index, &range, *errno);
+                }
+                block.again(one, 0);
+            }
+            (_, Some(errno), Some(dest)) => {
+                if !block.again(ErrorBits::from_bits(1 << dest), spec.retries) {
+                    progress.verify_failed(spec, dest, &range, errno);
+                }
+            }
+            (_, Some(errno), None) => {
+                if let Event::Unreadable(range, errno) = block.read_failed(errno, spec.retries) {
+                    progress.unreadable(spec, &range, errno);
+                }
+            }
+            (_, None, _) => _ = block.succeeded(piece.written),
+        }
+    }
+
+    /// What the digest must see before a step that begins at `due`.
+    fn catch_up(&mut self, at: u64, due: u64, progress: &mut Progress) -> Option<Step> {
+        if at >= due {
+            return None;
+        }
+        let block = self.plan.block();
+        let unreadable = progress.unreadable.first_from(at);
+        match unreadable {
+            Some(range) if range.start <= at => {
+                Some(Step::HashZeros { range: at..range.end.min(due).min(at + HASH_SLICE) })
+            }
+            next => {
+                let end = due.min(next.map_or(due, |range| range.start));
+                let (first, last) = (at.next_multiple_of(block), end / block * block);
+                if first == at && last > at {
+                    return Some(Step::Show { range: at..last, scratch: None });
+                }
+                let scratch = self.plan.scratch(progress)?;
+                let range = at..end.min((at / block + 1) * block);
+                Some(Step::Show { range, scratch: Some(scratch) })
+            }
+        }
     }
 
     /// A piece of a step has ended. `gone` are destinations that are files and were taken away, and why.
@@ -113,10 +291,9 @@ impl Salvage {
     ) -> Reaction {
         let start = step.range().start + piece.offset.get();
         let range = start..start + piece.count.get();
-        match (phase, step) {
-            (Phase::Verify, _) => self.compared(spec, step, range, piece, progress),
-            // Read once more for the digest alone.
-            (Phase::Copy, Step::Compare { .. }) => {
+        progress.read_errors += u64::from(piece.read_error.is_some() && !matches!(step, Step::Fetch { .. }));
+        let reaction = match (phase, step) {
+            (_, Step::Show { .. }) => {
                 let digest_lost = piece.read_error.is_some();
                 if digest_lost {
                     let what = || "no digest: what was copied before cannot be read again".to_owned();
@@ -124,8 +301,15 @@ impl Salvage {
                 }
                 Reaction { digest_lost, ..Reaction::default() }
             }
+            (Phase::Verify, Step::Gather { .. } | Step::Fetch { .. } | Step::Check { .. }) => {
+                self.block_piece(spec, step, piece, progress);
+                Reaction::default()
+            }
+            (Phase::Verify, _) => self.compared(spec, step, range, piece, progress),
             (Phase::Copy, _) => self.copied(spec, step, &range, piece, gone, progress),
-        }
+        };
+        progress.suspect_bytes = self.plan.suspect_bytes();
+        reaction
     }
 
     fn copied(
@@ -143,6 +327,7 @@ impl Salvage {
             self.plan.lost(spec, progress, *index, range, *errno);
         }
         let cancel = self.plan.fatal && !was_fatal && !step.ends_for(piece);
+        let cancel = cancel || self.plan.is_overfull();
         Reaction { give_up: before.without(progress.live()), cancel, digest_lost: false }
     }
 
@@ -154,8 +339,15 @@ impl Salvage {
         piece: &Piece<'_>,
         progress: &mut Progress,
     ) -> Reaction {
-        let Self { plan, compared, recheck } = self;
+        let Self { plan, compared, recheck, .. } = self;
+        if let Some(errno) = piece.read_error.filter(|errno| is_gone(*errno)) {
+            let cancel = !plan.fatal;
+            progress.read_failed(spec, &range, errno);
+            plan.fatal = true;
+            return Reaction { cancel, ..Reaction::default() };
+        }
         compared.insert(range.clone());
+        progress.verified = compared.bytes();
         let whose = match (piece.read_error, piece.write_errors) {
             (Some(_), _) => Some(Whose::Source),
             (None, []) => None,
@@ -208,3 +400,6 @@ impl Salvage {
         lost
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,17 @@
 //! What a job does next: the copy in bulk, then salvage of what failed, then zeros for what is lost. Pure.
 //!
-//! A plan holds no list of what is to be done. That follows from the figures: whatever a live destination lacks, and is
-//! neither unreadable nor suspect, is copied in bulk. So a job that was paused, killed or retried goes on by the same rule.
+//! What is to be copied follows from the figures: whatever a live destination lacks, and is neither unreadable nor suspect,
+//! is copied in bulk. So a job that was paused, killed or retried goes on by the same rule. What a plan holds beside that
+//! it can do without: after a restart what was suspect is lacking, is copied, and fails again.
 //!
 //! # Salvage, and how it stays bounded
-//! A piece that cannot be read is *suspect*. With `on_read_error=zero|skip` it is bisected down to the logical block: the
-//! hole is never larger than the device forces. One bad block in a piece of 1024 costs about 20 requests. Bisecting a dead
-//! area would cost one request a block and more; so after [`DEAD`] sectors have failed without a good block between them,
-//! each further suspect piece is first probed at [`PROBES`] places: only if one of them can be read is it bisected, else
-//! it is given up whole. A dead gigabyte so costs some 50,000 requests and not two million.
+//! A piece that cannot be read is *suspect*: first one of many pieces that failed once (`untried`, as ranges), then, when it
+//! is looked at, one of few that are worked on (`suspects`). With `on_read_error=zero|skip` it is bisected down to the
+//! logical block: the hole is never larger than the source forces. One bad block in a piece of 1024 costs about 20 requests.
+//! Bisecting a dead area would cost one request a block and more; so after [`DEAD`] sectors have failed without a good block
+//! between them, each further suspect piece is first probed at [`PROBES`] places: only if one of them can be read is it
+//! bisected, else it is given up whole. A dead gigabyte so costs some 50,000 requests and not two million. Where a
+//! destination has coarser blocks than the source, the last of its blocks is put together from [parts](block).
 //!
 //! The system makes one request of neighbours, and lets all of it fail: a piece alone may be good. With `ignore_error` a piece
 //! that cannot be read is read once more by itself; then it is zeros. One that a destination does not take is written there
@@ -17,21 +20,33 @@
 //! A block that failed is tried `retries` times more. A piece that one destination could not take is read again and
 //! written to that destination alone, as often; a destination with more than [`REWRITES`] such pieces is given up.
 //!
+//! A step costs what it changes, and not what there is: the bulk goes on from where it was, sets are looked at by places.
+//! With more than [`UNTRIED`] ranges of failed pieces the bulk stops until half of them have been looked at.
+//!
+//! # Zeros
+//! A bad block is given zeros once on each destination; the figures know where, for ever. A retry writes there only what it
+//! can read: what was saved there meanwhile stays.
+//!
 //! # Stop
 //! With `on_read_error=stop` the first piece that cannot be read ends the copy. Its first bad block is looked for then, by
 //! some ten reads, so that `errors` and the map name it. Of other pieces that failed with it nothing is said: they may be
-//! good, see above, and nobody has looked.
+//! good, see above, and nobody has looked. A source that is gone ends the job under any policy: what is behind that error
+//! is not bad. Whatever ends the job, a piece that could not be read by then is told, and a destination that failed.
 //!
 //! # Order
-//! What reads well is copied first, the suspects after it: a dying disk gives the most that way. A job that must go in
-//! order (`write_seq`, `digest=`) stops at each suspect, and does what comes first on the source before it goes on.
+//! What reads well is copied first, the suspects after it, as they lie on the source: a dying disk gives the most that way.
+//! A job that must go in order (`write_seq`, `digest=`, a zoned destination) stops at each suspect, and does what comes first
+//! on the source before it goes on.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
+pub(super) use self::block::{Block, Event};
 use self::locate::Locate;
 use self::suspect::Suspect;
 pub(crate) use self::suspect::halves;
-use super::step::Step;
+use super::step::{Scratch, Step};
+use super::{Activity, Geometry};
 use crate::dm_io::ErrorBits;
 use crate::figures::{Progress, RangeSet};
 use crate::kcopyd::{Flags, Piece};
@@ -43,8 +58,13 @@ const DEAD: u64 = 8192;
 const PROBES: u64 = 8;
 /// Pieces that a destination may have failed to take before it is given up.
 const REWRITES: usize = 64;
-/// Different ranges that are narrowed down, a destination; beyond them whole pieces are told.
+/// Different ranges, or blocks that a destination does not take, that are narrowed down, a job; beyond them whole pieces are
+/// told.
 const NARROWED: u64 = 1000;
+/// Ranges of pieces that failed and wait to be looked at, 16 MiB of memory. Beyond them the bulk waits.
+const UNTRIED: usize = 1 << 20;
+/// Pieces that failed when the job was about to stop, of which the first is told: as many as may be in flight.
+const LOCATING: usize = 64;
 
 /// What becomes of what cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,69 +87,147 @@ pub(crate) struct Plan {
     retries: u32,
     ordered: bool,
     in_order: bool,
+    /// Sectors in the source's logical block.
+    source_block: u64,
     /// Sectors in the coarsest logical block of the job's devices.
     block: u64,
-    /// Last in, first out; halves ascend.
-    suspects: Vec<Suspect>,
+    /// Pieces that failed once.
+    untried: RangeSet,
+    /// How the last of them failed.
+    untried_errno: i32,
+    /// The largest piece that was seen.
+    piece: u64,
+    /// The bulk waits until there are fewer of the untried.
+    is_full: bool,
+    /// What is being looked at, by place.
+    suspects: BTreeMap<(u64, usize), Suspect>,
     current: Option<Suspect>,
+    /// What the last step was to clear up.
+    looked_at: Option<Range<u64>>,
     /// Pieces for which the job is about to stop, the first on the source first.
     locating: Vec<Locate>,
-    zeroed: RangeSet,
+    /// No live destination lacks anything before it that is to be copied in bulk.
+    bulk_from: u64,
+    /// No live destination lacks zeros before it.
+    zeros_from: u64,
+    scratch: Option<Scratch>,
+    /// The block that was put together last.
+    scratch_of: Option<u64>,
     /// Sectors that failed one after the other.
     dead: u64,
     narrowed: u64,
+    pub(super) activity: Activity,
     /// The job ends for what happened.
     pub(crate) fatal: bool,
 }
 
 impl Plan {
-    pub(crate) fn new(spec: &Spec, block: u64) -> Self {
-        let ignores = spec.ignore_error && !spec.write_seq;
+    pub(crate) fn new(spec: &Spec, geometry: Geometry) -> Self {
+        let in_order = spec.write_seq || geometry.sequential;
         let on_read = match spec.on_read_error {
-            _ if ignores => OnRead::Ignore,
-            OnReadError::Stop => OnRead::Stop,
+            _ if spec.ignore_error && !in_order => OnRead::Ignore,
             OnReadError::Zero => OnRead::Zero,
-            OnReadError::Skip => OnRead::Skip,
+            // A zone has no place for a hole.
+            OnReadError::Skip if !geometry.sequential => OnRead::Skip,
+            OnReadError::Stop | OnReadError::Skip => OnRead::Stop,
         };
         Self {
             action: spec.action,
             on_read,
             stops_on_write: spec.on_write_error == OnWriteError::Stop,
             retries: spec.retries,
-            ordered: spec.write_seq || spec.digest.is_some(),
-            in_order: spec.write_seq,
-            block,
-            suspects: Vec::new(),
+            ordered: in_order || spec.digest.is_some(),
+            in_order,
+            source_block: geometry.source_block,
+            block: geometry.coarsest(),
+            untried: RangeSet::new(),
+            untried_errno: libc::EIO,
+            piece: geometry.coarsest(),
+            is_full: false,
+            suspects: BTreeMap::new(),
             current: None,
+            looked_at: None,
             locating: Vec::new(),
-            zeroed: RangeSet::new(),
+            bulk_from: 0,
+            zeros_from: 0,
+            scratch: None,
+            scratch_of: None,
             dead: 0,
             narrowed: 0,
+            activity: Activity::Copy,
             fatal: false,
         }
     }
 
+    /// Bytes of pieces that failed and have not been looked at again.
+    pub(crate) fn suspect_bytes(&self) -> u64 {
+        let is_unread = |suspect: &&Suspect| match suspect {
+            Suspect::Read { .. } | Suspect::Probe { .. } => true,
+            Suspect::Block(block) => block.is_unread(),
+            Suspect::Write { .. } => false,
+        };
+        let sectors = |suspect: &Suspect| suspect.range().end - suspect.range().start;
+        let suspects: u64 = self.suspects.values().chain(&self.current).filter(is_unread).map(sectors).sum();
+        self.untried.bytes() + suspects * crate::sector::SECTOR_SIZE
+    }
+
     /// The next step of the copy; `None` when all is copied, given up, or the job ends.
     pub(crate) fn next(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
-        self.current = None;
+        let (current, looked_at) = (self.current.take(), self.looked_at.take());
         if self.fatal || progress.live().is_empty() {
+            if let Some(suspect) = current {
+                self.push(suspect);
+            }
+            self.tell_unread(spec, progress);
             return None;
         }
-        if !self.locating.is_empty() {
-            return self.next_locate(spec, progress);
+        if let Some(first) = self.locating.first() {
+            // In order nothing behind that piece was written, and not all that lies before it.
+            let before = 0..first.piece();
+            let bulk = if self.ordered { self.lacking(progress, before) } else { None };
+            return bulk.or_else(|| self.next_locate(spec, progress));
+        }
+        // A step that was broken off has left something undone, behind which the bulk is already.
+        if let Some(step) = looked_at.and_then(|range| self.lacking(progress, range)) {
+            return Some(step);
         }
         if self.ordered {
             return self.next_in_order(spec, progress);
         }
-        let step = self.next_bulk(progress).or_else(|| self.next_suspect(spec, progress));
-        step.or_else(|| self.next_zero(progress))
+        self.is_full = self.untried.len() >= if self.is_full { UNTRIED / 2 } else { UNTRIED };
+        let bulk = if self.is_full { None } else { self.next_bulk(progress) };
+        let step = bulk.or_else(|| self.next_suspect(spec, progress));
+        step.or_else(|| self.next_zero(spec, progress))
+    }
+
+    /// The job ends: what could not be read until now, and which destinations failed.
+    fn tell_unread(&mut self, spec: &Spec, progress: &mut Progress) {
+        let is_told = self.on_read == OnRead::Stop && self.locating.is_empty() && progress.read_err;
+        let mut unread = std::mem::take(&mut self.untried);
+        for suspect in std::mem::take(&mut self.suspects).into_values() {
+            match suspect {
+                Suspect::Write { range, dest, errno, .. } => progress.write_failed(spec, dest, &range, errno),
+                Suspect::Block(block) if !block.is_unread() => {}
+                suspect => unread.insert(suspect.range().clone()),
+            }
+        }
+        if let Some(first) = self.locating.drain(..).next() {
+            let (range, errno) = first.seen();
+            progress.read_failed(spec, range, errno);
+        }
+        for range in unread.iter().filter(|_| !is_told) {
+            progress.read_failed(spec, &range, self.untried_errno);
+        }
     }
 
     /// The next read that narrows down why the job stops, or its end.
     fn next_locate(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
+        self.activity = Activity::Scrape;
         while let Some(locate) = self.locating.first() {
-            if let Some(range) = locate.next(self.block) {
-                return Some(Step::Probe { range });
+            if let Some(range) = locate.next(self.block, self.source_block) {
+                let is_part = range.end - range.start < self.block;
+                let scratch = if is_part { self.scratch(progress)? } else { return Some(Step::Probe { range }) };
+                return Some(Step::Gather { range, scratch, zeros: false });
             }
             // One that can be read by itself had a bad neighbour, unless there is none.
             if locate.has_failed_again() || self.locating.len() == 1 {
@@ -139,7 +237,7 @@ impl Plan {
         }
         for locate in self.locating.drain(..).take(1) {
             let (range, errno) = locate.seen();
-            if locate.has_failed_again() && range.end - range.start <= self.block {
+            if locate.has_failed_again() && range.end - range.start <= self.source_block {
                 progress.unreadable(spec, range, errno);
             } else {
                 progress.read_failed(spec, range, errno);
@@ -153,73 +251,122 @@ impl Plan {
     fn next_in_order(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
         loop {
             let bulk = self.next_bulk(progress);
-            let zero = self.first_unzeroed(progress);
-            let suspects = self.suspects.iter().enumerate();
-            let suspect = suspects.map(|(place, suspect)| (suspect.range().start, place)).min();
-            let starts = [zero.map(|range| range.start), bulk.as_ref().map(|step| step.range().start)];
-            match suspect {
-                Some((start, place)) if starts.iter().flatten().all(|other| start < *other) => {
-                    let suspect = self.suspects.remove(place);
-                    if let Some(step) = self.look_at(suspect, spec, progress) {
-                        return Some(step);
-                    }
+            let start = |step: &Option<Step>| step.as_ref().map_or(u64::MAX, |step| step.range().start);
+            let zero = self.first_unzeroed(progress).map_or(u64::MAX, |(range, _)| range.start);
+            let suspect = self.suspects.keys().next().map_or(u64::MAX, |(start, _)| *start);
+            let untried = self.untried.first_from(0).map_or(u64::MAX, |range| range.start);
+            let bulk_start = start(&bulk);
+            let first = suspect.min(untried);
+            if first < bulk_start && first <= zero {
+                if let Some(step) = self.look_at_first(spec, progress) {
+                    return Some(step);
                 }
-                _ if starts[0].is_some_and(|zero| starts[1].is_none_or(|bulk| zero < bulk)) => {
-                    return self.next_zero(progress);
+                if self.fatal {
+                    return None;
                 }
-                _ => return bulk,
+            } else if zero < bulk_start {
+                return self.next_zero(spec, progress);
+            } else {
+                return bulk;
             }
         }
     }
 
-    /// The first range that a live destination lacks and nobody has given up, and all that lack it.
-    fn next_bulk(&self, progress: &Progress) -> Option<Step> {
-        let mut apart: RangeSet = self.suspects.iter().map(|suspect| suspect.range().clone()).collect();
-        apart = apart.union(&progress.unreadable);
-        let lack = |index: usize| {
-            let dest = &progress.dests[index];
-            dest.taken.union(dest.lost()).union(&apart).gaps(0..progress.total)
+    fn next_bulk(&mut self, progress: &Progress) -> Option<Step> {
+        let step = self.lacking(progress, self.bulk_from..progress.total);
+        self.bulk_from = step.as_ref().map_or(progress.total, |step| step.range().start);
+        if step.is_some() {
+            self.activity = Activity::Copy;
+        }
+        step
+    }
+
+    /// The first range in another that a live destination lacks and nobody has given up, and all that lack it; in whole
+    /// blocks, for another job may have written in finer ones.
+    fn lacking(&self, progress: &Progress, within: Range<u64>) -> Option<Step> {
+        let live = progress.live();
+        let is_apart = |at: u64| {
+            let ends = [&self.untried, &progress.unreadable].map(|set| end_at(set, at));
+            // Few: those that are looked at just now.
+            let suspects = self.suspects.values().map(Suspect::range).filter(|range| range.contains(&at));
+            ends.into_iter().flatten().chain(suspects.map(|range| range.end)).max()
         };
-        let lacks: Vec<(usize, RangeSet)> = progress.live().iter().map(|index| (index, lack(index))).collect();
-        let start = lacks.iter().filter_map(|(_, lack)| Some(lack.iter().next()?.start)).min()?;
-        let (mut dests, mut end) = (ErrorBits::NONE, progress.total);
-        for (index, lack) in &lacks {
-            match lack.iter().next() {
-                Some(range) if range.start == start => {
-                    dests.set(*index);
-                    end = end.min(range.end);
+        let has = |index: usize, at: u64| {
+            let dest = &progress.dests[index];
+            end_at(&dest.taken, at).max(end_at(dest.lost(), at))
+        };
+        let mut at = within.start;
+        let lack = loop {
+            if at >= within.end {
+                return None;
+            }
+            if let Some(end) = is_apart(at) {
+                at = end;
+                continue;
+            }
+            let mut lack = ErrorBits::NONE;
+            let mut next = u64::MAX;
+            for index in live.iter() {
+                match has(index, at) {
+                    Some(end) => next = next.min(end),
+                    None => lack.set(index),
                 }
-                Some(range) => end = end.min(range.start),
-                None => {}
+            }
+            if !lack.is_empty() {
+                break lack;
+            }
+            at = next;
+        };
+        let mut end = progress.total;
+        let mut stop_at = |next: Option<u64>| end = end.min(next.unwrap_or(u64::MAX));
+        let behind = |set: &RangeSet| set.first_from(at).map(|range| range.start);
+        stop_at(behind(&self.untried));
+        stop_at(behind(&progress.unreadable));
+        stop_at(self.suspects.values().map(|suspect| suspect.range().start).filter(|start| *start > at).min());
+        for index in live.iter() {
+            let dest = &progress.dests[index];
+            if lack.contains(index) {
+                stop_at(behind(&dest.taken));
+                stop_at(behind(dest.lost()));
+            } else {
+                stop_at(has(index, at));
             }
         }
-        let range = start..end;
+        // What lies outside of `within` is for another time, unless it is the bulk itself.
+        let end = end.min(within.end.next_multiple_of(self.block));
+        let range = at / self.block * self.block..end.next_multiple_of(self.block).min(progress.total);
         Some(match self.action {
-            Action::Copy | Action::Verify => Step::Copy { range, dests, flags: self.flags() },
-            Action::Zero => Step::Zero { range, dests, flags: self.flags() },
+            Action::Copy | Action::Verify => Step::Copy { range, dests: lack, flags: self.flags() },
+            Action::Zero => Step::Zero { range, dests: lack, flags: self.flags() },
         })
     }
 
+    fn order_flag(&self) -> Flags {
+        if self.in_order { Flags::WRITE_SEQ } else { Flags::NONE }
+    }
+
     fn flags(&self) -> Flags {
-        let order = if self.in_order { Flags::WRITE_SEQ } else { Flags::NONE };
         let read = match self.on_read {
             OnRead::Stop if self.retries == 0 => Flags::NONE,
             _ if self.ordered => Flags::NONE,
             _ => Flags::SKIP_UNREADABLE,
         };
-        let write = match (self.retries, self.stops_on_write) {
+        self.order_flag() | read | self.write_flags()
+    }
+
+    fn write_flags(&self) -> Flags {
+        match (self.retries, self.stops_on_write) {
             (0, false) if self.on_read == OnRead::Ignore => Flags::KEEP_FAILED,
             (0, false) => Flags::DROP_FAILED,
             (0, true) => Flags::NONE,
             _ if self.ordered => Flags::NONE,
             _ => Flags::KEEP_FAILED,
-        };
-        order | read | write
+        }
     }
 
     fn next_suspect(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
-        while let Some(suspect) = self.suspects.pop() {
-            let step = self.look_at(suspect, spec, progress);
+        while !(self.fatal || self.suspects.is_empty() && self.untried.is_empty()) {
+            let step = self.look_at_first(spec, progress);
             if step.is_some() {
                 return step;
             }
@@ -227,52 +374,100 @@ impl Plan {
         None
     }
 
-    /// The step that clears a suspect up, unless it is known what becomes of it.
-    fn look_at(&mut self, suspect: Suspect, spec: &Spec, progress: &mut Progress) -> Option<Step> {
-        let live = progress.live();
-        let (range, dests) = match &suspect {
-            Suspect::Split { range, errno } => {
-                self.split(range, *errno);
-                return None;
+    /// Looks at the suspect that comes first on the source; one of those that are looked at already before others at its place.
+    fn look_at_first(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
+        let suspect = self.suspects.keys().next().map(|(start, _)| *start);
+        let untried = self.untried.first_from(0);
+        match (suspect, untried) {
+            (suspect, Some(range)) if suspect.is_none_or(|start| range.start < start) => {
+                let range = range.start..range.end.min(range.start + self.piece);
+                self.untried.remove(&range);
+                self.look_at_untried(range);
+                None
             }
-            Suspect::Read { range, .. } => (range.clone(), live),
+            (Some(_), _) => {
+                let (_, suspect) = self.suspects.pop_first()?;
+                self.look_at(suspect, spec, progress)
+            }
+            (None, _) => None,
+        }
+    }
+
+    fn look_at_untried(&mut self, range: Range<u64>) {
+        let bisects = matches!(self.on_read, OnRead::Zero | OnRead::Skip);
+        if bisects && range.end - range.start > self.block {
+            self.split(&range, self.untried_errno);
+        } else {
+            // With `ignore_error` it may have failed for a neighbour: that is no try.
+            let tries = u32::from(self.on_read == OnRead::Stop);
+            self.push(Suspect::Read { range, tries });
+        }
+    }
+
+    fn push(&mut self, suspect: Suspect) {
+        self.suspects.insert(suspect.key(), suspect);
+    }
+
+    /// The step that clears a suspect up, unless it is known what becomes of it.
+    fn look_at(&mut self, mut suspect: Suspect, spec: &Spec, progress: &mut Progress) -> Option<Step> {
+        let live = progress.live();
+        // One piece or few: what fails of it comes back here.
+        let flags = self.order_flag() | Flags::KEEP_FAILED;
+        let step = match &mut suspect {
+            Suspect::Read { range, tries } => {
+                let again = *tries > 0 || self.on_read == OnRead::Ignore;
+                self.activity = if again { Activity::Retry } else { Activity::Scrape };
+                Step::Copy { range: range.clone(), dests: live, flags }
+            }
             Suspect::Probe { range, place, errno } => {
+                self.activity = Activity::Scrape;
                 if *place == PROBES {
-                    Self::give_up(spec, progress, range, *errno);
+                    let (range, errno) = (range.clone(), *errno);
+                    self.give_up(spec, progress, &range, errno);
                     return None;
                 }
-                (self.probe_block(range, *place), live)
+                let range = self.probe_block(range, *place);
+                if self.ordered { Step::Probe { range } } else { Step::Copy { range, dests: live, flags } }
+            }
+            Suspect::Block(block) => {
+                self.activity = Activity::Scrape;
+                let scratch = self.scratch(progress)?;
+                let start = block.range().start;
+                if self.scratch_of.replace(start) != Some(start) {
+                    // Another block lies in the scratch block.
+                    let fills = self.on_read == OnRead::Zero;
+                    **block = Block::new(block.range().clone(), self.source_block, fills);
+                }
+                block.next(progress, &scratch)?
             }
             Suspect::Write { dest, .. } if !live.contains(*dest) => return None,
-            Suspect::Write { range, dest, .. } => {
-                let mut one = ErrorBits::NONE;
-                one.set(*dest);
-                (range.clone(), one)
+            Suspect::Write { range, dest, zeros, .. } => {
+                self.activity = if *zeros { Activity::Zero } else { Activity::Retry };
+                let (range, dests) = (range.clone(), ErrorBits::from_bits(1 << *dest));
+                match self.action {
+                    Action::Copy | Action::Verify if !*zeros => Step::Copy { range, dests, flags },
+                    _ => Step::Zero { range, dests, flags },
+                }
             }
         };
-        let probes = matches!(suspect, Suspect::Probe { .. });
+        self.looked_at = Some(suspect.range().clone());
         self.current = Some(suspect);
-        if probes && self.ordered {
-            return Some(Step::Probe { range });
-        }
-        // One piece or few: what fails of it comes back here.
-        let flags = if self.in_order { Flags::WRITE_SEQ } else { Flags::NONE } | Flags::KEEP_FAILED;
-        Some(match self.action {
-            Action::Zero => Step::Zero { range, dests, flags },
-            _ => Step::Copy { range, dests, flags },
-        })
+        Some(step)
     }
 
     /// Bisects a range, or has it probed first where its neighbourhood is dead.
     fn split(&mut self, range: &Range<u64>, errno: i32) {
         let blocks = (range.end - range.start) / self.block;
         if self.dead >= DEAD && blocks > PROBES {
-            self.suspects.push(Suspect::Probe { range: range.clone(), place: 0, errno });
-            return;
+            return self.push(Suspect::Probe { range: range.clone(), place: 0, errno });
         }
-        // The last one is taken first.
-        let [first, second] = halves(range, self.block);
-        self.suspects.extend([second, first].map(|range| Suspect::Read { range, tries: 0 }));
+        self.halve(range);
+    }
+
+    fn halve(&mut self, range: &Range<u64>) {
+        for range in halves(range, self.block) {
+            self.push(Suspect::Read { range, tries: 0 });
+        }
     }
 
     /// The block at a place of a range: the first, the last, and between them evenly.
@@ -282,67 +477,171 @@ impl Plan {
         start..start + self.block
     }
 
-    fn give_up(spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32) {
+    fn give_up(&mut self, spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32) {
         for range in Self::left_of(progress, range) {
-            progress.unreadable(spec, &range, errno);
+            self.unreadable(spec, progress, &range, errno);
         }
+    }
+
+    fn unreadable(&mut self, spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32) {
+        self.zeros_from = self.zeros_from.min(range.start);
+        progress.unreadable(spec, range, errno);
     }
 
     /// What of a range no live destination has got meanwhile.
     fn left_of(progress: &Progress, range: &Range<u64>) -> Vec<Range<u64>> {
         let live = progress.live();
-        let taken = live.iter().next().map_or(RangeSet::new(), |index| progress.dests[index].taken.clone());
-        taken.gaps(range.clone()).iter().collect()
+        let first = live.iter().next();
+        first.map_or(Vec::new(), |index| progress.dests[index].taken.gaps(range.clone()).iter().collect())
     }
 
-    /// The first lost range that the destinations have no zeros for yet.
-    fn first_unzeroed(&self, progress: &Progress) -> Option<Range<u64>> {
-        let fills = matches!(self.on_read, OnRead::Zero | OnRead::Ignore);
-        if fills { progress.unreadable.without(&self.zeroed).iter().next() } else { None }
+    /// The first lost range for which live destinations have no zeros yet, and which.
+    fn first_unzeroed(&mut self, progress: &Progress) -> Option<(Range<u64>, ErrorBits)> {
+        if !matches!(self.on_read, OnRead::Zero | OnRead::Ignore) {
+            return None;
+        }
+        let waits = |index: usize, at: u64| {
+            let suspects = self.suspects.values();
+            let end = |suspect: &Suspect| match suspect {
+                Suspect::Write { range, dest, zeros: true, .. } if *dest == index && range.contains(&at) => {
+                    Some(range.end)
+                }
+                _ => None,
+            };
+            suspects.filter_map(end).max()
+        };
+        let live = progress.live();
+        while let Some(lost) = progress.unreadable.first_from(self.zeros_from) {
+            let at = lost.start.max(self.zeros_from);
+            let (mut lack, mut end) = (ErrorBits::NONE, lost.end);
+            let mut next = u64::MAX;
+            for index in live.iter() {
+                let dest = &progress.dests[index];
+                let until = end_at(dest.zeroed(), at).max(end_at(dest.lost(), at)).max(waits(index, at));
+                if let Some(until) = until {
+                    next = next.min(until);
+                } else {
+                    lack.set(index);
+                    let behind = |set: &RangeSet| set.first_from(at).map_or(u64::MAX, |range| range.start);
+                    end = end.min(behind(dest.zeroed())).min(behind(dest.lost()));
+                }
+            }
+            if !lack.is_empty() {
+                return Some((at..end.min(next), lack));
+            }
+            let waiting = live.iter().any(|index| waits(index, at).is_some());
+            if waiting {
+                // It comes back to this when that has been tried.
+                return None;
+            }
+            self.zeros_from = next.min(lost.end);
+        }
+        None
     }
 
-    fn next_zero(&mut self, progress: &Progress) -> Option<Step> {
-        let range = self.first_unzeroed(progress)?;
-        self.zeroed.insert(range.clone());
-        let flags = if self.stops_on_write { Flags::NONE } else { Flags::DROP_FAILED };
-        Some(Step::Zero { range, dests: progress.live(), flags })
+    fn next_zero(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
+        let (range, dests) = self.first_unzeroed(progress)?;
+        self.activity = Activity::Zero;
+        if range.start.is_multiple_of(self.block) && range.end.is_multiple_of(self.block) {
+            return Some(Step::Zero { range, dests, flags: self.order_flag() | self.write_flags() });
+        }
+        // Of a coarser block, from before a restart.
+        let start = range.start / self.block * self.block;
+        let block = Block::new(start..start + self.block, self.source_block, self.on_read == OnRead::Zero);
+        self.look_at(Suspect::Block(Box::new(block)), spec, progress)
     }
 
     /// A piece of a copy has ended.
     pub(crate) fn piece(&mut self, spec: &Spec, step: &Step, piece: &Piece<'_>, progress: &mut Progress) {
         let start = step.range().start + piece.offset.get();
         let range = start..start + piece.count.get();
-        let fills = matches!(step, Step::Zero { .. }) && self.action != Action::Zero;
-        if let (Step::Probe { .. }, Some(locate)) = (step, self.locating.first_mut()) {
-            match piece.read_error {
-                Some(errno) => locate.failed(&range, errno),
-                None => locate.was_read(&range),
+        match step {
+            Step::Probe { .. } | Step::Gather { .. } if !self.locating.is_empty() => {
+                let locate = &mut self.locating[0];
+                match piece.read_error {
+                    Some(errno) => locate.failed(&range, errno),
+                    None => locate.was_read(&range),
+                }
             }
-            return;
+            Step::Gather { .. } | Step::Fetch { .. } | Step::Put { .. } => {
+                self.block_piece(spec, step, piece, progress);
+            }
+            Step::Zero { .. } if self.action != Action::Zero => {
+                progress.zeroed(&range, piece.written);
+                self.write_failures(spec, progress, &range, piece, true);
+            }
+            _ => {
+                self.piece = self.piece.max(range.end - range.start);
+                match piece.read_error {
+                    Some(errno) => self.read_failed(spec, progress, &range, errno),
+                    None => self.was_read(step, progress, &range, piece),
+                }
+                self.write_failures(spec, progress, &range, piece, false);
+            }
         }
-        if let Some(errno) = piece.read_error {
-            self.read_failed(spec, progress, &range, errno);
-        } else {
-            if !fills {
-                self.dead = 0;
-            }
-            if !fills && !matches!(step, Step::Probe { .. }) {
-                progress.taken(&range, piece.written);
-            }
-            if let Some(Suspect::Probe { range, errno, .. }) =
-                self.current.take_if(|now| matches!(now, Suspect::Probe { .. }))
-            {
-                self.suspects.push(Suspect::Split { range, errno });
-            }
+    }
+
+    fn was_read(&mut self, step: &Step, progress: &mut Progress, range: &Range<u64>, piece: &Piece<'_>) {
+        self.dead = 0;
+        if !matches!(step, Step::Probe { .. }) {
+            progress.taken(range, piece.written);
         }
+        if let Some(Suspect::Probe { range, .. }) = self.current.take_if(|now| matches!(now, Suspect::Probe { .. })) {
+            self.halve(&range);
+        }
+    }
+
+    fn write_failures(
+        &mut self,
+        spec: &Spec,
+        progress: &mut Progress,
+        range: &Range<u64>,
+        piece: &Piece<'_>,
+        zeros: bool,
+    ) {
         for (index, errno) in piece.write_errors {
-            if fills {
-                // There is nothing to read again: it could not be read in the first place.
-                self.lost(spec, progress, *index, &range, *errno);
-            } else {
-                self.write_failed(spec, progress, *index, &range, *errno);
+            self.write_failed(spec, progress, *index, range, *errno, zeros);
+        }
+    }
+
+    /// A step of the work on a coarse block has ended.
+    fn block_piece(&mut self, spec: &Spec, step: &Step, piece: &Piece<'_>, progress: &mut Progress) {
+        let Some(Suspect::Block(mut block)) = self.current.take() else { return };
+        match (piece.read_error, block.fetched_from()) {
+            (Some(errno), Some(dest)) => {
+                let range = block.range().clone();
+                if !block.again(ErrorBits::from_bits(1 << dest), self.retries) {
+                    self.lost(spec, progress, dest, &range, errno);
+                }
+            }
+            (Some(errno), None) => {
+                if let Event::Unreadable(range, errno) = block.read_failed(errno, self.retries) {
+                    self.dead += range.end - range.start;
+                    self.unreadable(spec, progress, &range, errno);
+                }
+            }
+            (None, _) if matches!(step, Step::Put { .. }) => {
+                let mut failed = ErrorBits::NONE;
+                piece.write_errors.iter().for_each(|(index, _)| failed.set(*index));
+                if let Event::Written(dests) = block.succeeded(piece.written) {
+                    block.good().iter().for_each(|range| progress.taken(&range, dests));
+                    block.zeros().iter().for_each(|range| progress.zeroed(&range, dests));
+                }
+                let range = block.range().clone();
+                if !block.again(failed, self.retries) {
+                    for (index, errno) in piece.write_errors {
+                        self.lost(spec, progress, *index, &range, *errno);
+                    }
+                }
+            }
+            (None, _) => {
+                if block.is_unread() {
+                    self.dead = 0;
+                }
+                _ = block.succeeded(piece.written);
             }
         }
+        self.push(Suspect::Block(block));
     }
 
     /// What a destination was given is lost, and trying again does not help.
@@ -352,55 +651,75 @@ impl Plan {
     }
 
     fn read_failed(&mut self, spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32) {
-        let tries = match &self.current {
-            // The system makes one request of neighbours, and that fails whole: only what is read alone is lost.
-            None if self.on_read == OnRead::Ignore => {
-                self.suspects.push(Suspect::Read { range: range.clone(), tries: 0 });
-                return;
-            }
+        if is_gone(errno) {
+            progress.read_failed(spec, range, errno);
+            self.fatal = true;
+            return;
+        }
+        let tries = match self.current.take() {
             Some(Suspect::Probe { range, place, errno }) => {
-                let (range, place, errno) = (range.clone(), place + 1, *errno);
-                self.suspects.push(Suspect::Probe { range, place, errno });
+                return self.push(Suspect::Probe { range, place: place + 1, errno });
+            }
+            Some(Suspect::Read { tries, .. }) => tries,
+            Some(write @ Suspect::Write { .. }) => {
+                // It is to be read first.
+                self.current = Some(write);
+                0
+            }
+            _ if self.on_read == OnRead::Stop && self.retries == 0 => 0,
+            // The system makes one request of neighbours, and that fails whole: only what is read alone is lost.
+            _ => {
+                self.untried.insert(range.clone());
+                self.untried_errno = errno;
                 return;
             }
-            Some(Suspect::Read { tries, .. }) => *tries,
-            _ => 0,
         };
         let bisects = matches!(self.on_read, OnRead::Zero | OnRead::Skip);
         if bisects && range.end - range.start > self.block {
-            self.suspects.push(Suspect::Split { range: range.clone(), errno });
+            self.split(range, errno);
         } else if tries < self.retries {
-            self.suspects.push(Suspect::Read { range: range.clone(), tries: tries + 1 });
+            self.push(Suspect::Read { range: range.clone(), tries: tries + 1 });
         } else if self.on_read == OnRead::Stop {
             progress.read_err = true;
             let place = self.locating.partition_point(|other| other.seen().0.start < range.start);
             self.locating.insert(place, Locate::new(range.clone(), errno));
+            self.locating.truncate(LOCATING);
+        } else if bisects && self.source_block < self.block {
+            let fills = self.on_read == OnRead::Zero;
+            self.push(Suspect::Block(Box::new(Block::new(range.clone(), self.source_block, fills))));
         } else {
             self.dead += range.end - range.start;
-            progress.unreadable(spec, range, errno);
+            self.unreadable(spec, progress, range, errno);
         }
     }
 
-    fn write_failed(&mut self, spec: &Spec, progress: &mut Progress, dest: usize, range: &Range<u64>, errno: i32) {
+    fn write_failed(
+        &mut self,
+        spec: &Spec,
+        progress: &mut Progress,
+        dest: usize,
+        range: &Range<u64>,
+        errno: i32,
+        zeros: bool,
+    ) {
         let (tries, alone) = match &self.current {
             Some(Suspect::Write { tries, .. }) => (*tries, true),
             _ => (0, false),
         };
         let is_rewrite = |suspect: &&Suspect| matches!(suspect, Suspect::Write { dest: other, .. } if *other == dest);
-        let rewrites = self.suspects.iter().filter(is_rewrite).count() < REWRITES;
-        let write = |range, tries| Suspect::Write { range, dest, tries };
+        let rewrites = self.suspects.values().filter(is_rewrite).count() < REWRITES && !self.fatal;
+        let write = |range, tries| Suspect::Write { range, dest, zeros, tries, errno };
         if self.on_read == OnRead::Ignore && rewrites && self.narrowed < NARROWED {
             if !alone {
-                return self.suspects.push(write(range.clone(), 0));
+                return self.push(write(range.clone(), 0));
             }
             if range.end - range.start > self.block {
-                let [first, second] = halves(range, self.block);
-                return self.suspects.extend([write(second, 0), write(first, 0)]);
+                return halves(range, self.block).into_iter().for_each(|range| self.push(write(range, 0)));
             }
             self.narrowed += u64::from(tries == self.retries);
         }
         if tries < self.retries && rewrites {
-            return self.suspects.push(write(range.clone(), tries + 1));
+            return self.push(write(range.clone(), tries + 1));
         }
         self.lost(spec, progress, dest, range, errno);
     }
@@ -412,19 +731,30 @@ impl Plan {
 
     /// The step that was given last is not done now: something comes before it.
     pub(crate) fn put_back(&mut self) {
-        self.suspects.extend(self.current.take());
-        // Writing zeros once more than needed does no harm.
-        self.zeroed = RangeSet::new();
+        if let Some(suspect) = self.current.take() {
+            self.push(suspect);
+        }
+        self.looked_at = None;
     }
 
-    /// The comparison of what is left to compare, from `done` on.
-    pub(crate) fn next_compare(&self, progress: &Progress, done: &RangeSet) -> Option<Step> {
-        if self.fatal || progress.compared().is_empty() {
+    /// What is left to compare: whole blocks, or one of which a part cannot be read.
+    pub(super) fn next_compare(&self, progress: &Progress, done: &RangeSet) -> Option<Left> {
+        let mut at = 0;
+        while let Some(end) = end_at(done, at).max(end_at(&progress.unreadable, at)) {
+            at = end;
+        }
+        if at >= progress.total {
             return None;
         }
-        let apart = done.union(&progress.unreadable);
-        let range = apart.gaps(0..progress.total).iter().next()?;
-        Some(Step::Compare { range, dests: progress.compared() })
+        let start = at / self.block * self.block;
+        let first = start..start + self.block;
+        let bad: RangeSet = progress.unreadable.within(&first).collect();
+        if !bad.is_empty() {
+            return Some(Left::Part(Block::compared(first, self.source_block, bad, progress.compared())));
+        }
+        let behind = |set: &RangeSet| set.first_from(at).map_or(progress.total, |range| range.start);
+        let end = behind(done).min(behind(&progress.unreadable) / self.block * self.block);
+        Some(Left::Whole(start..end))
     }
 
     /// A piece of a comparison has ended; `true` if it should be looked at again in halves.
@@ -434,12 +764,61 @@ impl Plan {
         narrows
     }
 
+    /// Whether so many pieces have failed that the bulk is to stop.
+    pub(crate) fn is_overfull(&self) -> bool {
+        !self.is_full && self.untried.len() >= UNTRIED
+    }
+
+    /// A scratch block, for the parts of a block.
+    pub(crate) fn scratch(&mut self, progress: &mut Progress) -> Option<Scratch> {
+        if self.scratch.is_none() {
+            match Scratch::new(self.block) {
+                Ok(scratch) => self.scratch = Some(scratch),
+                Err(error) => {
+                    progress.error.get_or_insert_with(|| error.to_string());
+                    self.fatal = true;
+                }
+            }
+        }
+        self.scratch.clone()
+    }
+
     /// Sectors in the coarsest logical block.
     pub(crate) fn block(&self) -> u64 {
         self.block
     }
 }
 
+/// What is left to compare.
+#[derive(Debug)]
+pub(super) enum Left {
+    /// Blocks that can be read, as far as is known.
+    Whole(Range<u64>),
+    /// A block of which a part cannot be read.
+    Part(Block),
+}
+
+impl Left {
+    /// Where it begins.
+    pub(super) fn start(&self) -> u64 {
+        match self {
+            Self::Whole(range) => range.start,
+            Self::Part(block) => block.range().start,
+        }
+    }
+}
+
+/// Where the range of a set ends that has a sector.
+fn end_at(set: &RangeSet, sector: u64) -> Option<u64> {
+    set.first_from(sector).filter(|range| range.start <= sector).map(|range| range.end)
+}
+
+/// Whether an errno of the source says that there is no device any more.
+pub(super) fn is_gone(errno: i32) -> bool {
+    matches!(errno, libc::ENODEV | libc::ENXIO)
+}
+
+mod block;
 mod locate;
 mod suspect;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! by itself before anything is said of it. Where more than [`DEAD`] sectors have failed one after the other, whole
 //! pieces are told; so a dead area costs two requests a piece.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::plan::halves;
@@ -23,24 +24,34 @@ pub(crate) enum Whose {
 /// The ranges that are compared again.
 #[derive(Debug, Default)]
 pub(crate) struct Recheck {
-    /// Last in, first out; halves ascend. Each with how often it was tried.
-    waiting: Vec<(Range<u64>, u32)>,
+    /// By their first sectors: their ends, and how often they were tried.
+    waiting: BTreeMap<u64, (u64, u32)>,
     tries: u32,
     dead: [u64; 2],
 }
 
 impl Recheck {
-    /// The next range to compare, with nothing else.
+    /// Where the first range to compare begins.
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.waiting.keys().next().copied()
+    }
+
+    /// The next range to compare, with nothing else: the first on the disk.
     pub(crate) fn next(&mut self) -> Option<Range<u64>> {
-        let next = self.waiting.pop();
-        self.tries = next.as_ref().map_or(0, |(_, tries)| *tries);
-        next.map(|(range, _)| range)
+        let (start, (end, tries)) = self.waiting.pop_first()?;
+        self.tries = tries;
+        Some(start..end)
+    }
+
+    fn push(&mut self, range: &Range<u64>, tries: u32) {
+        self.waiting.insert(range.start, (range.end, tries));
     }
 
     /// Compares both halves of a range.
     pub(crate) fn halve(&mut self, range: &Range<u64>, block: u64) {
-        let [first, second] = halves(range, block);
-        self.waiting.extend([(second, 0), (first, 0)]);
+        for range in &halves(range, block) {
+            self.push(range, 0);
+        }
     }
 
     /// A range could not be read, `alone` or together with others. `false` if it is given up.
@@ -51,11 +62,11 @@ impl Recheck {
             return false;
         }
         if !alone {
-            self.waiting.push((range.clone(), 0));
+            self.push(range, 0);
         } else if sectors > block && *dead < DEAD {
             self.halve(range, block);
         } else if self.tries < retries {
-            self.waiting.push((range.clone(), self.tries + 1));
+            self.push(range, self.tries + 1);
         } else {
             *dead += sectors;
             return false;

@@ -162,3 +162,56 @@ fn neither_a_pause_nor_a_crash_changes_the_digest() {
         }
     }
 }
+
+#[test]
+fn a_comparison_has_the_digest_of_the_source_too() {
+    if !need::fault_disk() {
+        return;
+    }
+    let mut rng = Rng::from_env_or(15);
+    for (io, block) in WAYS {
+        for (digest, words, different) in
+            [("sha256", "", false), ("blake3", "", true), ("sha256", "retries=1", false), ("blake3", "restart", true)]
+        {
+            let (from, to) = (disk(SIZE, block, NEW), disk(SIZE, block, OLD));
+            to.load(0, &source());
+            if different {
+                to.load(rng.below(LEN / 4096) * 4096, &[0xee; 512]);
+            }
+            let restarts = words == "restart";
+            let mut daemon = start(&["subjob_kb=64", io]);
+            let mut data = source();
+            if digest == "sha256" || restarts {
+                for _ in 0..3 {
+                    let first = rng.below(LEN / u64::from(block)) * u64::from(block);
+                    from.rule(Op::Read, FROM + first..FROM + first + u64::from(block), Fault::Err(libc::EIO));
+                    data[at(first)..at(first) + block as usize].fill(0);
+                }
+            }
+            let words = if restarts { "speed_max=256K" } else { words };
+            let id = daemon.job(&format!("verify {}", spec(&from, &to, &format!("digest={digest} {words}")))).unwrap();
+            if restarts {
+                until("progress", || (daemon.status(id).copied() > 0).then_some(()));
+                daemon.stop();
+                daemon.restart();
+                daemon.write(format!("jobs/{id}/speed_max"), "max").unwrap();
+            }
+            let status = daemon.wait(id);
+            assert_eq!(status.state(), if different { "failed" } else { state_of(&data) }, "\n{status}");
+            if !different {
+                assert_eq!(status.digest(), Some(expected(digest, &data).as_str()), "\n{status}");
+            }
+            let errors = daemon.errors(id);
+            assert_eq!(errors.iter().any(|range| range.dest == Some(0)), different, "{errors:?}");
+            // once more, with what is there now
+            if !different && data == source() {
+                daemon.control(id, "verify").unwrap();
+                assert_digest(&daemon, id, "done", digest, &data);
+            }
+        }
+    }
+}
+
+fn state_of(data: &[u8]) -> &'static str {
+    if *data == source()[..] { "done" } else { "degraded" }
+}

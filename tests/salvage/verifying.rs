@@ -13,8 +13,8 @@ const FROM: u64 = 512 << 10;
 const TO: Range<u64> = 1 << 20..3 << 20;
 const PIECES: u64 = (TO.end - TO.start) / PIECE;
 
-/// The errno by which `errors` says that a range is different.
-const DIFFERENT: &str = "EBADMSG";
+/// The word by which `errors` says that a range is different.
+const DIFFERENT: &str = "differs";
 
 struct Disks {
     from: FaultDisk,

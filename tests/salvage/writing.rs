@@ -81,7 +81,8 @@ fn one_subset(from: &FaultDisk, to: &[FaultDisk], daemon: &Daemon, bits: u64, wo
         let (contents, old) = (disk.contents(), OLD + index as u64);
         if bits & (1 << index) != 0 {
             assert_torn(&contents, old, bad);
-            assert_eq!(dest.state, "failed", "{dest:?}");
+            let failed = status.write_err() & (1 << index) != 0;
+            assert_eq!(dest.state, if failed { "failed" } else { "dropped" }, "{dest:?}");
             if status.write_err() & (1 << index) != 0 {
                 assert_eq!(dest.errno.as_deref(), Some(*errno), "{dest:?}");
                 let ranges = listed(&errors, Some(index));

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Dest, Progress};
+use super::{Dest, Progress, RangeSet};
 use crate::dm_io::ErrorBits;
 
 impl Dest {
@@ -24,30 +24,40 @@ impl Progress {
         }
         self.bad.retain(|range| range.dest.is_none_or(|index| !again.contains(index)));
         for index in again.iter() {
-            let dest = &mut self.dests[index];
-            *dest = Dest { taken: dest.durable.clone(), durable: std::mem::take(&mut dest.durable), ..Dest::default() };
+            self.dests[index].again();
         }
         self.write_err = self.write_err.without(again);
         self.differ = ErrorBits::NONE;
         if !self.read_err && self.write_err.is_empty() {
             self.error = None;
         }
+        self.compared_at = None;
+        self.verified = 0;
         self.look_again();
+    }
+
+    /// As [`Progress::regained`], or where nothing was copied as [`Progress::found_equal`], for what is good of a block.
+    pub(crate) fn regained_parts(&mut self, parts: &RangeSet, dests: ErrorBits, only_compares: bool) {
+        for range in parts.iter() {
+            if only_compares {
+                self.found_equal(&range, dests);
+            } else {
+                self.regained(&range, dests);
+            }
+        }
     }
 
     /// Those destinations have a range after all that an earlier comparison took from them. Durable it is once they have
     /// been flushed; where a flush had failed, reading it back proves nothing.
     pub(crate) fn regained(&mut self, range: &Range<u64>, dests: ErrorBits) {
-        let mut any = false;
-        for index in dests.iter() {
-            let dest = &mut self.dests[index];
-            if dest.is_plain() && !dest.taken.contains(range) {
-                dest.taken.insert(range.clone());
-                any = true;
-            }
-        }
-        if any {
-            self.look_again();
+        let lacks = |index: &usize| self.dests[*index].is_plain() && !self.dests[*index].taken.contains(range);
+        let lack: Vec<usize> = dests.iter().filter(lacks).collect();
+        if !lack.is_empty() {
+            self.change(range, |progress| {
+                for index in lack {
+                    progress.dests[index].taken.insert(range.clone());
+                }
+            });
         }
     }
 }

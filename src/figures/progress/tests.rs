@@ -48,13 +48,13 @@ fn only_what_was_taken_before_the_flush_is_durable() {
     let spec = spec(2);
     let mut progress = progress(&spec, 24);
     progress.taken(&(0..8), BOTH);
-    let mark = progress.mark();
+    let mark = marks(&progress);
     progress.taken(&(8..16), BOTH);
-    progress.made_durable(&mark, BOTH);
+    made_durable(&mut progress, &mark, BOTH);
     assert_eq!((progress.durable, progress.copied()), (8 * 512, 16 * 512));
-    let mark = progress.mark();
+    let mark = marks(&progress);
     assert_eq!(progress.flush_failed(&spec, &[(0, libc::EIO)]).bits(), 1);
-    progress.made_durable(&mark, ErrorBits::from_bits(2));
+    made_durable(&mut progress, &mark, ErrorBits::from_bits(2));
     assert_eq!((progress.dests[0].durable.bytes(), progress.dests[1].durable.bytes()), (8 * 512, 16 * 512));
     assert_eq!(progress.durable, 16 * 512, "of the one that is left");
     assert_eq!(progress.error.as_deref(), Some("flush /d0: EIO"));
@@ -65,14 +65,14 @@ fn a_flush_that_succeeds_beside_one_that_fails_counts_nothing() {
     for spec in [spec(2), Spec { ignore_error: true, ..spec(2) }] {
         let mut progress = progress(&spec, 24);
         progress.taken(&(0..8), BOTH);
-        let mark = progress.mark();
-        progress.made_durable(&mark, BOTH);
+        let mark = marks(&progress);
+        made_durable(&mut progress, &mark, BOTH);
         progress.taken(&(8..16), BOTH);
-        let marks = [progress.mark(), progress.mark()];
+        let marks = [marks(&progress), marks(&progress)];
         progress.flush_failed(&spec, &[(0, libc::EIO)]);
-        progress.made_durable(&marks[0], ErrorBits::from_bits(2));
-        assert_eq!(progress.durable_with(&marks[1], BOTH, 0).bytes(), 8 * 512);
-        progress.made_durable(&marks[1], BOTH);
+        made_durable(&mut progress, &marks[0], ErrorBits::from_bits(2));
+        assert_eq!(progress.durable_after(0, &marks[1][0]).bytes(), 8 * 512);
+        made_durable(&mut progress, &marks[1], BOTH);
         assert_eq!([0, 1].map(|index: usize| progress.dests[index].durable.bytes()), [8 * 512, 16 * 512]);
     }
 }
@@ -82,8 +82,8 @@ fn what_is_different_is_taken_back() {
     let spec = spec(2);
     let mut progress = progress(&spec, 16);
     progress.taken(&(0..16), BOTH);
-    let mark = progress.mark();
-    progress.made_durable(&mark, BOTH);
+    let mark = marks(&progress);
+    made_durable(&mut progress, &mark, BOTH);
     progress.verify_failed(&spec, 0, &(8..9), DIFFERENT);
     assert_eq!(progress.dest_state(0, true), DestState::Mismatch);
     assert_eq!(progress.dest_state(1, true), DestState::Done);
@@ -102,4 +102,81 @@ fn bad_ranges_that_touch_are_one() {
     }
     let ranges: Vec<_> = progress.bad.iter().map(|range| (range.sector.get(), range.count.get())).collect();
     assert_eq!(ranges, [(500, 32), (580, 8)]);
+}
+
+#[test]
+fn with_no_destination_left_a_comparison_leaves_nothing() {
+    let spec = spec(2);
+    let mut progress = progress(&spec, 16);
+    progress.taken(&(0..16), BOTH);
+    let mark = marks(&progress);
+    made_durable(&mut progress, &mark, BOTH);
+    progress.verify_failed(&spec, 0, &(8..9), DIFFERENT);
+    assert_eq!((progress.copied(), progress.durable), (16 * 512, 16 * 512), "of the other one");
+    progress.verify_failed(&spec, 1, &(3..4), libc::EIO);
+    assert_eq!((progress.copied(), progress.durable), (0, 0));
+    assert_eq!(progress.dests[0].durable.bytes(), 15 * 512);
+}
+
+#[test]
+fn the_first_difference_on_the_disk_is_told() {
+    let spec = spec(2);
+    let mut progress = progress(&spec, 100);
+    progress.taken(&(0..100), BOTH);
+    for start in [50, 70, 30, 40] {
+        progress.verify_failed(&spec, 0, &(start..start + 1), DIFFERENT);
+    }
+    assert_eq!(progress.error.as_deref(), Some("verify /d0: different in sector 1030"));
+    assert_eq!(progress.dests[0].first_error(), Some((DIFFERENT, Sector::new(1030).unwrap())));
+    assert!(progress.bad.iter().all(|bad| bad.kind == BadKind::Differs));
+    assert!(progress.bad.is_sorted_by_key(|bad| bad.sector));
+    // what went wrong before it was compared comes first
+    let mut copied = Progress::new(&spec, Sector::new(100).unwrap());
+    copied.unreadable(&spec, &(80..81), libc::EIO);
+    copied.verify_failed(&spec, 0, &(5..6), DIFFERENT);
+    assert_eq!(copied.error.as_deref(), Some("read /s: EIO in sector 580"));
+}
+
+#[test]
+fn only_what_failed_is_said_to_have_failed() {
+    let spec = spec(3);
+    let mut progress = progress(&spec, 16);
+    progress.taken(&(0..16), ErrorBits::from_bits(2));
+    progress.write_failed(&spec, 0, &(8..16), libc::EIO);
+    let mark = marks(&progress);
+    made_durable(&mut progress, &mark, ErrorBits::first(3));
+    progress.drop_dest(2);
+    let states = [true, false].map(|ended| [0, 1, 2].map(|index: usize| progress.dest_state(index, ended).as_str()));
+    assert_eq!(states, [["failed", "done", "dropped"], ["failed", "active", "dropped"]]);
+    assert_eq!((progress.live().bits(), progress.write_err.bits(), progress.copied()), (2, 1, 16 * 512));
+    let cancelled = Progress::new(&spec, Sector::new(16).unwrap());
+    assert_eq!(cancelled.dest_state(0, true), DestState::Dropped);
+    progress.begin_anew();
+    assert_eq!(progress.live().bits(), 7);
+}
+
+#[test]
+fn what_is_known_of_zeros_is_what_was_flushed() {
+    let spec = spec(2);
+    let mut progress = progress(&spec, 100);
+    progress.unreadable(&spec, &(10..20), libc::EIO);
+    progress.zeroed(&(10..20), BOTH);
+    let mark = marks(&progress);
+    progress.zeroed(&(30..40), BOTH);
+    assert_eq!(progress.zeros_after(0, &mark[0]), std::iter::once(10..20).collect());
+    made_durable(&mut progress, &mark, ErrorBits::first(1));
+    progress.begin_anew();
+    assert_eq!([0, 1].map(|index: usize| progress.dests[index].zeroed().bytes()), [10 * 512, 0]);
+    let restored = Dest::recorded(RangeSet::new(), RangeSet::new(), 0, None).with_zeros(progress.zeros(0));
+    assert_eq!(restored.zeroed().bytes(), 10 * 512);
+}
+
+/// Marks of all destinations.
+fn marks(progress: &Progress) -> Vec<Mark> {
+    (0..progress.dests.len()).map(|index| progress.mark(index)).collect()
+}
+
+/// Those of them are durable.
+fn made_durable(progress: &mut Progress, marks: &[Mark], dests: ErrorBits) {
+    dests.iter().for_each(|index| progress.made_durable(index, &marks[index]));
 }

@@ -103,10 +103,11 @@ fn a_destination_is_a_line_whatever_its_path() {
 fn errors_name_the_side() {
     let (sector, count) = (Sector::new(100).unwrap(), Sector::new(8).unwrap());
     let ranges = [
-        BadRange { dest: None, sector, count, errno: libc::EIO },
-        BadRange { dest: Some(3), sector, count, errno: libc::ENOSPC },
+        BadRange { dest: None, kind: BadKind::Failed, sector, count, errno: libc::EIO },
+        BadRange { dest: Some(3), kind: BadKind::Failed, sector, count, errno: libc::ENOSPC },
+        BadRange { dest: Some(4), kind: BadKind::Differs, sector, count, errno: libc::EBADMSG },
     ];
-    assert_eq!(string(errors(&ranges)), "read 100 8 EIO\nwrite 3 100 8 ENOSPC\n");
+    assert_eq!(string(errors(&ranges)), "read 100 8 EIO\nwrite 3 100 8 ENOSPC\ndiffers 4 100 8\n");
 }
 
 #[test]

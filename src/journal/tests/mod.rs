@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::state::State;
 use super::*;
-use crate::figures::BadRange;
+use crate::figures::{BadKind, BadRange};
 use crate::sector::Sector;
 
 mod crash;
@@ -27,6 +27,7 @@ fn record(id: JobId, generation: u64) -> Record {
         failed: generation % 2 == 1,
         copied: generation * 512,
         taken: vec![(0, generation)],
+        zeroed: vec![(8, 16)],
     };
     Record {
         id,
@@ -45,13 +46,21 @@ fn record(id: JobId, generation: u64) -> Record {
         common: vec![(0, generation)],
         durable: generation * 512,
         bad_bytes: 4096,
+        read_errors: 3,
+        verified_bytes: 512,
         elapsed: Duration::from_nanos(1_234_567_890),
         final_speed: 5_000_000,
         digest: Some("sha256:00ff".to_owned()),
         verified: true,
         source: Some(Side::default()),
         dests: vec![side; 2],
-        bad: vec![BadRange { dest: None, sector: sector(8), count: sector(8), errno: libc::EIO }],
+        bad: vec![BadRange {
+            dest: None,
+            kind: BadKind::Failed,
+            sector: sector(8),
+            count: sector(8),
+            errno: libc::EIO,
+        }],
         unreadable: vec![(8, 16)],
     }
 }

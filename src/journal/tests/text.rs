@@ -19,8 +19,9 @@ fn sector() -> impl Strategy<Value = Sector> {
 fn side() -> impl Strategy<Value = Side> {
     let first_error = proptest::option::of((any::<i32>(), sector()));
     let names = (any::<String>(), any::<String>());
-    (names, (ranges(), ranges(), ranges()), any::<u64>(), first_error, any::<bool>(), any::<u64>()).prop_map(
-        |((identity, bytes), (durable, taken, overwritten), errors, first_error, failed, copied)| Side {
+    let sets = (ranges(), ranges(), ranges(), ranges());
+    (names, sets, any::<u64>(), first_error, any::<bool>(), any::<u64>()).prop_map(
+        |((identity, bytes), (durable, taken, overwritten, zeroed), errors, first_error, failed, copied)| Side {
             identity,
             bytes,
             overwritten,
@@ -30,14 +31,21 @@ fn side() -> impl Strategy<Value = Side> {
             failed,
             copied,
             taken,
+            zeroed,
         },
     )
 }
 
 fn bad() -> impl Strategy<Value = BadRange> {
-    (proptest::option::of(any::<usize>()), sector(), sector(), any::<i32>())
+    (proptest::option::of(any::<usize>()), sector(), sector(), proptest::option::of(any::<i32>()))
         .prop_filter("within the positions there are", |(_, at, count, _)| at.checked_add(*count).is_some())
-        .prop_map(|(dest, sector, count, errno)| BadRange { dest, sector, count, errno })
+        .prop_map(|(dest, sector, count, errno)| match errno {
+            Some(errno) if errno != libc::EBADMSG => BadRange { dest, kind: BadKind::Failed, sector, count, errno },
+            _ => {
+                let dest = dest.or(Some(0));
+                BadRange { dest, kind: BadKind::Differs, sector, count, errno: libc::EBADMSG }
+            }
+        })
 }
 
 fn any_record() -> impl Strategy<Value = Record> {
@@ -52,7 +60,7 @@ fn any_record() -> impl Strategy<Value = Record> {
         text(),
         any::<(bool, bool, bool, bool)>(),
     );
-    let figures = (any::<(u64, u64, u64, u64, u64)>(), time(), ranges());
+    let figures = (any::<(u64, u64, u64, u64, u64, u64, u64)>(), time(), ranges());
     let sides = (proptest::option::of(side()), proptest::collection::vec(side(), 0..4));
     let bad = (proptest::collection::vec(bad(), 0..4), ranges());
     (head, figures, sides, bad).prop_map(|(head, figures, (source, dests), (bad, unreadable))| {
@@ -65,7 +73,8 @@ fn any_record() -> impl Strategy<Value = Record> {
             digest,
             (read_err, verified, followed, claimed),
         ) = head;
-        let ((write_err, total, durable, bad_bytes, final_speed), elapsed, common) = figures;
+        let ((write_err, total, durable, bad_bytes, final_speed, read_errors, verified_bytes), elapsed, common) =
+            figures;
         let (created, state) = (UNIX_EPOCH + created, State::ALL[state]);
         Record {
             id,
@@ -84,6 +93,8 @@ fn any_record() -> impl Strategy<Value = Record> {
             common,
             durable,
             bad_bytes,
+            read_errors,
+            verified_bytes,
             elapsed,
             final_speed,
             digest,
@@ -136,6 +147,8 @@ fn the_text_is_the_documented_one() {
         "read_err 1",
         "write_err 0x8000000000000001",
         "bad_bytes 4096",
+        "read_errors 3",
+        "verified_bytes 512",
         "elapsed 1.234567890",
         "final_speed 5000000",
         "verified 1",
@@ -153,6 +166,14 @@ fn the_text_is_the_documented_one() {
     ];
     assert_eq!(lines[..head.len()], head);
     assert!(lines[head.len()].starts_with("sum ") && lines.len() == head.len() + 1);
+}
+
+#[test]
+fn older_records_say_by_an_errno_that_a_range_is_different() {
+    let text = print(&record(7, 3));
+    let body = unseal("job", &text).unwrap().replace("bad -:8+8:5", "bad -:8+8:74 1:9+1:74 1:20+2:5");
+    let kinds: Vec<_> = parse(&seal("job", &body)).unwrap().bad.iter().map(|bad| (bad.kind, bad.errno)).collect();
+    assert_eq!(kinds, [(BadKind::Failed, 74), (BadKind::Differs, libc::EBADMSG), (BadKind::Failed, 5)]);
 }
 
 #[test]
@@ -189,6 +210,10 @@ fn keys_of_later_versions_are_passed_over_and_missing_ones_are_not() {
         "dest.0.first_error",
         "dest.1.first_error",
         "source.identity",
+        "read_errors",
+        "verified_bytes",
+        "dest.0.zeroed",
+        "dest.1.zeroed",
     ];
     for line in body.lines() {
         let key = line.split_once(' ').unwrap().0;

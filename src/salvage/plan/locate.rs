@@ -8,6 +8,8 @@ use std::ops::Range;
 /// The search for one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Locate {
+    /// Where the piece begins: nothing of it is written.
+    piece: u64,
     /// The smallest range that was seen to fail.
     seen: Range<u64>,
     /// Where in it the first bad block must be, if the error lasts.
@@ -19,7 +21,12 @@ pub(crate) struct Locate {
 
 impl Locate {
     pub(crate) fn new(range: Range<u64>, errno: i32) -> Self {
-        Self { within: range.clone(), seen: range, errno, again: false }
+        Self { piece: range.start, within: range.clone(), seen: range, errno, again: false }
+    }
+
+    /// Where the piece begins.
+    pub(crate) fn piece(&self) -> u64 {
+        self.piece
     }
 
     /// What was seen to fail.
@@ -27,9 +34,12 @@ impl Locate {
         (&self.seen, self.errno)
     }
 
-    /// What is to be read next, in blocks of that many sectors; `None` where there is nothing more to learn.
-    pub(crate) fn next(&self, block: u64) -> Option<Range<u64>> {
-        let blocks = (self.within.end - self.within.start) / block;
+    /// What is to be read next: in the job's coarsest blocks, and within the last of them in the source's. `None` where there
+    /// is nothing more to learn.
+    pub(crate) fn next(&self, coarsest: u64, source: u64) -> Option<Range<u64>> {
+        let sectors = self.within.end - self.within.start;
+        let block = if sectors > coarsest { coarsest } else { source };
+        let blocks = sectors / block;
         match blocks {
             0 => None,
             1 if self.again && self.seen == self.within => None,
@@ -45,7 +55,7 @@ impl Locate {
 
     /// That range could not be read.
     pub(crate) fn failed(&mut self, range: &Range<u64>, errno: i32) {
-        *self = Self { again: true, ..Self::new(range.clone(), errno) };
+        *self = Self { again: true, piece: self.piece, ..Self::new(range.clone(), errno) };
     }
 
     /// That range could be read. Where nothing is left then, the error did not last.

@@ -2,28 +2,37 @@
 
 use std::ops::Range;
 
+use super::block::Block;
+
 /// Something that failed and is not given up yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Suspect {
-    /// Could not be read, and is to be bisected.
-    Split { range: Range<u64>, errno: i32 },
-    /// To be read again; it was tried so often.
+pub(super) enum Suspect {
+    /// To be read again, by itself; it was tried so often.
     Read { range: Range<u64>, tries: u32 },
     /// A piece in a dead area, being probed at that place.
     Probe { range: Range<u64>, place: u64, errno: i32 },
-    /// To be written again to one destination.
-    Write { range: Range<u64>, dest: usize, tries: u32 },
+    /// A block of a destination, of which only a part can be read.
+    Block(Box<Block>),
+    /// To be written again to one destination: what was read, or zeros.
+    Write { range: Range<u64>, dest: usize, zeros: bool, tries: u32, errno: i32 },
 }
 
 impl Suspect {
     /// The sectors that it is about.
-    pub(crate) fn range(&self) -> &Range<u64> {
+    pub(super) fn range(&self) -> &Range<u64> {
         match self {
-            Self::Split { range, .. }
-            | Self::Read { range, .. }
-            | Self::Probe { range, .. }
-            | Self::Write { range, .. } => range,
+            Self::Read { range, .. } | Self::Probe { range, .. } | Self::Write { range, .. } => range,
+            Self::Block(block) => block.range(),
         }
+    }
+
+    /// What tells it apart, in the order in which suspects are looked at: as they lie on the source.
+    pub(super) fn key(&self) -> (u64, usize) {
+        let rank = match self {
+            Self::Write { dest, .. } => dest + 1,
+            _ => 0,
+        };
+        (self.range().start, rank)
     }
 }
 

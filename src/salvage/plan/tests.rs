@@ -18,6 +18,10 @@ struct Model {
     requests: u64,
     /// First sectors of the writes, in order.
     order: Vec<u64>,
+    /// The scratch block: what lies at each sector of the job.
+    scratch: BTreeMap<u64, Option<u64>>,
+    /// Writes and zeros, by destination and sector: how many of zeros there were.
+    zeroed: BTreeMap<(usize, u64), u32>,
 }
 
 const PIECE: u64 = 64;
@@ -41,6 +45,35 @@ impl Model {
                 written.set(index);
                 self.order.push(range.start);
                 self.held[index].extend(range.clone().map(|sector| (sector, (!zeros).then_some(sector))));
+                range.clone().filter(|_| zeros).for_each(|at| *self.zeroed.entry((index, at)).or_default() += 1);
+            }
+        }
+        (written, errors)
+    }
+
+    /// Reads a range of the source into the scratch block.
+    fn gather(&mut self, range: &Range<u64>, zeros: bool) -> Option<i32> {
+        let unread = Self::strikes(&mut self.read, range);
+        if !unread || zeros {
+            self.scratch.extend(range.clone().map(|sector| (sector, (!unread).then_some(sector))));
+        }
+        unread.then_some(libc::EIO)
+    }
+
+    /// Writes the scratch block.
+    fn put(&mut self, range: &Range<u64>, dests: ErrorBits) -> (ErrorBits, Vec<(usize, i32)>) {
+        let before: Vec<_> = self.held.clone();
+        let (written, errors) = self.write(range, dests, false);
+        for index in written.iter() {
+            for sector in range.clone() {
+                let new = self.scratch.get(&sector).copied();
+                match new {
+                    Some(new) => _ = self.held[index].insert(sector, new),
+                    // What was fetched was nothing of the job's.
+                    None => _ = self.held[index].remove(&sector),
+                }
+                let was_zero = before[index].get(&sector) == Some(&None);
+                *self.zeroed.entry((index, sector)).or_default() += u32::from(new == Some(None) && !was_zero);
             }
         }
         (written, errors)
@@ -52,16 +85,43 @@ impl Model {
             Step::Copy { range, dests, flags } => (range, *dests, *flags, true),
             Step::Probe { range } => (range, ErrorBits::NONE, Flags::NONE, true),
             Step::Zero { range, dests, flags } => (range, *dests, *flags, false),
-            Step::Compare { .. } => unreachable!("no comparison here"),
+            Step::Gather { range, .. } | Step::Fetch { range, .. } => (range, ErrorBits::first(1), Flags::NONE, true),
+            Step::Put { range, dests, .. } => (range, *dests, Flags::KEEP_FAILED, true),
+            Step::Compare { .. } | Step::Check { .. } | Step::Show { .. } | Step::HashZeros { .. } => {
+                unreachable!("no comparison here")
+            }
         };
+        let block = plan.block();
+        let is_whole = range.start.is_multiple_of(block) && range.end.is_multiple_of(block);
+        assert!(is_whole || matches!(step, Step::Gather { .. }), "the devices do not take {step:?}");
         let ignores = flags.contains(Flags::IGNORE_ERROR) && !flags.contains(Flags::WRITE_SEQ);
         for start in range.clone().step_by(PIECE as usize) {
             let part = start..(start + PIECE).min(range.end);
             self.requests += 1;
-            let unread = copies && Self::strikes(&mut self.read, &part);
-            let write = !unread || ignores;
-            let (written, errors) =
-                if write { self.write(&part, dests, unread || !copies) } else { Default::default() };
+            let (unread, written, errors) = match step {
+                Step::Gather { zeros, .. } => {
+                    let unread = self.gather(&part, *zeros);
+                    let done = unread.is_none() || *zeros;
+                    (unread.is_some(), if done { dests } else { ErrorBits::NONE }, Vec::new())
+                }
+                Step::Fetch { dest, .. } => {
+                    self.scratch.clear();
+                    let held = self.held[*dest].range(part.clone());
+                    self.scratch.extend(held.map(|(sector, what)| (*sector, *what)));
+                    (false, dests, Vec::new())
+                }
+                Step::Put { .. } => {
+                    let (written, errors) = self.put(&part, dests);
+                    (false, written, errors)
+                }
+                _ => {
+                    let unread = copies && Self::strikes(&mut self.read, &part);
+                    let write = !unread || ignores;
+                    let (written, errors) =
+                        if write { self.write(&part, dests, unread || !copies) } else { Default::default() };
+                    (unread, written, errors)
+                }
+            };
             let sector = |number| Sector::new(number).unwrap();
             let piece = Piece {
                 offset: sector(part.start - range.start),
@@ -80,6 +140,9 @@ impl Model {
             if !goes_on(unread, Flags::SKIP_UNREADABLE) || !(goes_on(!errors.is_empty(), Flags::KEEP_FAILED) || drops) {
                 return;
             }
+            if plan.is_overfull() {
+                return;
+            }
         }
     }
 }
@@ -90,10 +153,21 @@ fn spec(dests: usize) -> Spec {
     Spec { from: Some(region("/s")), to, ..Spec::default() }
 }
 
+/// All devices with blocks of so many sectors.
+fn even(block: u64) -> Geometry {
+    Geometry { source_block: block, dest_block: block, sequential: false }
+}
+
 fn run(spec: &Spec, total: u64, block: u64, model: &mut Model) -> (Plan, Progress) {
+    let progress = Progress::new(spec, Sector::new(total).unwrap());
+    go_on(spec, progress, even(block), model)
+}
+
+/// Runs a job from those figures to its end.
+fn go_on(spec: &Spec, mut progress: Progress, geometry: Geometry, model: &mut Model) -> (Plan, Progress) {
     model.write.resize_with(spec.to.len(), BTreeMap::new);
     model.held.resize_with(spec.to.len(), BTreeMap::new);
-    let (mut plan, mut progress) = (Plan::new(spec, block), Progress::new(spec, Sector::new(total).unwrap()));
+    let mut plan = Plan::new(spec, geometry);
     while let Some(step) = plan.next(spec, &mut progress) {
         model.run(&mut plan, spec, &step, &mut progress);
         assert!(model.requests < 1_000_000, "it does not end");
@@ -140,7 +214,7 @@ fn an_error_that_does_not_last_stops_the_job_for_what_was_seen() {
 #[test]
 fn a_piece_that_failed_with_its_neighbour_is_not_what_the_job_stops_for() {
     let spec = spec(1);
-    let (mut plan, mut progress) = (Plan::new(&spec, 1), Progress::new(&spec, Sector::new(1000).unwrap()));
+    let (mut plan, mut progress) = (Plan::new(&spec, even(1)), Progress::new(&spec, Sector::new(1000).unwrap()));
     let step = plan.next(&spec, &mut progress).unwrap();
     let sector = |number| Sector::new(number).unwrap();
     // one request of the system: the bad block is in the second
@@ -202,7 +276,7 @@ fn a_dead_area_is_probed_and_not_read_block_by_block() {
 #[test]
 fn in_order_means_that_whatever_comes_first_on_the_source_is_done_first() {
     let spec = Spec { write_seq: true, on_read_error: OnReadError::Skip, ..spec(1) };
-    let (mut plan, mut progress) = (Plan::new(&spec, 1), Progress::new(&spec, Sector::new(1000).unwrap()));
+    let (mut plan, mut progress) = (Plan::new(&spec, even(1)), Progress::new(&spec, Sector::new(1000).unwrap()));
     let step = plan.next(&spec, &mut progress).unwrap();
     // several are in flight, and end in any order: two fail, and the one before them is not written for that
     for first in [3, 1] {
@@ -269,7 +343,7 @@ fn a_plan_goes_on_from_what_is_there() {
     let mut progress = Progress::new(&spec, Sector::new(1000).unwrap());
     progress.taken(&(0..200), ErrorBits::first(2));
     progress.taken(&(300..400), ErrorBits::first(1));
-    let (mut plan, mut model) = (Plan::new(&spec, 1), Model::default());
+    let (mut plan, mut model) = (Plan::new(&spec, even(1)), Model::default());
     model.write.resize_with(2, BTreeMap::new);
     model.held.resize_with(2, BTreeMap::new);
     let mut steps = Vec::new();
@@ -342,4 +416,263 @@ proptest! {
             prop_assert!(spec.to.len() > 1 || model.order.is_sorted());
         }
     }
+}
+
+/// A destination whose blocks are eight of the source's.
+const COARSE: Geometry = Geometry { source_block: 1, dest_block: 8, sequential: false };
+
+fn fresh(spec: &Spec, total: u64) -> Progress {
+    Progress::new(spec, Sector::new(total).unwrap())
+}
+
+#[test]
+fn a_coarser_destination_loses_no_more_than_the_source_forces() {
+    for policy in [OnReadError::Zero, OnReadError::Skip] {
+        for write_seq in [false, true] {
+            let spec = Spec { on_read_error: policy, write_seq, ..spec(2) };
+            let mut model = Model { read: bad([300, 301, 640, 647, 999], ALWAYS), ..Model::default() };
+            let (plan, progress) = go_on(&spec, fresh(&spec, 1000), COARSE, &mut model);
+            assert!(!plan.fatal && progress.unreadable.iter().flatten().eq([300, 301, 640, 647, 999]));
+            for index in 0..2 {
+                for at in 0..1000 {
+                    let is_bad = [300, 301, 640, 647, 999].contains(&at);
+                    let expected = match (is_bad, policy) {
+                        (false, _) => Some(Some(at)),
+                        (true, OnReadError::Zero) => Some(None),
+                        (true, _) => None,
+                    };
+                    assert_eq!(model.held[index].get(&at).copied(), expected, "{policy:?} {index} {at}");
+                }
+                assert_eq!(progress.dests[index].taken.bytes(), 995 * 512);
+            }
+            assert!(model.requests < 300, "{}", model.requests);
+        }
+    }
+    // the job that stops names the sector
+    let spec = spec(1);
+    let mut model = Model { read: bad([300], ALWAYS), ..Model::default() };
+    let (plan, progress) = go_on(&spec, fresh(&spec, 1000), COARSE, &mut model);
+    assert!(plan.fatal && progress.unreadable.iter().eq(std::iter::once(300..301)));
+}
+
+/// The figures of a job as a retry finds them, after all was made durable.
+fn retried(mut progress: Progress) -> Progress {
+    let all = ErrorBits::first(progress.dests.len());
+    for index in all.iter() {
+        progress.made_durable(index, &progress.mark(index));
+    }
+    progress.begin_anew();
+    progress
+}
+
+#[test]
+fn a_bad_block_is_given_zeros_once() {
+    for geometry in [even(1), COARSE] {
+        for words in 0..3 {
+            let spec = match words {
+                0 => Spec { on_read_error: OnReadError::Zero, ..spec(2) },
+                1 => Spec { on_read_error: OnReadError::Zero, write_seq: true, ..spec(2) },
+                _ => Spec { ignore_error: true, ..spec(2) },
+            };
+            let (first, last) = if words == 2 { (256, 320) } else { (300, 303) };
+            let mut model = Model { read: bad(300..303, ALWAYS), ..Model::default() };
+            let (_, progress) = go_on(&spec, fresh(&spec, 1000), geometry, &mut model);
+            let zeros: Vec<_> = (first..last).collect();
+            assert!(progress.dests.iter().all(|dest| dest.zeroed().iter().flatten().eq(zeros.iter().copied())));
+            // ddrescue saves one of them, and the source's other blocks stay as they are
+            model.held[0].insert(301, Some(301));
+            let (_, progress) = go_on(&spec, retried(progress), geometry, &mut model);
+            assert_eq!(model.held[0][&301], Some(301), "{words} {geometry:?}: zeros over what was saved");
+            assert_eq!((model.held[0][&300], model.held[1][&301]), (None, None));
+            assert!(model.zeroed.values().all(|count| *count <= 1), "{words} {geometry:?}");
+            // two of them can be read now
+            model.read = bad([300], ALWAYS);
+            let (_, progress) = go_on(&spec, retried(progress), geometry, &mut model);
+            let expected = if words == 2 { None } else { Some(302) };
+            assert_eq!((model.held[0][&301], model.held[1][&302]), (Some(301), expected), "{words} {geometry:?}");
+            model.read.clear();
+            let (_, progress) = go_on(&spec, retried(progress), geometry, &mut model);
+            assert_eq!(progress.copied(), 1000 * 512);
+        }
+    }
+}
+
+#[test]
+fn zeros_that_were_not_flushed_are_written_again() {
+    let spec = Spec { on_read_error: OnReadError::Zero, ..spec(1) };
+    for geometry in [even(1), COARSE] {
+        let mut model = Model { read: bad([300], ALWAYS), ..Model::default() };
+        let (_, mut progress) = go_on(&spec, fresh(&spec, 1000), geometry, &mut model);
+        progress.begin_anew();
+        model.held[0].clear();
+        go_on(&spec, progress, geometry, &mut model);
+        assert_eq!((model.held[0].len(), model.held[0][&300]), (1000, None));
+    }
+}
+
+#[test]
+fn ignored_errors_on_both_sides_leave_only_the_bad_block_out() {
+    // sixteen pieces in a row cannot be read, and the destination has one bad sector among them
+    let spec = Spec { ignore_error: true, ..spec(2) };
+    let mut model = Model { read: bad(0..16 * PIECE, ALWAYS), write: vec![bad([10], ALWAYS)], ..Model::default() };
+    let (_, progress) = run(&spec, 32 * PIECE, 1, &mut model);
+    assert_eq!((progress.write_err.bits(), model.held[1].len() as u64), (1, 32 * PIECE));
+    let lacks: Vec<_> = (0..32 * PIECE).filter(|at| !model.held[0].contains_key(at)).collect();
+    assert_eq!(lacks, [10]);
+    let bad: Vec<_> = progress.bad.iter().map(|bad| (bad.dest, bad.sector.get(), bad.count.get())).collect();
+    assert_eq!(bad, [(None, 0, 16 * PIECE), (Some(0), 10, 1)]);
+}
+
+/// A piece by its number, its read error, or 0, and its write errors.
+type Ended<'a> = (u64, i32, &'a [(usize, i32)]);
+
+/// Ends pieces of a step, each with what could not be read or written.
+fn end_pieces(plan: &mut Plan, spec: &Spec, step: &Step, progress: &mut Progress, pieces: &[Ended<'_>]) {
+    for (number, read_error, write_errors) in pieces {
+        let sector = |number| Sector::new(number).unwrap();
+        let read_error = (*read_error != 0).then_some(*read_error);
+        let mut written = if read_error.is_some() { ErrorBits::NONE } else { ErrorBits::first(spec.to.len()) };
+        for (index, _) in *write_errors {
+            written = written.without(ErrorBits::from_bits(1 << index));
+        }
+        let (offset, count) = (sector(number * PIECE), sector(PIECE));
+        let piece = Piece { offset, count, read_error, written, write_errors, different: ErrorBits::NONE };
+        plan.piece(spec, step, &piece, progress);
+    }
+}
+
+#[test]
+fn whatever_ends_a_job_what_was_not_read_is_told() {
+    let policies = [OnReadError::Stop, OnReadError::Zero, OnReadError::Skip];
+    for (policy, retries) in policies.into_iter().flat_map(|policy| [(policy, 0), (policy, 2)]) {
+        let spec = Spec { on_read_error: policy, retries, on_write_error: OnWriteError::Stop, ..spec(1) };
+        let (mut plan, mut progress) = (Plan::new(&spec, even(1)), fresh(&spec, 1000));
+        let step = plan.next(&spec, &mut progress).unwrap();
+        plan.retries = 0;
+        end_pieces(&mut plan, &spec, &step, &mut progress, &[(2, 0, &[(0, libc::EIO)]), (1, libc::ENODATA, &[])]);
+        assert!(plan.fatal && plan.next(&spec, &mut progress).is_none());
+        let bad: Vec<_> = progress.bad.iter().map(|bad| (bad.dest, bad.sector.get(), bad.errno)).collect();
+        assert_eq!(bad, [(None, PIECE, libc::ENODATA), (Some(0), 2 * PIECE, libc::EIO)], "{policy:?} {retries}");
+        assert!(progress.read_err && progress.bad_bytes() == PIECE * 512);
+    }
+}
+
+#[test]
+fn whatever_ends_a_job_every_destination_that_failed_is_told() {
+    let spec = Spec { on_write_error: OnWriteError::Stop, retries: 1, ..spec(3) };
+    let (mut plan, mut progress) = (Plan::new(&spec, even(1)), fresh(&spec, 1000));
+    let step = plan.next(&spec, &mut progress).unwrap();
+    let failed: &[(usize, i32)] = &[(0, libc::EIO), (1, libc::ENOSPC)];
+    end_pieces(&mut plan, &spec, &step, &mut progress, &[(0, 0, failed), (1, 0, &[])]);
+    let step = plan.next(&spec, &mut progress).unwrap();
+    // bulk goes on first, then the first of the two is tried again and fails
+    let Step::Copy { dests, .. } = &step else { panic!("{step:?}") };
+    let step = if dests.bits() == 7 {
+        end_pieces(&mut plan, &spec, &step, &mut progress, &(0..14).map(|at| (at, 0, &[][..])).collect::<Vec<_>>());
+        progress.taken(&(0..1000), ErrorBits::from_bits(4));
+        progress.taken(&(PIECE..1000), ErrorBits::first(2));
+        plan.next(&spec, &mut progress).unwrap()
+    } else {
+        step
+    };
+    end_pieces(&mut plan, &spec, &step, &mut progress, &[(0, 0, &[(0, libc::EIO)])]);
+    assert!(plan.fatal && plan.next(&spec, &mut progress).is_none());
+    assert_eq!(progress.write_err.bits(), 3);
+    assert_eq!(progress.dests[1].first_error().map(|(errno, _)| errno), Some(libc::ENOSPC));
+}
+
+#[test]
+fn in_order_all_that_comes_before_a_bad_piece_is_copied() {
+    for geometry in [even(1), Geometry { sequential: true, ..even(1) }] {
+        let spec = Spec { write_seq: !geometry.sequential, ..spec(1) };
+        let (mut plan, mut progress) = (Plan::new(&spec, geometry), fresh(&spec, 1000));
+        let step = plan.next(&spec, &mut progress).unwrap();
+        // what was in flight when it failed was not written
+        end_pieces(&mut plan, &spec, &step, &mut progress, &[(6, libc::EIO, &[])]);
+        let mut model = Model { read: bad([6 * PIECE + 3], ALWAYS), ..Model::default() };
+        model.write.resize_with(1, BTreeMap::new);
+        model.held.resize_with(1, BTreeMap::new);
+        while let Some(step) = plan.next(&spec, &mut progress) {
+            model.run(&mut plan, &spec, &step, &mut progress);
+        }
+        assert!(plan.fatal && progress.copied() == 6 * PIECE * 512, "{}", progress.copied());
+        assert!(progress.unreadable.iter().eq(std::iter::once(6 * PIECE + 3..6 * PIECE + 4)));
+    }
+}
+
+#[test]
+fn a_zoned_destination_is_written_in_order_and_has_no_holes() {
+    let zoned = Geometry { sequential: true, ..even(1) };
+    for (policy, ignore_error) in [(OnReadError::Zero, false), (OnReadError::Stop, true), (OnReadError::Skip, false)] {
+        let spec = Spec { on_read_error: policy, ignore_error, ..spec(1) };
+        let mut model = Model { read: bad([300, 500], ALWAYS), ..Model::default() };
+        let (plan, progress) = go_on(&spec, fresh(&spec, 1000), zoned, &mut model);
+        let held: Vec<u64> = model.held[0].keys().copied().collect();
+        assert!(model.order.is_sorted() && held.iter().copied().eq(0..held.len() as u64), "{policy:?}");
+        assert_eq!((plan.fatal, progress.read_err), (policy != OnReadError::Zero, true), "{policy:?}");
+    }
+    let spec = Spec { on_read_error: OnReadError::Skip, ..spec(1) };
+    assert!(crate::salvage::objection(&spec, zoned).is_some() && crate::salvage::objection(&spec, even(1)).is_none());
+}
+
+#[test]
+fn a_source_that_is_gone_stops_the_job_and_nothing_is_zeroed() {
+    for policy in [OnReadError::Stop, OnReadError::Zero, OnReadError::Skip] {
+        for errno in [libc::ENODEV, libc::ENXIO] {
+            let spec = Spec { on_read_error: policy, retries: 3, ..spec(1) };
+            let (mut plan, mut progress) = (Plan::new(&spec, even(1)), fresh(&spec, 1000));
+            let step = plan.next(&spec, &mut progress).unwrap();
+            end_pieces(&mut plan, &spec, &step, &mut progress, &[(0, 0, &[]), (1, errno, &[]), (2, errno, &[])]);
+            assert!(plan.fatal && plan.next(&spec, &mut progress).is_none(), "{policy:?}");
+            assert!(progress.read_err && progress.unreadable.is_empty() && progress.error.is_some());
+            assert_eq!(progress.copied(), PIECE * 512);
+        }
+    }
+}
+
+#[test]
+fn what_another_job_wrote_in_finer_blocks_is_copied_in_whole_ones() {
+    let spec = spec(1);
+    let mut model = Model::default();
+    let (_, mut progress) = go_on(&spec, fresh(&spec, 1000), COARSE, &mut model);
+    progress.forget(0, &(99..900));
+    model.held[0].retain(|at, _| !(99..900).contains(at));
+    let (_, progress) = go_on(&spec, progress, COARSE, &mut model);
+    assert_eq!((progress.copied(), model.held[0].len()), (1000 * 512, 1000));
+}
+
+#[test]
+fn a_million_scattered_bad_blocks_cost_no_more_each_than_a_few() {
+    // every other piece has a bad block: the model counts no time, but a plan that looked at everything before each step
+    // would take hours here
+    let pieces = 200_000;
+    let spec = Spec { on_read_error: OnReadError::Zero, ..spec(1) };
+    let (mut plan, mut progress) = (Plan::new(&spec, even(8)), fresh(&spec, pieces * PIECE));
+    let mut steps = 0_u64;
+    while let Some(step) = plan.next(&spec, &mut progress) {
+        steps += 1;
+        let range = step.range().clone();
+        let zeros = matches!(step, Step::Zero { .. });
+        for start in range.clone().step_by(PIECE as usize) {
+            let part = start..(start + PIECE).min(range.end);
+            // in each piece the blocks 1, 3, 5, and so on for the odd ones
+            let is_bad =
+                !zeros && (part.start / PIECE) % 2 == 1 && (part.start / 8..part.end / 8).any(|block| block % 2 == 1);
+            let sector = |number| Sector::new(number).unwrap();
+            let piece = Piece {
+                offset: sector(part.start - range.start),
+                count: sector(part.end - part.start),
+                read_error: is_bad.then_some(libc::EIO),
+                written: if is_bad { ErrorBits::NONE } else { ErrorBits::first(1) },
+                write_errors: &[],
+                different: ErrorBits::NONE,
+            };
+            plan.piece(&spec, &step, &piece, &mut progress);
+        }
+    }
+    let bad = progress.unreadable.len() as u64;
+    assert_eq!((bad, progress.unreadable.bytes()), (pieces / 2 * 4, pieces / 2 * 4 * 8 * 512));
+    assert_eq!(progress.dests[0].zeroed(), &progress.unreadable);
+    assert!(steps < 6 * bad, "{steps} steps for {bad} blocks");
+    assert_eq!((progress.bad.len(), progress.suspect_bytes), (1 << 17, 0));
 }

@@ -31,7 +31,7 @@ pub const STATES: [&str; 10] =
 const DEST_KEYS: [&str; 7] = ["state", "copied", "durable", "errors", "errno", "sector", "path"];
 
 /// The states that a destination can be in.
-const DEST_STATES: [&str; 4] = ["active", "done", "failed", "mismatch"];
+const DEST_STATES: [&str; 7] = ["active", "stalled", "behind", "done", "failed", "mismatch", "dropped"];
 
 /// What `status` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,7 +258,7 @@ pub struct BadRange {
     pub sector: u64,
     /// How many sectors.
     pub count: u64,
-    /// Why, as it stands.
+    /// Why, as it stands; `differs` of a range that is different.
     pub errno: String,
 }
 
@@ -276,6 +276,10 @@ impl BadRange {
         let (dest, rest) = match words[..] {
             ["read", ref rest @ ..] => (None, rest),
             ["write", dest, ref rest @ ..] => (Some(dest.parse().ok()?), rest),
+            ["differs", dest, sector, count] => {
+                let (sector, count) = (sector.parse().ok()?, count.parse().ok()?);
+                return Some(Self { dest: Some(dest.parse().ok()?), sector, count, errno: "differs".to_owned() });
+            }
             _ => return None,
         };
         let [sector, count, errno] = rest else { return None };
