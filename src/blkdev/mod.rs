@@ -28,6 +28,7 @@ mod mounts;
 mod open;
 mod resolve;
 mod sys;
+mod sysfs;
 mod table;
 mod topology;
 

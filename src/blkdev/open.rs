@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::device::{Device, Target};
-use super::sys;
+use super::{sys, sysfs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sector::{SECTOR_SIZE, Sector};
 
@@ -222,9 +222,9 @@ fn clear_direct(file: &File) -> io::Result<()> {
 
 /// Whether the block device, or the disk of the partition, is host-managed: zones that take writes in order only.
 fn is_zoned(rdev: u64) -> bool {
-    let node = format!("/sys/dev/block/{}:{}", libc::major(rdev), libc::minor(rdev));
+    let node = sysfs::node(rdev);
     ["queue/zoned", "../queue/zoned"]
         .iter()
-        .find_map(|name| std::fs::read_to_string(Path::new(&node).join(name)).ok())
+        .find_map(|name| std::fs::read_to_string(node.join(name)).ok())
         .is_some_and(|model| model.trim() == "host-managed")
 }
