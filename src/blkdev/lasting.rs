@@ -36,7 +36,7 @@ pub struct LastingExtent {
     pub at: Option<u64>,
 }
 
-/// Names that last for what [`resolve`](super::resolve) has found of a region of `device`, level by level.
+/// Names that last for what [`resolve`](super::resolve()) has found of a region of `device`, level by level.
 ///
 /// # Errors
 /// Where mountinfo cannot be read.
