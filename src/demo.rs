@@ -1,10 +1,11 @@
 //! `kcopyfs demo`: the main job on scratch images, shown as the commands that a person would type.
 //!
-//! Every line behind a `#` prompt is run by sh as it stands, in the scratch folder. The broken disk is real too: a file
-//! that the kernel refuses to let grow, so that writes beyond its half fail as on a disk that dies there.
+//! Every line behind a `#` prompt is run by sh as it stands, in the scratch folder, and what stands below it is what it
+//! printed. The broken destination is real too: no file of this daemon may grow beyond the size of the disk, so a copy
+//! that begins in the middle of a file fails half way, as on a disk that dies there.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -13,6 +14,8 @@ use kcopyfs::{Error, ErrorKind, Result};
 
 /// Bytes of a scratch image.
 const IMAGE: usize = 96 << 20;
+/// What the daemon runs under: a file that grows beyond so many blocks of 512 bytes is an error (EFBIG), not a signal.
+const LIMITED: &str = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
 /// The engine may do I/O in so many percent of the time: on scratch images in memory it would end before it is seen.
 const THROTTLE: u32 = 5;
 
@@ -36,8 +39,25 @@ pub(crate) fn run() -> Result<()> {
         return Err(Error::new(ErrorKind::Os(libc::EIO), what));
     }
     println!("\nUnmounted and removed: nothing is left behind. Now with your own disks:");
-    println!("    kcopyfs /run/kcopyfs && cat /run/kcopyfs/README");
+    farewell()
+}
+
+/// What to type next, on this machine as it is: the program need not be installed.
+fn farewell() -> Result<()> {
+    let program = std::env::current_exe().map_err(|error| Error::os("the path of this program", error))?;
+    let user = nix::unistd::geteuid();
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let point = if user.is_root() { PathBuf::from("/run/kcopyfs") } else { runtime.join("kcopyfs") };
+    let (program, point) = (quoted(&program), quoted(&point));
+    println!("    mkdir -p {point}\n    {program} {point}\n    cat {point}/README");
     Ok(())
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+".contains(letter);
+    if text.chars().all(is_plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// A folder for images and the mount.
@@ -76,16 +96,6 @@ fn is_roomy(folder: &Path) -> bool {
     free.is_some_and(|free| free > 4 * IMAGE)
 }
 
-/// A disk that dies at its half: a file in memory that may not grow, found under `/proc` as long as this process lives.
-fn broken_disk(folder: &Path) -> Result<File> {
-    let failed = |error| Error::os("a scratch disk that breaks", error);
-    let disk = sealed::half_file(IMAGE as u64 / 2).map_err(failed)?;
-    let number = std::os::fd::AsRawFd::as_raw_fd(&disk);
-    let target = format!("/proc/{}/fd/{number}", std::process::id());
-    std::os::unix::fs::symlink(target, folder.join("broken.img")).map_err(failed)?;
-    Ok(disk)
-}
-
 /// A source that no two blocks of are alike.
 fn make_source(path: &Path) -> io::Result<()> {
     let mut bytes = vec![0_u8; IMAGE];
@@ -108,7 +118,9 @@ impl Daemon {
     fn start(folder: &Path) -> Result<Self> {
         let failed = |error| Error::os("start the daemon", error);
         let program = std::env::current_exe().map_err(failed)?;
-        let mut child = Command::new(program)
+        let mut child = Command::new("sh")
+            .args(["-c", LIMITED, "sh", &(IMAGE / 512).to_string()])
+            .arg(program)
             .args(["-f", "-o", &format!("state=none,throttle={THROTTLE}")])
             .arg(folder.join("ctl"))
             .env("RUST_LOG", "error")
@@ -152,7 +164,6 @@ impl Show {
         println!("Scratch folder: {}\n", self.folder.display());
         let failed = |error| Error::os("scratch images", error);
         make_source(&self.folder.join("disk.img")).map_err(failed)?;
-        let disk = broken_disk(&self.folder)?;
         std::fs::create_dir(self.folder.join("ctl")).map_err(failed)?;
 
         Self::say("Mount the control tree (slowed down for this demo, so that there is something to see).");
@@ -168,19 +179,23 @@ impl Show {
              read id <&3; echo job $id",
             true,
         );
-        self.bar(1)?;
-        self.sh("cat ctl/jobs/1/status", true);
+        Self::say(
+            "wait/1 tells how the job stands until it ends, and then its status; reading it fails unless all went well.",
+        );
+        self.sh("cat ctl/wait/1 && echo all is well", true);
         Self::say("ls tells something too: a job's size is the bytes copied, its time the last progress.");
         self.sh("ls -l ctl/jobs", true);
         self.sh("cmp disk.img one.img && cmp disk.img two.img && echo both are equal", true);
 
-        Self::say("Now the second destination breaks half way. It is given up, the other one gets everything.");
-        self.sh("echo \"copy from=$PWD/disk.img to=$PWD/one.img to=$PWD/broken.img\" > ctl/jobs/new", true);
-        self.bar(2)?;
-        self.sh("cat ctl/wait/2 > /dev/null && echo all is well || echo something is not: see status", true);
-        self.sh("grep -E '^(state|read_err|write_err|percent|error) ' ctl/jobs/2/status", true);
+        Self::say(
+            "Now the second destination breaks half way (in this demo no file may grow beyond 96 MiB).
+   \
+             It is dropped, and the first one gets everything.",
+        );
+        self.sh("echo \"copy from=$PWD/disk.img to=$PWD/one.img to=$PWD/two.img,48M\" > ctl/jobs/new", true);
+        self.sh("cat ctl/wait/2 && echo all is well", false);
         self.sh("cat ctl/jobs/2/dests ctl/jobs/2/errors", true);
-        self.sh("cmp disk.img one.img && echo the other destination is equal", true);
+        self.sh("cmp disk.img one.img && echo the first destination is equal", true);
         self.sh("grep -qx 'write_err 0x2' ctl/jobs/2/status && echo bit 1 is set: destination 1 failed", true);
 
         Self::say("What cannot be right is refused before anything is touched, and says why.");
@@ -189,7 +204,7 @@ impl Show {
 
         Self::say("Unmount.");
         println!("# umount ctl");
-        drop((daemon, disk));
+        drop(daemon);
         Ok(())
     }
 
@@ -197,86 +212,20 @@ impl Show {
         println!("\n== {text}");
     }
 
-    /// Shows a command, runs it, shows what it prints; counts it if it ends otherwise than `well`.
+    /// Shows a command, runs it, with what it prints below it as it comes; counts it if it ends otherwise than `well`.
     fn sh(&mut self, command: &str, well: bool) {
         println!("# {command}");
-        let _ = io::stdout().flush();
-        let output = Command::new("sh").arg("-c").arg(command).current_dir(&self.folder).output();
-        match output {
-            Ok(output) => {
-                print!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-                self.failed += u32::from(output.status.success() != well);
-            }
+        let ended = io::stdout().flush().and_then(|()| {
+            // Errors belong where the person looks.
+            let errors = io::stdout().as_fd().try_clone_to_owned()?;
+            Command::new("sh").arg("-c").arg(command).current_dir(&self.folder).stderr(errors).status()
+        });
+        match ended {
+            Ok(status) => self.failed += u32::from(status.success() != well),
             Err(error) => {
                 println!("sh: {error}");
                 self.failed += 1;
             }
         }
-    }
-
-    /// `cat wait/ID`, drawn.
-    fn bar(&self, id: u64) -> Result<()> {
-        println!("# cat ctl/wait/{id}");
-        let failed = |error| Error::os(format!("wait/{id}"), error);
-        let screen = io::stdout().is_terminal();
-        let status = self.folder.join(format!("ctl/jobs/{id}/status"));
-        let waiting = BufReader::new(File::open(self.folder.join(format!("ctl/wait/{id}"))).map_err(failed)?);
-        let drawn = std::thread::spawn(move || {
-            // Its progress lines come once a second; on a screen the bar moves with the status file in between.
-            let mut last = -1.0_f64;
-            loop {
-                let text = std::fs::read_to_string(&status).unwrap_or_default();
-                let value =
-                    |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("").trim().to_owned();
-                let percent: f64 = value("percent ").parse().unwrap_or(0.0);
-                let state = value("state ");
-                let over = !matches!(&*state, "running" | "queued" | "flushing");
-                if screen || over || percent - last >= 25.0 {
-                    draw(percent, &value("speed "), &state, screen && !over);
-                    last = percent;
-                }
-                if over {
-                    return;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(100));
-            }
-        });
-        // Read to the end; a job that did not end well fails the last read, as it should.
-        waiting.lines().map_while(std::result::Result::ok).for_each(drop);
-        drawn.join().map_err(|_| Error::new(ErrorKind::Os(libc::EIO), "demo: the bar broke"))
-    }
-}
-
-fn draw(percent: f64, speed: &str, state: &str, stay: bool) {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let full = (percent / 2.5) as usize;
-    let bar: String = (0..40).map(|at| if at < full { '#' } else { '.' }).collect();
-    let speed = speed.parse::<u64>().unwrap_or(0) >> 20;
-    let end = if stay { "\r" } else { "\n" };
-    print!("[{bar}] {percent:6.2} %  {speed:5} MiB/s  {state:9}{end}");
-    let _ = io::stdout().flush();
-}
-
-/// The one system call that std does not have.
-mod sealed {
-    #![allow(unsafe_code)]
-
-    use std::fs::File;
-    use std::io;
-    use std::os::fd::FromRawFd;
-
-    /// A file of `bytes` bytes in memory that the kernel lets nobody make larger.
-    pub(super) fn half_file(bytes: u64) -> io::Result<File> {
-        // SAFETY: the name is a C string that lives until the call is back.
-        let fd = unsafe { libc::memfd_create(c"kcopyfs-demo".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor was made just now and nobody else has it.
-        let file = unsafe { File::from_raw_fd(fd) };
-        file.set_len(bytes)?;
-        // SAFETY: F_ADD_SEALS takes a number and touches no memory of ours.
-        let sealed = unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_GROW) };
-        if sealed < 0 { Err(io::Error::last_os_error()) } else { Ok(file) }
     }
 }

@@ -19,6 +19,7 @@
 //! | [`dm_io`] | one I/O to one or many regions, with a bit an error |
 //! | [`io`] | how a transfer reaches a device: ring, threads, simulation; the page pool |
 //! | [`blkdev`] | how a device is opened, measured and shared |
+//! | `os` | what the system tells: mounts |
 //! | [`sector`], [`error`] | the units, and what can go wrong |
 //! | [`cli`] | arguments, options, signals, the background |
 //!
@@ -59,8 +60,6 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::similar_names))]
 
 pub mod blkdev;
-// Wired with the next jobs.
-#[allow(dead_code, unused_imports)]
 mod claims;
 pub mod cli;
 pub mod dm_io;
@@ -72,6 +71,7 @@ pub mod jobs;
 mod journal;
 pub mod kcopyd;
 mod mailbox;
+pub(crate) mod os;
 mod salvage;
 pub mod sector;
 pub mod spec;

@@ -54,6 +54,12 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Whether there is no message.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.messages.lock().is_empty()
+    }
+
     /// Takes the oldest message.
     pub(crate) fn take(&self) -> Option<T> {
         self.0.messages.lock().pop_front()

@@ -9,6 +9,7 @@ mod daemon;
 mod demo;
 
 fn main() -> ExitCode {
+    logging::end_at_panic();
     let exit = match cli::parse(std::env::args_os()) {
         Ok(Command::Mount(mount)) => serve(&mount),
         Ok(Command::Demo) => match demo::run() {

@@ -583,7 +583,8 @@ fn a_chain_that_breaks_is_cancelled_and_says_why() {
         let late = daemon.job(&format!("from={a} to={c} after={head}")).unwrap();
         for (id, after, how) in [(second, head, state), (third, second, "cancelled"), (late, head, state)] {
             let status = daemon.wait(id);
-            let why = format!("not started: job {after}, which it waited for, {how}");
+            let how = if how == "cancelled" { "was cancelled" } else { how };
+            let why = format!("not started: job {after}, which it was waiting for, {how}");
             assert_eq!((status.state(), status.error()), ("cancelled", Some(why.as_str())), "{status}");
             let told = format!(" {id} queued cancelled {why}");
             until(&told, || daemon.read("events").unwrap().lines().any(|line| line.ends_with(&told)));

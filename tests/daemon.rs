@@ -748,33 +748,3 @@ fn memory_is_the_pool_and_16_mib() {
         assert!(used <= (16 << 20) + 100 * (2 << 10), "{used} bytes beside the pool");
     }
 }
-
-#[test]
-fn the_demo_shows_it_and_leaves_nothing_behind() {
-    if !need::fuse() {
-        return;
-    }
-    let demo =
-        Command::new(PROGRAM).arg("demo").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let demo = demo.expect("start the demo");
-    let name = format!("kcopyfs-demo.{}", demo.id());
-    let output = demo.wait_with_output().unwrap();
-    let said = ok(&output);
-    for line in [
-        "both are equal",
-        "write_err 0x2",
-        "the other destination is equal",
-        "state degraded",
-        "No such file or directory",
-    ] {
-        assert!(said.contains(line), "{line}:\n{said}");
-    }
-    assert!(text(&output.stderr).is_empty(), "{}", text(&output.stderr));
-    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&name));
-    for dir in [Path::new("/dev/shm"), &env::temp_dir()] {
-        assert!(!dir.join(&name).exists(), "{} is left in {}", name, dir.display());
-    }
-    let left =
-        processes().filter(|pid| text(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).contains(&name));
-    assert_eq!(left.collect::<Vec<_>>(), [], "processes of {name}");
-}

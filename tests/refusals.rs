@@ -60,6 +60,15 @@ impl Drop for Mounted {
     }
 }
 
+/// A file with another mounted on it.
+struct Bound(PathBuf);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
 /// A program that runs, so that nobody may write its file.
 struct Running(Child);
 
@@ -307,7 +316,12 @@ const SYNTAX: &[Row] = &[
     ("from={from},0, to={to}", "EINVAL", "a number is missing", " "),
     ("from={from},0,8,9 to={to}", "EINVAL", "more than PATH,SECTOR,COUNT", "9"),
     ("from={from},99999999999999999999 to={to}", "EINVAL", "too large", "99999999999999999999"),
-    ("from={from},0,8 to={to},0,16", "EINVAL", "COUNT is 16 here and 8 before", "{to},0,16"),
+    (
+        "from={from},0,8 to={to},0,16",
+        "EINVAL",
+        "COUNT 16 differs from the earlier 8; all regions of a job must be equally long",
+        "{to},0,16",
+    ),
     ("from={from} from={from} to={to}", "EINVAL", "`from` is there twice", "from"),
     ("from={from} to={to} paused paused", "EINVAL", "`paused` is there twice", "paused"),
     ("from={from} to={to} paused=1", "EINVAL", "`paused` takes no value", "1"),
@@ -347,7 +361,8 @@ const SYNTAX: &[Row] = &[
     ("from={from} to={to} verify=sha256", "EINVAL", "`verify` takes no value", "sha256"),
     ("from={from} to={to} verify verify", "EINVAL", "`verify` is there twice", "verify"),
     ("verify to={to}", "EINVAL", "no source", END),
-    ("verify from={from},0,8 to={to},0,8", "EINVAL", "`verify` takes no COUNT here", "{to},0,8"),
+    ("verify from={from},0,8 to={to},0,16", "EINVAL", "COUNT 16 differs from the earlier 8", "{to},0,16"),
+    ("from={from} to={to},0,8 to={coarse},0,16", "EINVAL", "COUNT 16 differs from the earlier 8", "{coarse},0,16"),
     ("verify zero to={to},0,8", "EINVAL", "only one such word", "zero"),
     ("from={from} to={to} force", "EINVAL", "`force` needs a value; write force=mounted", "force"),
     ("from={from} to={to} force=yes", "EINVAL", "mounted", "yes"),
@@ -494,6 +509,99 @@ fn what_no_device_can_do_changes_nothing() {
             refuse(&World::new(), &start(&[io]), DEVICES);
         }
     }
+}
+
+/// A kcopyfs is driven by its files: a disk's content must never become specs or verbs, nor a status a disk's.
+#[test]
+fn files_of_a_control_tree_are_no_disks() {
+    if !can_run() {
+        return;
+    }
+    let (world, daemon, other) = (World::new(), start(&["throttle=70"]), start(&["throttle=60"]));
+    assert_eq!(daemon.job(&world.fill_in("from={from} to={to} paused")).unwrap(), 1);
+    symlink(daemon.path("throttle"), world.dir.path().join("to throttle")).expect("a symbolic link");
+    let bound = world.dir.path().join("bound");
+    fs::write(&bound, "").expect("a file to mount on");
+    command(&["mount", "--bind", other.path("throttle").to_str().unwrap(), bound.to_str().unwrap()]);
+    let _bound = Bound(bound);
+    let before = world.snapshot(&daemon);
+    let (ours, others) = (daemon.mount().display().to_string(), other.mount().display().to_string());
+    for (spec, marked) in [
+        ("from={from} to={ours}/throttle", "{ours}/throttle"),
+        ("from={from} to={ours}/jobs/new", "{ours}/jobs/new"),
+        ("from={from} to={ours}/speed_max force=mounted", "{ours}/speed_max"),
+        ("from={from} to={ours}/throttle create", "{ours}/throttle"),
+        ("from={from} to={ours}/jobs/1/control queue", "{ours}/jobs/1/control"),
+        ("zero to={ours}/throttle,0,1", "{ours}/throttle,0,1"),
+        ("from={ours}/summary to={to}", "{ours}/summary"),
+        ("from={ours}/summary,0,0 to={to}", "{ours}/summary,0,0"),
+        ("from={ours}/events to={to}", "{ours}/events"),
+        ("from={ours}/jobs/new to={to}", "{ours}/jobs/new"),
+        ("from={ours}/wait/1 to={to}", "{ours}/wait/1"),
+        ("from={ours}/jobs/1/control to={to}", "{ours}/jobs/1/control"),
+        ("verify from={from},0,0 to={ours}/summary", "{ours}/summary"),
+        ("from={from} to={others}/throttle", "{others}/throttle"),
+        ("from={others}/metrics to={to}", "{others}/metrics"),
+        ("from={others}/wait/1 to={to}", ANY),
+        ("from={from} to='{dir}/to throttle'", "'{dir}/to throttle'"),
+        ("from={dir}/bound to={to}", "{dir}/bound"),
+    ] {
+        let fill = |text: &str| world.fill_in(text).replace("{ours}", &ours).replace("{others}", &others);
+        let (spec, marked) = (fill(spec), fill(marked));
+        // In the other one there is no job.
+        let is_missing = spec.contains(&format!("{others}/wait"));
+        let (errno, why) = if is_missing { ("ENOENT", "wait/1") } else { ("ENOTBLK", "is a file of a kcopyfs") };
+        refuse_one(&daemon, &spec, errno, why, &marked);
+        assert_unchanged(&before, &world.snapshot(&daemon), &spec);
+    }
+    assert_eq!((daemon.read("throttle").unwrap(), other.read("throttle").unwrap()), ("70\n".into(), "60\n".into()));
+}
+
+/// What the daemon itself writes to or reads from: its log, its own pipes, and where jobs are kept.
+#[test]
+fn what_the_daemon_has_open_is_no_disk() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new();
+    let state = world.dir.path().join("state");
+    fs::create_dir(&state).expect("a state directory");
+    let state = state.to_str().expect("UTF-8");
+    let builder = Daemon::builder(PROGRAM).option(format!("state={state}")).option("pages=256");
+    let daemon = builder.env("RUST_LOG", "error").start();
+    let kept = fs::read_dir(state).expect("the state directory").next().expect("a file").expect("a file").path();
+    let kept = kept.to_str().expect("UTF-8");
+    // It says nothing after its start, so that its log can be compared.
+    assert_eq!(daemon.log(), "");
+    let worker = daemon.worker();
+    let before = world.snapshot(&daemon);
+    for (spec, errno, why) in [
+        ("from={from} to=/dev/stderr", "ENOTBLK", "standard error"),
+        ("from={from} to=/proc/self/fd/2 force=mounted", "ENOTBLK", "standard error"),
+        ("zero to={log},0,8", "ENOTBLK", "standard error"),
+        ("from=/dev/stderr to={to}", "ENOTBLK", "standard error"),
+        ("from=/proc/{worker}/fd/2,0,0 to={to}", "ENOTBLK", "standard error"),
+        ("from=/dev/stdin,0,8 to={to}", "ENOTBLK", "neither a block device nor a regular file"),
+        ("from={from} to={kept}", "EBUSY", "in the state directory"),
+        ("from={kept},0,0 to={to}", "EBUSY", "in the state directory"),
+        ("verify from={kept},0,0 to={to}", "EBUSY", "in the state directory"),
+        ("verify from={from},0,0 to={kept}", "EBUSY", "in the state directory"),
+    ] {
+        let spec = world.fill_in(spec).replace("{kept}", kept).replace("{worker}", &worker.to_string());
+        let spec = spec.replace("{log}", daemon.log_path().to_str().expect("UTF-8"));
+        refuse_one(&daemon, &spec, errno, why, ANY);
+        assert_unchanged(&before, &world.snapshot(&daemon), &spec);
+    }
+    for number in 0..64 {
+        let path = format!("/proc/{worker}/fd/{number}");
+        let Ok(leads_to) = fs::read_link(&path) else { continue };
+        if leads_to.starts_with("/dev") || leads_to.starts_with(state) || leads_to.to_str().unwrap().contains(':') {
+            let refused = daemon.refused(&world.fill_in(&format!("from={{from}} to={path}")));
+            assert!([libc::ENOTBLK, libc::EBUSY].contains(&refused.errno), "{path} {leads_to:?}: {refused:?}");
+        }
+    }
+    assert_unchanged(&before, &world.snapshot(&daemon), "its descriptors");
+    assert_eq!(daemon.log(), "");
 }
 
 #[test]

@@ -123,17 +123,20 @@ fn engine_copy(client: &Client, scratch: &Scratch, dests: usize) -> Result<Durat
     let to: std::result::Result<Vec<_>, _> =
         scratch.dests(dests).map(|path| open_dest(path, OpenDest::default())).collect();
     let to: Vec<_> = to?.iter().map(|device| IoRegion::new(device, Sector::ZERO, count)).collect();
-    let devices = to.iter().enumerate().map(|(index, region)| (index, region.device.clone())).collect();
     let start = Instant::now();
     let (sender, ended) = mpsc::channel();
     client.copy(&from, &to, Flags::NONE, sender, |outcome, sender| _ = sender.send(outcome))?;
     let outcome = ended.recv()?;
     let (sender, ended) = mpsc::channel();
-    client.flush(devices, move |errors, _| _ = sender.send(errors));
-    let errors = ended.recv()?;
+    for region in &to {
+        let sender = sender.clone();
+        client.flush(region.device.clone(), move |result| _ = sender.send(result));
+    }
+    let flushed: Vec<_> = ended.iter().take(to.len()).collect();
     let elapsed = start.elapsed();
-    if outcome.read_err || outcome.cancelled || !outcome.write_err.union(errors).is_empty() {
-        return Err(format!("the engine's copy failed: {outcome:?}, flush {errors}").into());
+    let failed = outcome.read_err || outcome.cancelled || !outcome.write_err.is_empty();
+    if failed || flushed.iter().any(std::result::Result::is_err) {
+        return Err(format!("the engine's copy failed: {outcome:?}, flush {flushed:?}").into());
     }
     Ok(elapsed)
 }

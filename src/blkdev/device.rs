@@ -13,8 +13,10 @@ use crate::sector::{SECTOR_SIZE, Sector};
 
 /// The errno of a file that was deleted while it was written.
 pub const DELETED: i32 = libc::ENOENT;
-/// The errno of a file that was cut shorter while it was written.
+/// The errno of a file or a device that was cut shorter while it was in use.
 pub const CUT: i32 = libc::ENXIO;
+/// The errno of a device that was removed while it was in use.
+pub const GONE: i32 = libc::ENODEV;
 
 /// What a descriptor leads to, by fstat: two descriptors with equal targets reach the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +64,19 @@ impl Device {
     /// # Panics
     /// If `logical_block` is not a power of two from 512.
     pub fn in_memory(size: Sector, logical_block: u32) -> Result<Arc<Self>> {
+        Self::memory(size, logical_block, false)
+    }
+
+    /// As [`Device::in_memory`], and said to be zoned: the engine writes it in ascending order. [`Sim`](crate::io::Sim) can hold it
+    /// to that.
+    ///
+    /// # Panics
+    /// If `logical_block` is not a power of two from 512.
+    pub fn zoned_in_memory(size: Sector, logical_block: u32) -> Result<Arc<Self>> {
+        Self::memory(size, logical_block, true)
+    }
+
+    fn memory(size: Sector, logical_block: u32, sequential: bool) -> Result<Arc<Self>> {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         assert!(logical_block.is_power_of_two() && u64::from(logical_block) >= SECTOR_SIZE);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
@@ -74,7 +89,7 @@ impl Device {
             logical_block,
             memory_align: 1,
             direct: false,
-            sequential: false,
+            sequential,
             made: false,
         }))
     }
@@ -166,6 +181,18 @@ impl Device {
             (0, _) => Some(DELETED),
             (_, bytes) if bytes < self.size.bytes() => Some(CUT),
             _ => None,
+        }
+    }
+
+    /// The errno of a transfer that failed with `errno` and ends at byte `end`. A block device that was removed has no size any
+    /// more, and answers a write with ENOSPC and a read with nothing, as one that was cut does beyond its end: that is told as
+    /// [`GONE`] and [`CUT`]. Does not wait.
+    pub(crate) fn explain(&self, errno: i32, end: u64) -> i32 {
+        let Target::Block { .. } = self.target else { return errno };
+        match sys::block_size_bytes(&self.file) {
+            Ok(0) => GONE,
+            Ok(size) if size < end => CUT,
+            _ => errno,
         }
     }
 

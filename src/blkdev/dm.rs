@@ -19,7 +19,7 @@
 
 use std::ops::Range;
 
-use super::mounts::parse_dev;
+use crate::os::mounts::parse_dev;
 use crate::sector::SECTOR_SIZE;
 
 /// A range of a map, and what it lies on.

@@ -41,7 +41,7 @@ pub enum Place {
         /// From the root of the file system.
         path: Box<Path>,
     },
-    /// A [`Device::in_memory`].
+    /// A [`Device::in_memory`](super::Device::in_memory).
     Memory {
         /// Its number.
         serial: u64,

@@ -15,11 +15,11 @@ use std::path::Path;
 
 use super::device::{Device, Target};
 use super::extent::{Backing, Extent, Place, Topology, View, Walk};
-use super::mounts::{Mounts, unescape};
 use super::resolve::{read_mounts, resolve_bytes};
 use super::sysfs;
 use super::topology::{self, Sysfs};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::mounts::{Mounts, unescape};
 
 /// All of a device.
 const WHOLE: std::ops::Range<u64> = 0..u64::MAX;

@@ -25,9 +25,9 @@ use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
 use super::device::{Device, Target};
-use super::mounts::Mounts;
 use super::sysfs::disk_of;
 use super::topology;
+use crate::os::mounts::Mounts;
 
 mod disk;
 mod sys;
@@ -73,7 +73,7 @@ pub fn identity(device: &Device) -> Option<String> {
     }
 }
 
-/// The name of the bytes of a whole disk, by its number: see [`super::lasting`].
+/// The name of the bytes of a whole disk, by its number: see [`super::lasting()`].
 pub(super) fn medium_of_disk(dev: u64) -> Option<String> {
     disk::medium(&Node::of(Path::new("/sys"), dev), boot_id()?)
 }

@@ -9,22 +9,19 @@
 //!    number;
 //! 2. [`Holders`] refuses what the kernel does not see: bytes that are in use under another name, or through a loop
 //!    device;
-//! 3. [`resolve`] follows a region down to the disks and files it really reaches, as [`Extent`]s;
-//!    [`lasting`] names them by what outlives a restart;
-//! 4. [`overlap_within`] compares a job with itself, and [`Claims`] with all other jobs.
+//! 3. [`resolve()`] follows a region down to the disks and files it really reaches, as [`Extent`]s;
+//!    [`lasting()`] names them by what outlives a restart;
+//! 4. `claims`, the room above, compares a job with itself and with all other jobs.
 //!
 //! Who owns what: a `Device` owns its descriptor and closes it when the last `Arc` goes; with it goes the `O_EXCL`
-//! hold. A [`Claim`] owns its entries in the table of claims and takes them out when it is dropped.
+//! hold.
 
-mod claims;
 mod device;
 mod dm;
 mod extent;
 mod holders;
 mod identity;
-mod intervals;
 mod lasting;
-mod mounts;
 mod open;
 mod resolve;
 mod sys;
@@ -32,8 +29,7 @@ mod sysfs;
 mod table;
 mod topology;
 
-pub use claims::{Claim, Claims, Conflict, overlap_within};
-pub use device::{CUT, DELETED, Device, Target, fence_all};
+pub use device::{CUT, DELETED, Device, GONE, Target, fence_all};
 pub use extent::{Extent, Place};
 pub use holders::{Holder, HolderKind, Holders, in_use};
 pub use identity::identity;

@@ -5,16 +5,20 @@
 //! 2. open the very same inode for I/O through `/proc/self/fd`, exclusively where it is a destination and a block device;
 //! 3. measure it on that descriptor. The path is never looked at again.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::sys::stat::fstat;
+use nix::sys::statfs;
+
 use super::device::{Device, Target};
 use super::{sys, sysfs};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::mounts::{self, Mounts};
 use crate::sector::{SECTOR_SIZE, Sector};
 
 /// Alignment that every disk sold and every file system takes, where the system does not say.
@@ -90,12 +94,52 @@ pub(super) fn judge(path: &Path, flags: libc::c_int) -> Result<Place> {
         Target::Block { rdev: meta.rdev() }
     } else if meta.is_file() {
         refuse_file_in_dev(path, &handle, meta.dev())?;
+        refuse_control_file(path, &handle, meta.dev())?;
         Target::File { dev: meta.dev(), ino: meta.ino() }
     } else {
         let what = format!("{shown} is neither a block device nor a regular file");
         return Err(Error::new(ErrorKind::NotBlock, what));
     };
+    refuse_standard_stream(path, &meta)?;
     Ok(Place { path: path.to_owned(), handle, target })
+}
+
+/// A file of a control tree is driven by what is written to it: a disk's content would become specs and verbs. Decided
+/// before the file is opened, which would ask its daemon, and that may be this process.
+fn refuse_control_file(path: &Path, handle: &File, dev: u64) -> Result<()> {
+    if libc::major(dev) != 0 {
+        return Ok(());
+    }
+    let mounts = Mounts::read().map_err(|error| Error::os("read /proc/self/mountinfo", error))?;
+    let shown = path.display();
+    let what = match mounts.of_device(dev) {
+        Some(mount) if mount.fs == mounts::KCOPYFS => format!("{shown} is a file of a kcopyfs, no disk"),
+        None if is_fuse(handle) => {
+            format!("{shown} lies on a FUSE file system that is not mounted in the daemon's mount namespace")
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::NotBlock, what))
+}
+
+fn is_fuse(handle: &File) -> bool {
+    statfs::fstatfs(handle).is_ok_and(|stat| stat.filesystem_type() == statfs::FUSE_SUPER_MAGIC)
+}
+
+/// The daemon's log, where it was started with its output in a file, or what it was started with as its input.
+fn refuse_standard_stream(path: &Path, meta: &Metadata) -> Result<()> {
+    let is_same = |stream: BorrowedFd<'_>| {
+        let both_block = |mode| meta.file_type().is_block_device() && mode & libc::S_IFMT == libc::S_IFBLK;
+        fstat(stream).is_ok_and(|stat| {
+            (stat.st_dev, stat.st_ino) == (meta.dev(), meta.ino())
+                || both_block(stat.st_mode) && stat.st_rdev == meta.rdev()
+        })
+    };
+    let (input, output, errors) = (io::stdin(), io::stdout(), io::stderr());
+    let streams = [(input.as_fd(), "input"), (output.as_fd(), "output"), (errors.as_fd(), "error")];
+    let Some((_, name)) = streams.into_iter().find(|(stream, _)| is_same(*stream)) else { return Ok(()) };
+    let what = format!("{} is the standard {name} of this process", path.display());
+    Err(Error::new(ErrorKind::NotBlock, what))
 }
 
 /// A regular file where devices live is a mistyped name: writing there fills memory and copies nothing to any disk.

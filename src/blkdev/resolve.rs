@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::device::{Device, Target};
 use super::extent::{Extent, Place, View, Walk};
-use super::mounts::Mounts;
 use super::topology::Sysfs;
 use crate::error::{Error, Result};
+use crate::os::mounts::Mounts;
 use crate::sector::Sector;
 
 /// The extents of `count` sectors from `sector` of an open device, at every level from the device down.

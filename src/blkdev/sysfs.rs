@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::mounts::parse_dev;
+use crate::os::mounts::parse_dev;
 use crate::sector::SECTOR_SIZE;
 
 /// The directory of a block device in sysfs.

@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use super::device::{Device, Target};
 use super::dm::{self, On, Piece};
 use super::extent::{Backing, Below, Place, Topology};
-use super::mounts::Mounts;
 use super::sys;
 use super::sysfs::{device_path, disk_of, node, number, numbers_in, partition};
+use crate::os::mounts::Mounts;
 
 /// What the kernel puts after the path of a file that has no name any more.
 const DELETED: &[u8] = b" (deleted)";

@@ -39,6 +39,22 @@ pub fn to_syslog() {
         .try_init();
 }
 
+/// A panic, in whatever thread, is told where messages go and ends the process: a daemon that is half dead keeps its jobs `running`
+/// for ever, and one that is started again goes on from its records.
+pub fn end_at_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let text = format!("this is a bug: thread `{}`: {panic}", thread.name().unwrap_or("?"));
+        if log::log_enabled!(Level::Error) {
+            log::error!("{text}");
+        } else {
+            // Nobody has said yet where messages go.
+            let _ = writeln!(io::stderr(), "{NAME}: {text}");
+        }
+        std::process::abort();
+    }));
+}
+
 fn builder() -> Builder {
     Builder::from_env(Env::default().default_filter_or(DEFAULT_FILTER))
 }
@@ -75,5 +91,34 @@ impl Write for Syslog {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set for the process that is to panic.
+    const PANIC: &str = "KCOPYFS_TEST_PANIC";
+
+    #[test]
+    fn a_panic_in_any_thread_is_logged_and_ends_the_process() {
+        if std::env::var_os(PANIC).is_some() {
+            to_stderr();
+            end_at_panic();
+            let thread = std::thread::Builder::new().name("kcopyd".into()).spawn(|| panic!("a page is lost")).unwrap();
+            let _ = thread.join();
+            // The thread alone has ended.
+            std::process::exit(0);
+        }
+        let name = "cli::logging::tests::a_panic_in_any_thread_is_logged_and_ends_the_process";
+        let program = std::env::current_exe().unwrap();
+        let output = Command::new(program).args(["--exact", name, "--nocapture"]).env(PANIC, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), Some(6), "SIGABRT; {said}");
+        assert!(said.contains("ERROR") && said.contains("kcopyd") && said.contains("a page is lost"), "{said}");
     }
 }

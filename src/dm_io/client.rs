@@ -31,6 +31,9 @@ pub struct Done {
     pub memory: Memory,
 }
 
+/// Transfers of one kind to one device that are worth threads of their own.
+const DEPTH: usize = 8;
+
 type Notify = Box<dyn FnOnce(Done) + Send>;
 
 enum Message {
@@ -72,7 +75,7 @@ impl DmIo {
         let pages = pool.reserve(pages, None)?;
         let (box_, pool, kind) = (mailbox.clone(), Arc::clone(pool), backend.clone());
         let (answer, ready) = std::sync::mpsc::sync_channel(1);
-        let run = move || match io::open(&kind, &pool) {
+        let run = move || match io::open(&kind, &pool, DEPTH) {
             Ok(opened) => {
                 let core = Core::new(opened.backend, &pool);
                 box_.attach(core.waker());

@@ -6,9 +6,12 @@
 //! * A request's memory is owned by its slot in `requests` from [`Core::start`] until all its transfers have completed.
 //! * A transfer of a region is submitted again until it is finished, moves nothing, or fails; so each region ends once.
 //! * Positions and lengths submitted are multiples of the device's logical block.
+//! * The memory of a [`Op::Punch`] is scratch space: of its regions one at a time is read into it.
 //! * A core that goes while transfers are in flight leaks its requests: a device may still reach for their memory.
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +56,10 @@ struct Request {
     /// Where data goes from and to: `memory`, or `bounce` where the device cannot take that.
     segments: Segments,
     bounce: Option<Bounce>,
+    /// A region of a punch is being read.
+    checking: bool,
+    /// Regions of a punch that are to be read, too.
+    to_check: VecDeque<Region>,
 }
 
 /// A region in flight.
@@ -66,6 +73,8 @@ struct Region {
     moved: u64,
     /// Times in a row that it moved less than a block.
     stuck: u32,
+    /// What of it is yet to be zeroed after this, in bytes of the device.
+    runs: VecDeque<Range<u64>>,
 }
 
 impl Core {
@@ -81,13 +90,21 @@ impl Core {
         self.backend.waker()
     }
 
+    /// When the next transfer ends, where that is known beforehand: in the simulation.
+    #[cfg(test)]
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        self.backend.next_due()
+    }
+
     /// Whether nothing is in flight.
     pub(crate) fn is_idle(&self) -> bool {
         self.requests.is_empty()
     }
 
     /// Starts a request. `regions` are those that take part: index, device, first sector, count. `most` is the largest
-    /// count, and `memory` has as many bytes; a zero and a flush take none.
+    /// count, and `memory` has as many bytes; a zero and a flush take none. A punch may have some as scratch space: a device without
+    /// write-zeroes is then written only where it does not read as zeros already, so that a thin one stays thin. Nothing else is sure:
+    /// what a discarded block reads as no device has to tell.
     pub(crate) fn start<'a>(
         &mut self,
         token: u64,
@@ -105,15 +122,22 @@ impl Core {
             memory,
             segments: Segments::None,
             bounce: None,
+            checking: false,
+            to_check: VecDeque::new(),
         };
         let key = self.requests.insert(request);
         self.requests[key].take_segments(most.bytes());
         for (index, device, sector, count) in regions {
             let (position, device) = (sector.bytes(), Arc::clone(device));
             let length = if op == Op::Flush { 0 } else { count.bytes() };
-            self.requests[key].fit(&device);
+            if op != Op::Punch {
+                self.requests[key].fit(&device);
+            }
             self.requests[key].left += 1;
-            self.submit(Region { request: key, index, op, device, position, length, moved: 0, stuck: 0 });
+            // A zone has no holes: its write pointer moves only by what is written.
+            let op = if op == Op::Punch && device.is_sequential() { Op::Zero } else { op };
+            let runs = VecDeque::new();
+            self.submit(Region { request: key, index, op, device, position, length, moved: 0, stuck: 0, runs });
         }
         // The one that was counted for this function itself.
         if self.requests[key].left == 1 {
@@ -164,6 +188,9 @@ impl Core {
             Err(libc::EINTR) => return self.again(region),
             // The device cannot make a hole, so it is asked for zeros; it cannot do that, so zeros are written to it.
             Err(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOTTY) if matches!(region.op, Op::Zero | Op::Punch) => {
+                if region.op == Op::Punch && self.requests[region.request].memory.is_some() {
+                    return self.check(region);
+                }
                 region.op = if region.op == Op::Punch { Op::Zero } else { Op::Write };
                 return self.again(region);
             }
@@ -183,12 +210,28 @@ impl Core {
                 }
             }
         };
+        let checked = region.op == Op::Read && self.requests[region.request].op == Op::Punch;
+        if checked {
+            self.checked(&mut region, end);
+        }
+        if (checked || end.is_ok())
+            && let Some(run) = region.runs.pop_front()
+        {
+            (region.position, region.length) = (run.start, run.end - run.start);
+            (region.op, region.moved, region.stuck) = (Op::Zero, 0, 0);
+            return self.again(region);
+        }
         let request = &mut self.requests[region.request];
-        if let Err(errno) = end {
+        if let Err(errno) = end
+            && !checked
+        {
+            let errno = region.device.explain(errno, region.position + region.length);
             request.errors.set(region.index);
             request.errnos.push((region.index, errno));
             if region.op == Op::Read {
-                memory::zero_fill(&request.segments.slice(bytes(region.moved), bytes(region.length - region.moved)));
+                let missing = request.segments.slice(bytes(region.moved), bytes(region.length - region.moved));
+                // SAFETY: the request owns the memory, and its one read into it has ended.
+                unsafe { memory::zero_fill(&missing) };
             }
         }
         request.left -= 1;
@@ -196,6 +239,35 @@ impl Core {
         let key = region.request;
         drop(region);
         last.then(|| self.requests.remove(key).finish())
+    }
+
+    /// Reads what a region of a punch holds, when the scratch space is free.
+    fn check(&mut self, mut region: Region) -> Option<Finished> {
+        let request = &mut self.requests[region.request];
+        if std::mem::replace(&mut request.checking, true) {
+            request.to_check.push_back(region);
+            return None;
+        }
+        region.op = Op::Read;
+        self.again(region)
+    }
+
+    /// A region of a punch was read: notes what of it is not zeros, which is all of it where it cannot be read.
+    fn checked(&mut self, region: &mut Region, end: Result<(), i32>) {
+        let request = &mut self.requests[region.request];
+        let place = region.position..region.position + region.length;
+        region.runs = match end {
+            Ok(()) => {
+                // SAFETY: the request owns the memory, its one read into it has ended, and other requests that share the pages use
+                // other bytes of them.
+                unsafe { memory::not_zero(&request.segments.slice(0, bytes(region.length)), region.position) }
+            }
+            Err(_) => VecDeque::from([place]),
+        };
+        request.checking = false;
+        if let Some(next) = request.to_check.pop_front() {
+            self.check(next);
+        }
     }
 
     fn again(&mut self, region: Region) -> Option<Finished> {
@@ -226,7 +298,8 @@ impl Request {
         if self.bounce.is_none() && !memory::is_aligned(&self.segments, device.memory_align()) {
             let mut bounce = Bounce::new(self.segments.length());
             if self.op == Op::Write {
-                bounce.fill_from(&self.segments);
+                // SAFETY: the request owns the memory, which is only written from.
+                unsafe { bounce.fill_from(&self.segments) };
             }
             // Transfers that are in flight already go on from the memory itself.
             self.segments = bounce.segments();
@@ -236,7 +309,8 @@ impl Request {
 
     fn finish(mut self) -> Finished {
         if let (Op::Read, Some(mut bounce), Some(memory)) = (self.op, self.bounce.take(), &mut self.memory) {
-            bounce.drain_to(&memory.segments(self.segments.length()));
+            // SAFETY: the request owns the memory, and its transfers have all ended.
+            unsafe { bounce.drain_to(&memory.segments(self.segments.length())) };
         }
         Finished { token: self.token, errors: self.errors, errnos: self.errnos, memory: self.memory }
     }

@@ -4,6 +4,8 @@
 //! what a device still writes to, and no borrow has to be trusted.
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -121,22 +123,28 @@ impl Bounce {
     }
 
     /// Brings what will be written.
-    pub(super) fn fill_from(&mut self, memory: &Segments) {
+    ///
+    /// # Safety
+    /// The memory is valid, has as many bytes, and nobody writes to it meanwhile.
+    pub(super) unsafe fn fill_from(&mut self, memory: &Segments) {
         let mut rest = self.part();
         for piece in memory.as_slice() {
             let (now, later) = rest.split_at_mut(piece.length);
-            // SAFETY: the piece is the caller's memory, which the engine owns now; the bounce buffer is another.
+            // SAFETY: as the caller promises; the bounce buffer is other memory.
             unsafe { piece.start.copy_to_nonoverlapping(NonNull::from(&mut now[0]), piece.length) };
             rest = later;
         }
     }
 
     /// Takes away what was read.
-    pub(super) fn drain_to(&mut self, memory: &Segments) {
+    ///
+    /// # Safety
+    /// The memory is valid, has as many bytes, and nobody else reaches it meanwhile.
+    pub(super) unsafe fn drain_to(&mut self, memory: &Segments) {
         let mut rest = &*self.part();
         for piece in memory.as_slice() {
             let (now, later) = rest.split_at(piece.length);
-            // SAFETY: the piece is the caller's memory, which the engine owns now; the bounce buffer is another.
+            // SAFETY: as the caller promises; the bounce buffer is other memory.
             unsafe { piece.start.copy_from_nonoverlapping(NonNull::from(&now[0]), piece.length) };
             rest = later;
         }
@@ -144,9 +152,46 @@ impl Bounce {
 }
 
 /// Puts zeros where a failed read brought nothing.
-pub(super) fn zero_fill(memory: &Segments) {
+///
+/// # Safety
+/// The memory is valid, and nobody else reaches it meanwhile.
+pub(super) unsafe fn zero_fill(memory: &Segments) {
     for piece in memory.as_slice() {
-        // SAFETY: the piece is memory of a request whose transfers have all ended, and the engine owns it.
+        // SAFETY: as the caller promises.
         unsafe { piece.start.write_bytes(0, piece.length) };
     }
+}
+
+/// What of a destination is judged at once, and zeroed whole where it is not zeros: the smallest chunk that thin devices have.
+const CHUNK: usize = 64 << 10;
+
+static ZEROES: [u8; CHUNK] = [0; CHUNK];
+
+/// The chunks that hold something but zeros, merged. The memory holds what a device has from `position` on.
+///
+/// # Safety
+/// The memory is valid, and nobody writes to it meanwhile.
+pub(super) unsafe fn not_zero(memory: &Segments, position: u64) -> VecDeque<Range<u64>> {
+    let mut runs: VecDeque<Range<u64>> = VecDeque::new();
+    let mut at = position;
+    for piece in memory.as_slice() {
+        // SAFETY: as the caller promises.
+        let mut rest = unsafe { std::slice::from_raw_parts(piece.start.as_ptr(), piece.length) };
+        while !rest.is_empty() {
+            let chunk = at - at % CHUNK as u64;
+            let skip = usize::try_from(at - chunk).expect("less than a chunk");
+            let (now, later) = rest.split_at(rest.len().min(CHUNK - skip));
+            let end = at + now.len() as u64;
+            let goes_on = runs.back_mut().filter(|run| run.end == at);
+            // Of a chunk in two pieces of memory the whole is taken, so that runs begin and end at multiples of any block.
+            let begun = goes_on.is_some() && skip > 0;
+            match goes_on {
+                _ if !begun && *now == ZEROES[..now.len()] => {}
+                Some(run) => run.end = end,
+                None => runs.push_back(chunk.max(position)..end),
+            }
+            (at, rest) = (end, later);
+        }
+    }
+    runs
 }

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::ranges::RangeSet;
-use crate::blkdev::{CUT, DELETED};
+use crate::blkdev::{CUT, DELETED, GONE};
 use crate::dm_io::ErrorBits;
 use crate::error::errno_name;
 use crate::sector::{SECTOR_SIZE, Sector};
@@ -112,7 +112,7 @@ impl Dest {
     }
 
     /// What was written to it and is not durable may be lost.
-    fn is_doubtful(&self) -> bool {
+    pub(crate) fn is_doubtful(&self) -> bool {
         self.trouble.as_ref().is_some_and(|trouble| trouble.flush_failed)
     }
 
@@ -310,7 +310,8 @@ impl Progress {
         self.error.get_or_insert_with(|| match errno {
             DIFFERENT => format!("{verb} {path}: different in {}", span(sector, count)),
             DELETED => format!("{verb} {path}: ENOENT, the file was deleted meanwhile"),
-            CUT => format!("{verb} {path}: ENXIO, the file was cut shorter meanwhile; seen in {}", span(sector, count)),
+            CUT => format!("{verb} {path}: ENXIO, it was cut shorter meanwhile; seen in {}", span(sector, count)),
+            GONE => format!("{verb} {path}: ENODEV, the device is gone; seen in {}", span(sector, count)),
             errno => format!("{verb} {path}: {} in {}", errno_name(errno), span(sector, count)),
         });
     }
@@ -356,6 +357,18 @@ impl Progress {
             self.dests[index].durable = self.durable_with(mark, dests, index);
         }
         self.look_again();
+    }
+
+    /// What a destination had taken when a flush of it began is durable, and recorded.
+    pub(crate) fn dest_made_durable(&mut self, index: usize, flushed: &RangeSet) {
+        self.dests[index].durable = self.durable_after(index, flushed);
+        self.look_again();
+    }
+
+    /// What is durable on a destination once that is recorded. What it had lost meanwhile is not.
+    pub(crate) fn durable_after(&self, index: usize, flushed: &RangeSet) -> RangeSet {
+        let dest = &self.dests[index];
+        dest.durable.union(&flushed.intersection(&dest.taken))
     }
 
     /// What would be durable on a destination, were the mark recorded now.

@@ -66,7 +66,7 @@ impl Glue {
     /// Gives an open directory's entries from number `offset` on to `emit`, with the cursor that comes after each, until
     /// it says that it is full.
     fn list(&self, file: FileHandle, offset: u64, mut emit: impl FnMut(u64, &Entry) -> bool) -> Result<(), Errno> {
-        let entries = self.tree.list(file.0, offset == 0).ok_or(Errno::EBADF)?;
+        let entries = self.tree.list(file.0, offset == 0).map_err(errno)?;
         let first = usize::try_from(offset).unwrap_or(usize::MAX).min(entries.len());
         for (cursor, entry) in (offset + 1..).zip(&entries[first..]) {
             if emit(cursor, entry) {
@@ -139,6 +139,15 @@ fn write_max(config: &KernelConfig) -> usize {
     let has_max_pages = config.capabilities().contains(InitFlags::FUSE_MAX_PAGES);
     let pages = if has_max_pages { mount::request_pages_max().min(REQUEST_PAGES) } else { REQUEST_PAGES_OLD };
     pages.saturating_sub(1).max(1) * mount::page_size()
+}
+
+/// Requests that are always answered with one errno, and the arguments that none of them looks at.
+macro_rules! always {
+    ($($errno:ident: $request:ident($($argument:ty),*) -> $reply:ty;)*) => {
+        $(fn $request(&self, _: &Request, $(_: $argument,)* reply: $reply) {
+            reply.error(Errno::$errno);
+        })*
+    };
 }
 
 impl Filesystem for Glue {
@@ -349,19 +358,6 @@ impl Filesystem for Glue {
         });
     }
 
-    fn create(
-        &self,
-        _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _mode: u32,
-        _umask: u32,
-        _flags: i32,
-        reply: ReplyCreate,
-    ) {
-        reply.error(Errno::EACCES);
-    }
-
     fn mknod(
         &self,
         _req: &Request,
@@ -376,31 +372,6 @@ impl Filesystem for Glue {
         reply.error(if is_file { Errno::EACCES } else { Errno::EPERM });
     }
 
-    fn symlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, _target: &Path, reply: ReplyEntry) {
-        reply.error(Errno::EPERM);
-    }
-
-    fn link(&self, _req: &Request, _ino: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
-        reply.error(Errno::EPERM);
-    }
-
-    fn unlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EPERM);
-    }
-
-    fn rename(
-        &self,
-        _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _newparent: INodeNo,
-        _newname: &OsStr,
-        _flags: RenameFlags,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::EPERM);
-    }
-
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         reply.statfs(0, 0, 0, 0, 0, 4096, NAME_MAX, 4096);
     }
@@ -413,50 +384,18 @@ impl Filesystem for Glue {
         reply.ok();
     }
 
-    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn lseek(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _offset: i64, _whence: i32, reply: ReplyLseek) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn ioctl(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        _fh: FileHandle,
-        _flags: IoctlFlags,
-        _cmd: u32,
-        _in_data: &[u8],
-        _out_size: u32,
-        reply: ReplyIoctl,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn getxattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn listxattr(&self, _req: &Request, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn setxattr(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
-        _flags: i32,
-        _position: u32,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn removexattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+    always! {
+        EACCES: create(INodeNo, &OsStr, u32, u32, i32) -> ReplyCreate;
+        EPERM: symlink(INodeNo, &OsStr, &Path) -> ReplyEntry;
+        EPERM: link(INodeNo, INodeNo, &OsStr) -> ReplyEntry;
+        EPERM: unlink(INodeNo, &OsStr) -> ReplyEmpty;
+        EPERM: rename(INodeNo, &OsStr, INodeNo, &OsStr, RenameFlags) -> ReplyEmpty;
+        ENOSYS: flush(INodeNo, FileHandle, LockOwner) -> ReplyEmpty;
+        ENOSYS: lseek(INodeNo, FileHandle, i64, i32) -> ReplyLseek;
+        ENOSYS: ioctl(INodeNo, FileHandle, IoctlFlags, u32, &[u8], u32) -> ReplyIoctl;
+        ENOSYS: getxattr(INodeNo, &OsStr, u32) -> ReplyXattr;
+        ENOSYS: listxattr(INodeNo, u32) -> ReplyXattr;
+        ENOSYS: setxattr(INodeNo, &OsStr, &[u8], i32, u32) -> ReplyEmpty;
+        ENOSYS: removexattr(INodeNo, &OsStr) -> ReplyEmpty;
     }
 }

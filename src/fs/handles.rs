@@ -11,6 +11,7 @@ use slab::Slab;
 
 use super::access::Caller;
 use super::inode::Key;
+use super::kept::{Charge, Kept};
 use super::specs::Specs;
 use super::walk::Entry;
 use super::{events, wait};
@@ -27,8 +28,8 @@ pub(super) struct Open {
 
 /// What an open file keeps.
 pub(super) enum Content {
-    /// A directory as it was when it was last read from its beginning.
-    Dir(Mutex<Arc<[Entry]>>),
+    /// A directory's names.
+    Dir(Mutex<Listing>),
     /// The text of the last read at offset 0.
     Text(Text),
     /// Lines and replies.
@@ -41,21 +42,34 @@ pub(super) enum Content {
 
 /// A text, once it was made.
 #[derive(Default)]
-pub(super) struct Text(Mutex<Option<Vec<u8>>>);
+pub(super) struct Text(Mutex<Option<Arc<Kept>>>);
 
 impl Text {
-    /// At most `size` bytes from `offset` on; at offset 0, and where there is no text yet, `make` makes it. `None` where
-    /// it cannot be made.
-    pub(super) fn read(&self, offset: u64, size: usize, make: impl FnOnce() -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+    /// At most `size` bytes from `offset` on; at offset 0, and where there is no text yet, `make` makes it.
+    pub(super) fn read<E>(
+        &self,
+        offset: u64,
+        size: usize,
+        make: impl FnOnce() -> Result<Arc<Kept>, E>,
+    ) -> Result<Vec<u8>, E> {
         let mut kept = self.0.lock();
         if offset == 0 || kept.is_none() {
             *kept = Some(make()?);
         }
-        let text = kept.as_deref().unwrap_or_default();
+        let text = kept.as_deref().map_or(&[][..], Kept::bytes);
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
         let to = from.saturating_add(size).min(text.len());
-        Some(text[from..to].to_vec())
+        Ok(text[from..to].to_vec())
     }
+}
+
+/// What a directory held when it was last read from its beginning.
+#[derive(Default)]
+pub(super) struct Listing {
+    /// Its names, in the order of their cursors.
+    pub(super) entries: Arc<[Entry]>,
+    /// Their memory, counted.
+    pub(super) _charge: Option<Charge>,
 }
 
 /// All open files, by number.
@@ -83,17 +97,26 @@ impl Handles {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::fs::kept::Store;
 
     #[test]
     fn a_text_is_made_at_offset_0_and_kept() {
+        let store = Store::default();
+        let made = |text: &str| {
+            let text = text.to_owned().into_bytes();
+            let kept = store.text(Key::ROOT, Instant::now(), true, || Some(text)).unwrap();
+            Ok::<_, ()>(kept.unwrap())
+        };
         let text = Text::default();
-        assert_eq!(text.read(0, 3, || Some(b"first".to_vec())).unwrap(), b"fir");
-        assert_eq!(text.read(3, 9, || panic!("kept")).unwrap(), b"st");
-        assert_eq!(text.read(99, 9, || panic!("kept")).unwrap(), b"");
-        assert_eq!(text.read(0, 9, || Some(b"second".to_vec())).unwrap(), b"second");
-        assert!(text.read(0, 9, || None).is_none());
-        assert_eq!(text.read(2, 9, || panic!("kept")).unwrap(), b"cond");
-        assert_eq!(Text::default().read(2, 9, || Some(b"pread".to_vec())).unwrap(), b"ead");
+        assert_eq!(text.read(0, 3, || made("first")).unwrap(), b"fir");
+        assert_eq!(text.read::<()>(3, 9, || panic!("kept")).unwrap(), b"st");
+        assert_eq!(text.read::<()>(99, 9, || panic!("kept")).unwrap(), b"");
+        assert_eq!(text.read(0, 9, || made("second")).unwrap(), b"second");
+        assert!(text.read(0, 9, || Err(())).is_err());
+        assert_eq!(text.read::<()>(2, 9, || panic!("kept")).unwrap(), b"cond");
+        assert_eq!(Text::default().read(2, 9, || made("pread")).unwrap(), b"ead");
     }
 }

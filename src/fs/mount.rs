@@ -22,8 +22,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::fusermount;
-use super::mountpoint::{self, FS_TYPE, Found};
+use super::mountpoint::{self, Found};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::mounts::KCOPYFS as FS_TYPE;
 
 const DEVICE: &str = "/dev/fuse";
 
@@ -40,8 +41,8 @@ const DYING_LOOK: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Mount {
     point: PathBuf,
-    /// The device number the kernel gave it, `major:minor`.
-    id: Option<String>,
+    /// The device number the kernel gave it.
+    id: Option<u64>,
     device: Option<OwnedFd>,
 }
 
@@ -52,16 +53,15 @@ impl Mount {
     /// # Errors
     /// Busy where a kcopyfs is there already; what the system says, with the remedy, where it refuses.
     pub fn new(mountpoint: &Path, source: &str, allow_other: bool) -> Result<Self> {
-        let point = mountpoint::answered(mountpoint, mountpoint::resolve)?;
+        let point = find(mountpoint)?;
         clear_dead(&point)?;
         let device = match mount_directly(&point, source, allow_other)? {
             Some(device) => device,
             None => fusermount::mount(&point, source, allow_other)?,
         };
         let mut mount = Self { point, id: None, device: Some(device) };
-        let entries = mountpoint::entries()?;
-        let top = mountpoint::top_at(&entries, &mount.point).filter(|entry| entry.fs_type == FS_TYPE);
-        mount.id = top.map(|entry| entry.device.clone());
+        let mounts = mountpoint::mounts()?;
+        mount.id = mounts.top_at(&mount.point).filter(|top| top.fs == FS_TYPE).map(|top| top.dev);
         Ok(mount)
     }
 
@@ -83,12 +83,12 @@ impl Mount {
     /// Takes the mount out of the name space, where it is still there. Files that are open stay open.
     pub(super) fn detach(&mut self) {
         let Some(id) = self.id.take() else { return };
-        let entries = mountpoint::entries().unwrap_or_default();
-        for entry in entries.iter().filter(|entry| entry.device == id && entry.fs_type == FS_TYPE) {
-            let point = entry.point.display();
-            if mountpoint::top_at(&entries, &entry.point) != Some(entry) {
+        let mounts = mountpoint::mounts().unwrap_or_default();
+        for mount in mounts.iter().filter(|mount| mount.dev == id && mount.fs == FS_TYPE) {
+            let point = mount.point.display();
+            if mounts.top_at(&mount.point) != Some(mount) {
                 log::warn!("{point}: covered by another mount, left for `umount {point}`");
-            } else if let Err(error) = detach_at(&entry.point) {
+            } else if let Err(error) = detach_at(&mount.point) {
                 log::warn!("{error}");
             }
         }
@@ -101,6 +101,14 @@ impl Drop for Mount {
     }
 }
 
+/// The absolute path of the mount point, also where an abandoned mount of ours hides it.
+fn find(mountpoint: &Path) -> Result<PathBuf> {
+    mountpoint::answered(mountpoint, mountpoint::resolve).or_else(|error| {
+        let beside = mountpoint::answered(mountpoint, mountpoint::resolve_beside);
+        beside.ok().filter(|point| mountpoint::is_abandoned(point)).ok_or(error)
+    })
+}
+
 /// Clears dead mounts of ours, and makes sure that what is beneath can be mounted on.
 fn clear_dead(point: &Path) -> Result<()> {
     for _ in 0..DEAD_MAX {
@@ -108,7 +116,7 @@ fn clear_dead(point: &Path) -> Result<()> {
             Found::Free => return Ok(()),
             Found::Dead => {
                 log::info!("{}: clearing the mount of a daemon that is gone", point.display());
-                detach_at(point)?;
+                abort_at(point)?;
             }
         }
     }
@@ -117,6 +125,9 @@ fn clear_dead(point: &Path) -> Result<()> {
 
 /// Looks again at a mount that is in use, for as long as its daemon may be dying.
 fn look_patiently(point: &Path) -> Result<Found> {
+    if mountpoint::is_abandoned(point) {
+        return Ok(Found::Dead);
+    }
     let late = Instant::now() + DYING;
     loop {
         match mountpoint::answered(point, mountpoint::look) {
@@ -161,9 +172,18 @@ fn is_refusal(error: &io::Error) -> bool {
 
 /// Detaches what is on top at `point`.
 fn detach_at(point: &Path) -> Result<()> {
-    match umount(point) {
+    match umount(point, 0) {
         Err(error) if is_refusal(&error) => fusermount::unmount(point),
         result => result.map_err(|error| Error::os(format!("unmount {}", point.display()), error)),
+    }
+}
+
+/// Detaches a dead mount, and answers whoever still waits for it.
+fn abort_at(point: &Path) -> Result<()> {
+    // Forcing aborts the FUSE connection; it needs privilege, and without it those wait until the process is gone.
+    match umount(point, libc::MNT_FORCE) {
+        Err(_) => detach_at(point),
+        Ok(()) => Ok(()),
     }
 }
 
@@ -180,10 +200,10 @@ fn mount(source: &str, point: &Path, data: &str) -> io::Result<()> {
 }
 
 /// umount2(2), lazily, not following a symbolic link.
-fn umount(point: &Path) -> io::Result<()> {
+fn umount(point: &Path, flags: libc::c_int) -> io::Result<()> {
     let point = c_path(point)?;
     // SAFETY: `point` is a NUL-terminated string that lives until the call returns.
-    let result = unsafe { libc::umount2(point.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) };
+    let result = unsafe { libc::umount2(point.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW | flags) };
     done(result)
 }
 

@@ -1,35 +1,21 @@
-//! What is at a mount point: the kernel's table of mounts, read.
+//! What is at a mount point.
 //!
 //! Makes nothing and undoes nothing. A mount is known by its device number, not by its path: a path may have got another
 //! mount in the meantime.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-
-/// The type of our mounts, as /proc/self/mounts shows it.
-pub(super) const FS_TYPE: &str = "fuse.kcopyfs";
+use crate::os::mounts::{KCOPYFS as FS_TYPE, Mounts};
+use crate::os::process;
 
 /// How long what is mounted may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-
-/// A line of /proc/self/mountinfo, as far as it matters here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    /// Device number, `major:minor`.
-    pub(super) device: String,
-    /// Where it is.
-    pub(super) point: PathBuf,
-    /// Its type.
-    pub(super) fs_type: String,
-}
 
 /// What is found at a mount point.
 #[derive(Debug)]
@@ -52,9 +38,31 @@ pub(super) fn answered<T: Send + 'static>(
     asking.map_err(|error| Error::os("a thread to look at the mount point", error))?;
     told.recv_timeout(ANSWER_MAX).unwrap_or_else(|_| {
         let shown = path.display();
-        let why = format!("{shown}: already mounted, and what is there does not answer (umount -l {shown} first)");
+        let why = format!(
+            "{shown}: already mounted, and the daemon there does not answer: stop it, or give its mount up with \
+             `umount -l {shown}`"
+        );
         Err(Error::new(ErrorKind::Busy, why))
     })
+}
+
+/// Whether a kcopyfs is mounted there whose daemon was killed, and is not gone only because a device keeps threads of it:
+/// it never answers again, and what is asked of it waits.
+pub(super) fn is_abandoned(point: &Path) -> bool {
+    let Ok(mounts) = mounts() else { return false };
+    let Some(top) = mounts.top_at(point).filter(|top| top.fs == FS_TYPE) else { return false };
+    let servers = process::servers(libc::minor(top.dev), crate::cli::NAME);
+    !servers.is_empty() && servers.iter().all(|pid| process::is_dying(*pid))
+}
+
+/// The absolute path of a mount point that does not answer: what is mounted there is not asked.
+pub(super) fn resolve_beside(path: &Path) -> Result<PathBuf> {
+    let describe = |error: io::Error| Error::os(format!("mount point {}", path.display()), error);
+    let path = std::path::absolute(path).map_err(describe)?;
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(fs::canonicalize(parent).map_err(describe)?.join(name)),
+        _ => Ok(path),
+    }
 }
 
 /// The absolute path of a mount point. Works on a dead mount too.
@@ -76,16 +84,16 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
 
 /// Looks at an absolute mount point: whether it can be mounted on, or has a dead kcopyfs to clear first.
 pub(super) fn look(point: &Path) -> Result<Found> {
-    let entries = entries()?;
-    let top = top_at(&entries, point);
-    let ours = top.is_some_and(|entry| entry.fs_type == FS_TYPE);
+    let mounts = mounts()?;
+    let top = mounts.top_at(point);
+    let ours = top.is_some_and(|mount| mount.fs == FS_TYPE);
     let shown = point.display();
     // Opening asks the daemon; stat(2) would be answered from what the kernel remembers of a dead one for a second.
     let dead = fs::read_dir(point).err().filter(is_dead);
     match dead.map_or_else(|| fs::metadata(point), Err) {
         Err(error) if is_dead(&error) && ours => Ok(Found::Dead),
         Err(error) if is_dead(&error) => {
-            let fs_type = top.map_or("mount", |entry| entry.fs_type.as_str());
+            let fs_type = top.map_or("mount", |mount| mount.fs.as_str());
             let why = format!("mount point {shown} has a dead {fs_type} (clear it: umount -l {shown})");
             Err(Error::os(why, error))
         }
@@ -99,44 +107,13 @@ pub(super) fn look(point: &Path) -> Result<Found> {
 }
 
 /// All mounts this process sees, those on top last.
-pub(super) fn entries() -> Result<Vec<Entry>> {
-    let path = "/proc/self/mountinfo";
-    let text = fs::read(path).map_err(|error| Error::os(format!("read {path}"), error))?;
-    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
-}
-
-/// The mount that is seen at `point`: the last one made there.
-pub(super) fn top_at<'a>(entries: &'a [Entry], point: &Path) -> Option<&'a Entry> {
-    entries.iter().rfind(|entry| entry.point == point)
+pub(super) fn mounts() -> Result<Mounts> {
+    Mounts::read().map_err(|error| Error::os("read /proc/self/mountinfo", error))
 }
 
 /// ENOTCONN: a FUSE mount whose daemon is gone. ECONNABORTED: one that was cut off.
 fn is_dead(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
-}
-
-fn parse(line: &[u8]) -> Option<Entry> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let device = String::from_utf8(fields.nth(2)?.to_vec()).ok()?;
-    let point = PathBuf::from(unescape(fields.nth(1)?));
-    let fs_type = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some(Entry { device, point, fs_type: String::from_utf8_lossy(fs_type).into_owned() })
-}
-
-/// Undoes the octal escapes of the kernel's tables.
-fn unescape(field: &[u8]) -> OsString {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, tail)) = rest.split_first() {
-        let escaped = tail.get(..3).filter(|_| byte == b'\\').and_then(octal);
-        out.push(escaped.unwrap_or(byte));
-        rest = if escaped.is_some() { &tail[3..] } else { tail };
-    }
-    OsString::from_vec(out)
-}
-
-fn octal(digits: &[u8]) -> Option<u8> {
-    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
 }
 
 /// A text as an option of fusermount3: commas would end it.
@@ -152,24 +129,6 @@ pub(super) fn source_name(source: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_of_mountinfo() {
-        let line = br"36 35 0:52 / /mnt/a\040b\134c rw,nosuid - fuse.kcopyfs none rw,user_id=0";
-        let entry = parse(line).unwrap();
-        assert_eq!(entry.device, "0:52");
-        assert_eq!(entry.point, Path::new("/mnt/a b\\c"));
-        assert_eq!(entry.fs_type, FS_TYPE);
-        let line = b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue";
-        assert_eq!(parse(line).unwrap().fs_type, "ext3");
-        assert_eq!(parse(b""), None);
-        assert_eq!(parse(b"36 35 98:0 /mnt1"), None);
-    }
-
-    #[test]
-    fn this_process_has_mounts() {
-        assert!(entries().unwrap().iter().any(|entry| entry.point == Path::new("/")));
-    }
 
     #[test]
     fn what_cannot_be_mounted_on_is_named() {
@@ -193,6 +152,5 @@ mod tests {
     #[test]
     fn options_are_protected() {
         assert_eq!(option_value(r"a,b\c"), r"a\,b\\c");
-        assert_eq!(unescape(br"\1x\\040\04"), r"\1x\ \04");
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::board::{Board, Row};
 use super::text::{self, one_line};
+use super::units::{amount, clock, columns, count, part};
 use crate::error::errno_name;
 use crate::jobs::{DestState, DestView, State, View};
 
@@ -96,15 +97,13 @@ fn trouble(dest: &DestView) -> Option<String> {
     }
     let first = dest
         .first_error
-        .map(|(errno, sector)| format!(": {} at sector {sector}, {} errors", errno_name(errno), dest.errors))
+        .map(|(errno, sector)| format!(": {} at sector {sector}, {}", errno_name(errno), count(dest.errors, "error")))
         .unwrap_or_default();
     Some(format!("  {}{first}", dest.state.as_str().to_uppercase()))
 }
 
 fn bar(view: &View) -> String {
-    let done =
-        if view.total == 0 { BAR as u128 } else { u128::from(view.copied) * BAR as u128 / u128::from(view.total) };
-    let done = usize::try_from(done).unwrap_or(BAR).min(BAR);
+    let done = columns(view.copied, view.total, BAR);
     let head = if done < BAR { ">" } else { "" };
     format!("{}{head}{}", "=".repeat(done), ".".repeat(BAR - done - head.len()))
 }
@@ -128,41 +127,6 @@ fn ended(board: &Board) -> String {
     let bad: Vec<String> = bad.map(|(state, jobs)| format!("{jobs} {0}, see state/{0}", state.as_str())).collect();
     let ended = board.engine.jobs_ended;
     if bad.is_empty() { format!("{ended} ended") } else { format!("{ended} ended ({})", bad.join("; ")) }
-}
-
-/// A unit: its name, and how many bits of a number of bytes are below it.
-type Unit = (&'static str, u32);
-
-/// The unit in which so many bytes are told: so that little is not nothing.
-const fn unit(bytes: u64) -> Unit {
-    match bytes {
-        1..0x400 => ("B", 0),
-        0x400..0x10_0000 => ("KiB", 10),
-        _ => ("MiB", 20),
-    }
-}
-
-/// Bytes with one decimal, rounded down.
-fn number(bytes: u64, (_, bits): Unit) -> String {
-    let tenths = (u128::from(bytes) * 10) >> bits;
-    if bits == 0 { bytes.to_string() } else { format!("{}.{}", tenths / 10, tenths % 10) }
-}
-
-fn amount(bytes: u64) -> String {
-    let unit = unit(bytes);
-    format!("{} {}", number(bytes, unit), unit.0)
-}
-
-/// So much of that much, in one unit.
-fn part(bytes: u64, all: u64) -> String {
-    let unit = unit(all);
-    format!("{} of {} {}", number(bytes, unit), number(all, unit), unit.0)
-}
-
-/// `1:02:03`.
-fn clock(time: Duration) -> String {
-    let seconds = time.as_secs();
-    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 #[cfg(test)]

@@ -324,7 +324,7 @@ static NODES: &[Node] = &[
             0o444,
             Read::Wait,
             Write::Never,
-            "progress every second, then the status; read fails unless the job is done: cat wait/ID && next",
+            "a line of progress every second, then the status; read fails unless the job is done: cat wait/ID && next",
         )
     },
     dir("state", "a directory per state of jobs: ls state/running"),

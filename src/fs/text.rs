@@ -112,13 +112,6 @@ pub(super) fn client(view: &ClientView) -> Vec<u8> {
     flat.0
 }
 
-/// A line of `wait/ID`.
-pub(super) fn progress(view: &View) -> Vec<u8> {
-    let (id, state, percent, eta) = (view.id, view.state.as_str(), percent(view), eta(view));
-    let (copied, total, speed) = (view.copied, view.total, view.speed);
-    format!("{id} state={state} percent={percent} copied={copied} total={total} speed={speed} eta_usec={eta}\n").into()
-}
-
 /// A line of `events`.
 pub(super) fn event(change: &Change) -> Vec<u8> {
     let time = change.time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_micros();

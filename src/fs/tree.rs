@@ -6,21 +6,22 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 
 use super::access::{self, Caller};
 use super::error_log::{ErrorLog, Refused};
 use super::events::Events;
-use super::handles::{Content, Handles, Open, Text};
+use super::handles::{Content, Handles, Listing, Open, Text};
 use super::inode::Key;
+use super::kept::Store;
 use super::labels::Labels;
 use super::specs::Specs;
 use super::table::{Body, Each, Kind, Read, Write};
 use super::wait::{self, Notify, WaitRoom};
 use super::walk::{self, Entry};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, errno_name};
 use crate::jobs::{Change, Jobs};
 
 /// Who owns the tree and what the writable files' modes are.
@@ -58,6 +59,8 @@ pub struct Tree {
     /// The clients' numbers.
     pub(super) clients: Labels,
     handles: Handles,
+    /// What they keep.
+    kept: Store,
     /// The last inode of the files that get one for each lookup.
     fresh: AtomicU64,
     started: SystemTime,
@@ -78,6 +81,7 @@ impl Tree {
             waiting: WaitRoom::default(),
             clients: Labels::default(),
             handles: Handles::default(),
+            kept: Store::default(),
             fresh: AtomicU64::new(0),
             started,
             closed: AtomicBool::new(false),
@@ -98,6 +102,7 @@ impl Tree {
 
     /// A job changed its state. Quick: called from whatever thread changed it.
     pub(super) fn changed(&self, change: &Change) {
+        self.kept.outdate();
         self.events.append(change);
         if change.new.is_ended() {
             self.waiting.job_ended(change.id);
@@ -165,7 +170,9 @@ impl Tree {
         let key = walk::lookup(self, dir, name).ok_or(ErrorKind::NotFound)?;
         match key.node().body {
             Body::Dir { remove: Some(remove), .. } if access::owns(&self.config, caller.uid) => {
-                remove(self, key).map_err(|error| self.refused_name(key, name, caller, error))
+                let removed = remove(self, key).map_err(|error| self.refused_name(key, name, caller, error));
+                self.kept.outdate();
+                removed
             }
             Body::Dir { .. } => Err(ErrorKind::Os(libc::EPERM)),
             _ => Err(ErrorKind::Os(libc::ENOTDIR)),
@@ -188,6 +195,7 @@ impl Tree {
         match dir.node().body {
             Body::Dir { make: Some(make), .. } if access::owns(&self.config, caller.uid) => {
                 make(self, name.as_encoded_bytes()).map_err(|error| self.refused_name(dir, name, caller, error))?;
+                self.kept.outdate();
                 self.lookup(dir, name).ok_or(ErrorKind::NotFound)
             }
             _ => Err(ErrorKind::Os(libc::EPERM)),
@@ -200,14 +208,30 @@ impl Tree {
     }
 
     /// What an open directory holds; it is looked at anew where it is read `from_start`.
-    pub(super) fn list(&self, file: u64, from_start: bool) -> Option<Arc<[Entry]>> {
-        let open = self.handles.get(file)?;
-        let Content::Dir(entries) = &open.content else { return None };
-        let mut entries = entries.lock();
-        if from_start || entries.is_empty() {
-            *entries = walk::list(self, open.key).into();
+    pub(super) fn list(&self, file: u64, from_start: bool) -> Result<Arc<[Entry]>, ErrorKind> {
+        let open = self.handles.get(file).ok_or(ErrorKind::Os(libc::EBADF))?;
+        let Content::Dir(listing) = &open.content else { return Err(ErrorKind::Os(libc::EBADF)) };
+        let mut listing = listing.lock();
+        if from_start || listing.entries.is_empty() {
+            // What it was is given back before the new one is counted.
+            *listing = Listing::default();
+            let entries: Arc<[Entry]> = walk::list(self, open.key).into();
+            let bytes = entries.iter().map(|entry| size_of::<Entry>() + entry.name.capacity()).sum();
+            let charge = self.kept.charge(bytes, self.is_owner(&open)).map_err(|_| self.too_much(&open))?;
+            *listing = Listing { entries, _charge: Some(charge) };
         }
-        Some(Arc::clone(&entries))
+        Ok(Arc::clone(&listing.entries))
+    }
+
+    fn is_owner(&self, open: &Open) -> bool {
+        access::owns(&self.config, open.opener.uid)
+    }
+
+    /// The errno for a reader who is refused because open files keep too much.
+    fn too_much(&self, open: &Open) -> ErrorKind {
+        let file = walk::path(self, open.key);
+        log::debug!("{file}: not read, uid {}: ENFILE, open files keep too much memory", open.opener.uid);
+        ErrorKind::Os(libc::ENFILE)
     }
 
     /// truncate(2), or open(2) with `O_TRUNC`: means something only where the file can be cleared.
@@ -216,6 +240,7 @@ impl Tree {
             && access::may_write(&self.config, caller.uid, caller.uid)
         {
             clear(self);
+            self.kept.outdate();
         }
     }
 
@@ -223,11 +248,19 @@ impl Tree {
     /// cannot be read or written at all is refused here, as in sysfs.
     pub(super) fn open(&self, key: Key, opener: Caller, reads: bool, writes: bool) -> Result<u64, ErrorKind> {
         let Body::File { read, write } = &key.node().body else { return Err(ErrorKind::Os(libc::EISDIR)) };
-        if (reads && !key.node().is_readable()) || (writes && !key.node().is_writable()) {
-            return Err(ErrorKind::Access);
+        let refuse = |kind: ErrorKind, why: &str| {
+            let (file, Caller { uid, pid }) = (walk::path(self, key), opener);
+            log::debug!("{file}: not opened, pid {pid} uid {uid}: {}, {why}", errno_name(kind.errno()));
+            Err(kind)
+        };
+        if reads && !key.node().is_readable() {
+            return refuse(ErrorKind::Access, "it can only be written");
+        }
+        if writes && !key.node().is_writable() {
+            return refuse(ErrorKind::Access, "it can only be read");
         }
         if walk::seen(self, key).is_none() {
-            return Err(ErrorKind::NotFound);
+            return refuse(ErrorKind::NotFound, "it is gone");
         }
         let content = match (read, write) {
             (Read::Replies, _) | (_, Write::Specs) => Content::Specs(Specs::default()),
@@ -257,13 +290,22 @@ impl Tree {
             Content::Specs(specs) => reply(Ok(specs.read(size))),
             Content::Dir(_) => reply(Err(ErrorKind::Os(libc::EISDIR))),
             Content::Text(text) => {
-                let text = text.read(offset, size, || match open.key.node().body {
+                let make = || match open.key.node().body {
                     Body::File { read: Read::Text(make), .. } => make(self, open.key),
                     _ => None,
-                });
-                reply(text.ok_or(ErrorKind::Os(libc::ENODEV)));
+                };
+                reply(text.read(offset, size, || {
+                    let text = self.kept.text(open.key, Instant::now(), self.is_owner(&open), make);
+                    text.map_err(|_| self.too_much(&open))?.ok_or_else(|| self.vanished(&open))
+                }));
             }
         }
+    }
+
+    /// The errno for a reader of what is not there any more.
+    fn vanished(&self, open: &Open) -> ErrorKind {
+        log::debug!("{}: not read, uid {}: ENODEV, it is gone", walk::path(self, open.key), open.opener.uid);
+        ErrorKind::Os(libc::ENODEV)
     }
 
     /// poll(2): whether a read would find something. Where not, `notify` is told when it would.
@@ -306,6 +348,7 @@ impl Tree {
                 _ => Err(whole(Error::new(ErrorKind::Access, "this file is not written"))),
             },
         });
+        self.kept.outdate();
         result.map_err(|refused| {
             if let Content::Specs(specs) = &open.content {
                 specs.refuse(&refused.error);

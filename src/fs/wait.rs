@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::text;
+use super::{progress, text};
 use crate::error::ErrorKind;
 use crate::jobs::{Followed, JobId, State, View};
 
@@ -88,7 +88,7 @@ impl Cursor {
                 }
                 Phase::Since(said) if !due && now < said + INTERVAL => return Step::Wait(said + INTERVAL),
                 Phase::Begin | Phase::Since(_) => {
-                    self.rest = text::progress(view);
+                    self.rest = progress::line(view);
                     self.phase = Phase::Since(now);
                 }
             }
@@ -278,7 +278,9 @@ mod tests {
     fn a_line_at_once_then_one_each_interval() {
         let (mut cursor, start) = (Cursor::default(), Instant::now());
         let running = view(State::Running);
-        assert!(said(cursor.step(&running, start, 4096, false)).starts_with("7 state=running percent=50.00 "));
+        assert!(
+            said(cursor.step(&running, start, 4096, false)).starts_with("[===============...............]   50.00 %")
+        );
         let step = cursor.step(&running, start, 4096, false);
         assert!(matches!(step, Step::Wait(due) if due == start + INTERVAL));
         assert!(said(cursor.step(&running, start + INTERVAL, 4096, false)).ends_with('\n'));

@@ -133,6 +133,11 @@ pub trait Backend {
     /// Time since some fixed moment; virtual in the simulation.
     fn now(&self) -> Duration;
 
+    /// When the next completion comes, where that is known beforehand: in the simulation.
+    fn next_due(&self) -> Option<Duration> {
+        None
+    }
+
     /// Whether the page pool is registered with it as fixed buffers.
     fn has_fixed_buffers(&self) -> bool {
         false

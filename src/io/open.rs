@@ -30,17 +30,18 @@ pub struct Opened {
     pub fallback: Option<String>,
 }
 
-/// Opens a backend. Call it on the thread that will use it.
-pub fn open(kind: &BackendKind, pool: &Arc<PagePool>) -> Result<Opened> {
+/// Opens a backend. Call it on the thread that will use it. `depth`: how many transfers of one kind its user wants in flight to one
+/// device; threads are kept for twice as many.
+pub fn open(kind: &BackendKind, pool: &Arc<PagePool>, depth: usize) -> Result<Opened> {
     let ring = || Uring::new(pool).map_err(|error| Error::os("io_uring", error));
     let plain = |backend: Box<dyn Backend>| Opened { backend, fallback: None };
     Ok(match kind {
         BackendKind::Uring => plain(Box::new(ring()?)),
-        BackendKind::Threads => plain(Box::new(Threads::new())),
+        BackendKind::Threads => plain(Box::new(Threads::new(depth))),
         BackendKind::Sim(sim) => plain(Box::new(sim.backend())),
         BackendKind::Auto => match ring() {
             Ok(ring) => plain(Box::new(ring)),
-            Err(error) => Opened { backend: Box::new(Threads::new()), fallback: Some(error.to_string()) },
+            Err(error) => Opened { backend: Box::new(Threads::new(depth)), fallback: Some(error.to_string()) },
         },
     })
 }

@@ -16,6 +16,8 @@
 //! 3. It asks again. If it is served it leaves the line and wakes the next; if it has lost interest it says so
 //!    ([`Reservation::leave_line`]), which wakes the next too.
 
+#![allow(unsafe_code)] // the bytes of pages, through their addresses
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -54,6 +56,7 @@ pub struct PagePool {
     zeroes: Mapping,
     pages: u32,
     locked: bool,
+    huge: bool,
     state: Mutex<State>,
 }
 
@@ -77,7 +80,7 @@ struct Account {
 
 impl Account {
     fn beyond(&self, more: u32) -> u32 {
-        (self.used + more).saturating_sub(self.reserved) - self.used.saturating_sub(self.reserved)
+        self.used.saturating_add(more).saturating_sub(self.reserved) - self.used.saturating_sub(self.reserved)
     }
 }
 
@@ -90,7 +93,7 @@ pub struct PoolFigures {
     pub free: u32,
     /// Whether the pool is locked in memory.
     pub locked: bool,
-    /// Whether some of it lies in huge pages.
+    /// Whether some of it lay in huge pages when it was made.
     pub huge: bool,
 }
 
@@ -115,7 +118,8 @@ impl PagePool {
             shared_used: 0,
             line: VecDeque::new(),
         };
-        Ok(Arc::new(Self { memory, zeroes, pages, locked, state: Mutex::new(state) }))
+        let huge = has_huge_pages(&memory);
+        Ok(Arc::new(Self { memory, zeroes, pages, locked, huge, state: Mutex::new(state) }))
     }
 
     /// Sets `pages` aside for a client. `waker` is called when pages that it was refused may have come free.
@@ -131,7 +135,7 @@ impl PagePool {
     /// How it stands now.
     pub fn figures(&self) -> PoolFigures {
         let free = self.state.lock().map.free;
-        PoolFigures { pages: self.pages, free, locked: self.locked, huge: self.has_huge_pages() }
+        PoolFigures { pages: self.pages, free, locked: self.locked, huge: self.huge }
     }
 
     /// Zeros to write from: `length` bytes that are the same mebibyte over and over.
@@ -160,24 +164,6 @@ impl PagePool {
         segment::offset(self.memory.start(), number as usize * PAGE_SIZE)
     }
 
-    /// The kernel says per mapping how much of it lies in huge pages.
-    fn has_huge_pages(&self) -> bool {
-        let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return false };
-        let ours = self.memory.start().as_ptr() as usize;
-        let mut inside = false;
-        for line in maps.lines() {
-            if let Some((from, to)) = line.split(' ').next().and_then(|range| range.split_once('-')) {
-                let parse = |text| usize::from_str_radix(text, 16);
-                if let (Ok(from), Ok(to)) = (parse(from), parse(to)) {
-                    inside = (from..to).contains(&ours);
-                }
-            } else if inside && let Some(huge) = line.strip_prefix("AnonHugePages:") {
-                return huge.trim() != "0 kB";
-            }
-        }
-        false
-    }
-
     /// Takes pages back and wakes whoever is first in line.
     fn put(&self, key: usize, runs: &[Range<u32>]) {
         let mut state = self.state.lock();
@@ -191,6 +177,25 @@ impl PagePool {
         drop(state);
         wake(next);
     }
+}
+
+/// The kernel says per mapping how much of it lies in huge pages. It walks page tables for that, so it is asked once: what was made
+/// present in huge pages stays so.
+fn has_huge_pages(mapping: &Mapping) -> bool {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return false };
+    let ours = mapping.start().as_ptr() as usize;
+    let mut inside = false;
+    for line in maps.lines() {
+        if let Some((from, to)) = line.split(' ').next().and_then(|range| range.split_once('-')) {
+            let parse = |text| usize::from_str_radix(text, 16);
+            if let (Ok(from), Ok(to)) = (parse(from), parse(to)) {
+                inside = (from..to).contains(&ours);
+            }
+        } else if inside && let Some(huge) = line.strip_prefix("AnonHugePages:") {
+            return huge.trim() != "0 kB";
+        }
+    }
+    false
 }
 
 impl State {
@@ -245,9 +250,10 @@ impl Reservation {
     pub fn resize(&self, pages: u32) -> Result<()> {
         let mut state = self.pool.state.lock();
         let Account { reserved, used, .. } = state.clients[self.key];
-        // What is held beyond the new number becomes shared use, for which there must be room as well.
         let others = state.shared_used - used.saturating_sub(reserved);
-        if state.reserved - reserved + pages + others + used.saturating_sub(pages) > self.pool.pages {
+        // What is held beyond the new number becomes shared use, for which there must be room as well. By subtraction: a sum could wrap.
+        let room = self.pool.pages - (state.reserved - reserved) - others;
+        if pages.max(used) > room {
             state.check_room(self.pool.pages, reserved, pages)?;
             let what = format!("{pages} pages are not to be had while others hold them: try again");
             return Err(Error::new(ErrorKind::NoMemory, what));
@@ -360,7 +366,8 @@ impl PageList {
     /// If there are not as many.
     pub fn show(&self, offset: usize, length: usize, mut see: impl FnMut(&[u8])) {
         assert!(offset + length <= self.length(), "bytes beyond the end of a page list");
-        segment::show(&self.segments(offset, length), &mut see);
+        // SAFETY: they are pages of this list, and a list with a read in flight is owned by its request, which shows it to nobody.
+        unsafe { segment::show(&self.segments(offset, length), &mut see) };
     }
 
     /// Copies bytes in, from `offset`.
@@ -369,7 +376,8 @@ impl PageList {
     /// If they do not fit.
     pub fn write(&mut self, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= self.length(), "bytes beyond the end of a page list");
-        segment::copy_in(&self.segments(offset, bytes.len()), bytes);
+        // SAFETY: they are pages of this list, which the caller holds alone.
+        unsafe { segment::copy_in(&self.segments(offset, bytes.len()), bytes) };
     }
 
     /// Copies bytes out, from `offset`.
@@ -378,7 +386,8 @@ impl PageList {
     /// If there are not as many.
     pub fn read(&self, offset: usize, bytes: &mut [u8]) {
         assert!(offset + bytes.len() <= self.length(), "bytes beyond the end of a page list");
-        segment::copy_out(&self.segments(offset, bytes.len()), bytes);
+        // SAFETY: as in `show`.
+        unsafe { segment::copy_out(&self.segments(offset, bytes.len()), bytes) };
     }
 }
 

@@ -89,32 +89,40 @@ pub(super) fn offset(start: NonNull<u8>, bytes: usize) -> NonNull<u8> {
     NonNull::new(start.as_ptr().wrapping_add(bytes)).unwrap_or(start)
 }
 
-/// Shows the bytes of pieces that nobody writes now.
-pub(super) fn show(pieces: &Segments, see: &mut dyn FnMut(&[u8])) {
+/// Shows the bytes of pieces.
+///
+/// # Safety
+/// The pieces are valid memory, and nobody writes to it meanwhile.
+pub(super) unsafe fn show(pieces: &Segments, see: &mut dyn FnMut(&[u8])) {
     for piece in pieces.as_slice() {
-        // SAFETY: the pieces are pages of a list that the caller holds, with no read into them in flight: a list in
-        // flight is owned by its request.
+        // SAFETY: as the caller promises.
         see(unsafe { std::slice::from_raw_parts(piece.start.as_ptr(), piece.length) });
     }
 }
 
-/// Copies bytes into pieces of as many bytes, which the caller holds alone.
-pub(super) fn copy_in(pieces: &Segments, bytes: &[u8]) {
+/// Copies bytes into pieces of as many bytes.
+///
+/// # Safety
+/// The pieces are valid memory that nobody else reaches meanwhile.
+pub(super) unsafe fn copy_in(pieces: &Segments, bytes: &[u8]) {
     let mut rest = bytes;
     for piece in pieces.as_slice() {
         let (now, later) = rest.split_at(piece.length);
-        // SAFETY: the pieces are pages of a list that the caller holds by `&mut`; `now` is as long as the piece.
+        // SAFETY: as the caller promises; `now` is as long as the piece.
         unsafe { piece.start.copy_from_nonoverlapping(NonNull::from(now).cast(), now.len()) };
         rest = later;
     }
 }
 
-/// Copies bytes out of pieces of as many bytes, which nobody writes now.
-pub(super) fn copy_out(pieces: &Segments, bytes: &mut [u8]) {
+/// Copies bytes out of pieces of as many bytes.
+///
+/// # Safety
+/// The pieces are valid memory, and nobody writes to it meanwhile.
+pub(super) unsafe fn copy_out(pieces: &Segments, bytes: &mut [u8]) {
     let mut rest = bytes;
     for piece in pieces.as_slice() {
         let (now, later) = rest.split_at_mut(piece.length);
-        // SAFETY: the pieces are pages of a list that the caller holds; `now` is as long as the piece.
+        // SAFETY: as the caller promises; `now` is as long as the piece.
         unsafe { piece.start.copy_to_nonoverlapping(NonNull::from(now).cast(), piece.length) };
         rest = later;
     }

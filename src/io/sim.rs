@@ -4,6 +4,8 @@
 //! come in another order than submissions; a fault is a range of a device and what happens there. Nothing waits: when the
 //! engine has nothing to do, the clock jumps to the next completion. The same seed gives the same run.
 //!
+//! A device can be made slow, zoned, thin, or given a volatile cache that a [power cut](Sim::power_cut) loses: [`Behaviour`].
+//!
 //! It is public so that programs on this library can test what they do when a disk fails.
 //!
 //! # Examples
@@ -17,16 +19,23 @@
 //! # Ok::<(), kcopyfs::Error>(())
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Backend, Completion, Op, Transfer, Wait, Waker, sys};
+use super::{Op, Transfer};
 use crate::blkdev::{Device, Target};
 use crate::sector::SECTOR_SIZE;
+
+mod backend;
+mod medium;
+
+pub(super) use backend::SimBackend;
+pub use medium::Behaviour;
+use medium::Medium;
 
 /// What happens to a transfer that touches a faulty range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +59,7 @@ struct Rule {
     left: Option<u32>,
 }
 
-/// A simulation: its seed, its faults. Clones share them.
+/// A simulation: its seed, its faults, how its devices behave. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Sim(Arc<Shared>);
 
@@ -64,9 +73,22 @@ struct Shared {
 struct State {
     random: u64,
     rules: Vec<Rule>,
+    media: HashMap<Target, Medium>,
+    /// Writes of backends that are gone, which the devices still have.
+    orphans: Vec<Orphan>,
     woken: bool,
     log: Vec<(Op, Target, u64)>,
     clock: Duration,
+    /// The clock moves only when [`Sim::advance`] is called, and nothing waits.
+    stepped: bool,
+}
+
+/// A write in flight when its backend went.
+#[derive(Debug)]
+struct Orphan {
+    device: Arc<Device>,
+    position: u64,
+    bytes: Vec<u8>,
 }
 
 /// The longest that a healthy transfer takes, in virtual microseconds.
@@ -75,8 +97,33 @@ const LATENCY_USEC: u64 = 1000;
 impl Sim {
     /// A simulation without faults.
     pub fn new(seed: u64) -> Self {
-        let state = State { random: seed, rules: Vec::new(), woken: false, log: Vec::new(), clock: Duration::ZERO };
+        let state = State {
+            random: seed,
+            rules: Vec::new(),
+            media: HashMap::new(),
+            orphans: Vec::new(),
+            woken: false,
+            log: Vec::new(),
+            clock: Duration::ZERO,
+            stepped: false,
+        };
         Self(Arc::new(Shared { state: Mutex::new(state), woken: Condvar::new() }))
+    }
+
+    /// A simulation whose clock stands still until it is told to [`advance`](Self::advance); no backend of it ever waits.
+    #[cfg(test)]
+    pub(crate) fn stepped(seed: u64) -> Self {
+        let sim = Self::new(seed);
+        sim.0.state.lock().stepped = true;
+        sim
+    }
+
+    /// Sets the clock of a stepped simulation. It never goes back.
+    #[cfg(test)]
+    pub(crate) fn advance(&self, now: Duration) {
+        let mut state = self.0.state.lock();
+        assert!(state.stepped, "the clock of this simulation moves by itself");
+        state.clock = state.clock.max(now);
     }
 
     /// Lets transfers of that kind fail when they touch one of these sectors; a flush touches all. `times`: how often.
@@ -86,9 +133,53 @@ impl Sim {
         self.0.state.lock().rules.push(rule);
     }
 
-    /// Mends every device.
+    /// Lets a device behave like that from here on: its zones are empty, its cache is clean, nothing of it is allocated.
+    pub fn behave(&self, device: &Device, behaviour: Behaviour) {
+        self.0.state.lock().media.insert(device.target(), Medium::new(behaviour));
+    }
+
+    /// Chunks of a [thin](Behaviour::thin) device that were written, so that they take space.
+    pub fn allocated(&self, device: &Device) -> usize {
+        self.0.state.lock().media.get(&device.target()).map_or(0, Medium::allocated)
+    }
+
+    /// Mends every device: no faults any more. Behaviour stays.
     pub fn clear(&self) {
         self.0.state.lock().rules.clear();
+    }
+
+    /// Cuts the power of every device with a [cache](Behaviour::cache): of each sector that was written since the last flush one of
+    /// its contents since then stays, as the seed decides. Writes in flight of backends that are gone arrive in part.
+    pub fn power_cut(&self) {
+        let mut state = self.0.state.lock();
+        let state = &mut *state;
+        for orphan in std::mem::take(&mut state.orphans) {
+            state.land(&orphan, false);
+        }
+        let mut media: Vec<_> = state.media.iter_mut().collect();
+        // The table has no order of its own, and the seed alone decides.
+        media.sort_by_key(|(target, _)| format!("{target:?}"));
+        for (_, medium) in media {
+            medium.power_cut(|| random(&mut state.random));
+        }
+    }
+
+    /// Writes to a device that were in flight when their backend went, and have not arrived.
+    pub fn orphans(&self, device: &Device) -> usize {
+        let state = self.0.state.lock();
+        state.orphans.iter().filter(|orphan| orphan.device.target() == device.target()).count()
+    }
+
+    /// Lets those writes arrive.
+    pub fn land_orphans(&self, device: &Device) {
+        let mut state = self.0.state.lock();
+        for orphan in std::mem::take(&mut state.orphans) {
+            if orphan.device.target() == device.target() {
+                state.land(&orphan, true);
+            } else {
+                state.orphans.push(orphan);
+            }
+        }
     }
 
     /// What was submitted so far: kind, device, first byte; in order.
@@ -102,23 +193,21 @@ impl Sim {
     }
 
     pub(super) fn backend(&self) -> SimBackend {
-        SimBackend {
-            shared: Arc::clone(&self.0),
-            clock: Duration::ZERO,
-            due: BTreeMap::new(),
-            hung: Vec::new(),
-            turn: 0,
-        }
+        SimBackend::new(Arc::clone(&self.0))
     }
 }
 
+/// The next pseudo-random number (splitmix64).
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
 impl State {
-    /// The next pseudo-random number (splitmix64).
     fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        random(&mut self.random)
     }
 
     fn strike(&mut self, transfer: &Transfer) -> Option<Fault> {
@@ -130,101 +219,27 @@ impl State {
         rule.left = rule.left.map(|left| left - 1);
         Some(rule.fault)
     }
-}
 
-pub(super) struct SimBackend {
-    shared: Arc<Shared>,
-    clock: Duration,
-    /// In flight, by the time of completion and then by turn.
-    due: BTreeMap<(Duration, u64), (Transfer, Option<Fault>)>,
-    hung: Vec<Transfer>,
-    turn: u64,
-}
-
-impl SimBackend {
-    /// Does at its completion what a device does some time before.
-    #[allow(unsafe_code)]
-    fn perform(transfer: &Transfer, fault: Option<Fault>) -> Completion {
-        let &Transfer { token, op, ref device, position, mut length, ref memory } = transfer;
-        let size = if device.can_grow() { u64::MAX } else { device.size().bytes() };
-        let mut room = size.saturating_sub(position);
-        match fault {
-            Some(Fault::Error(errno)) => return Completion { token, result: Err(errno) },
-            Some(Fault::Short(bytes)) => room = room.min(bytes),
-            Some(Fault::Delay(_) | Fault::Hang) | None => {}
-        }
-        length = length.min(room);
-        let result = match op {
-            Op::Flush => Ok(0),
-            Op::Write if length == 0 => Err(libc::ENOSPC),
-            Op::Zero | Op::Punch => Err(libc::EOPNOTSUPP),
-            Op::Read | Op::Write => {
-                let pieces = memory.slice(0, usize::try_from(length).unwrap_or(usize::MAX));
-                // SAFETY: `Backend::submit` made the memory ours until the completion is reaped.
-                unsafe { sys::transfer(device.raw_fd(), op, position, length, pieces.as_slice()) }
-            }
-        };
-        Completion { token, result }
-    }
-}
-
-impl Backend for SimBackend {
-    fn name(&self) -> &'static str {
-        "sim"
+    fn latency(&mut self, target: Target) -> Duration {
+        let range = self.media.get(&target).and_then(|medium| medium.behaviour.latency.clone());
+        let range = range.unwrap_or(Duration::ZERO..Duration::from_micros(LATENCY_USEC));
+        let spread = u64::try_from((range.end.saturating_sub(range.start)).as_micros()).unwrap_or(u64::MAX).max(1);
+        range.start + Duration::from_micros(self.random() % spread)
     }
 
-    #[allow(unsafe_code)]
-    unsafe fn submit(&mut self, transfer: Transfer) {
-        let mut state = self.shared.state.lock();
-        state.log.push((transfer.op, transfer.device.target(), transfer.position));
-        let fault = state.strike(&transfer);
-        let mut latency = Duration::from_micros(state.random() % LATENCY_USEC);
-        match fault {
-            Some(Fault::Hang) => return self.hung.push(transfer),
-            Some(Fault::Delay(more)) => latency += more,
-            _ => {}
-        }
-        self.turn += 1;
-        self.due.insert((self.clock + latency, self.turn), (transfer, fault));
-    }
-
-    fn reap(&mut self, wait: Wait, done: &mut Vec<Completion>) {
-        let mut state = self.shared.state.lock();
-        let next = self.due.first_key_value().map(|((time, _), _)| *time);
-        let wake = match (wait, next) {
-            _ if state.woken => self.clock,
-            (Wait::No, _) => self.clock,
-            (Wait::Until(deadline), Some(next)) => next.min(deadline),
-            (Wait::Until(deadline), None) => deadline,
-            (Wait::Forever, Some(next)) => next,
-            (Wait::Forever, None) => {
-                while !state.woken {
-                    self.shared.woken.wait(&mut state);
+    /// Writes what a backend that is gone had in flight: all of it, or the sectors that the seed picks.
+    fn land(&mut self, orphan: &Orphan, whole: bool) {
+        use std::os::unix::fs::FileExt;
+        for (at, sector) in (orphan.position..).step_by(512).zip(orphan.bytes.chunks(512)) {
+            if (whole || self.random().is_multiple_of(2))
+                && (orphan.device.can_grow() || at < orphan.device.size().bytes())
+            {
+                if let Some(medium) = self.media.get_mut(&orphan.device.target()) {
+                    medium.before_write(&orphan.device, at, sector.len() as u64);
                 }
-                self.clock
+                // One that does not arrive was lost on the way.
+                let _ = orphan.device.file().write_all_at(sector, at);
             }
-        };
-        state.woken = false;
-        self.clock = self.clock.max(wake);
-        state.clock = state.clock.max(self.clock);
-        drop(state);
-        while let Some(entry) = self.due.first_entry()
-            && entry.key().0 <= self.clock
-        {
-            let (transfer, fault) = entry.remove();
-            done.push(Self::perform(&transfer, fault));
         }
-    }
-
-    fn waker(&self) -> Waker {
-        let shared = Arc::clone(&self.shared);
-        Waker::new(move || {
-            shared.state.lock().woken = true;
-            shared.woken.notify_one();
-        })
-    }
-
-    fn now(&self) -> Duration {
-        self.clock
     }
 }

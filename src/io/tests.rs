@@ -10,7 +10,7 @@ use crate::sector::Sector;
 fn each_backend(test: impl Fn(&mut dyn Backend, &Arc<PagePool>)) {
     for kind in [BackendKind::Uring, BackendKind::Threads, BackendKind::Sim(Sim::new(7))] {
         let pool = PagePool::new(1024).unwrap();
-        match open(&kind, &pool) {
+        match open(&kind, &pool, 8) {
             Ok(mut opened) => test(&mut *opened.backend, &pool),
             Err(error) if std::env::var_os("CI").is_none() => eprintln!("SKIPPED: {kind:?}: {error}"),
             Err(error) => panic!("{kind:?}: {error}"),
@@ -155,7 +155,7 @@ fn simulated_faults_strike_where_they_were_put() {
     use sim::Fault;
     let sim = Sim::new(3);
     let pool = PagePool::new(128).unwrap();
-    let mut opened = open(&BackendKind::Sim(sim.clone()), &pool).unwrap();
+    let mut opened = open(&BackendKind::Sim(sim.clone()), &pool, 8).unwrap();
     let backend = &mut *opened.backend;
     let device = disk(64);
     sim.fault(&device, Op::Read, 10..11, Fault::Error(libc::EIO), Some(1));

@@ -1,7 +1,7 @@
 //! pread and pwrite on threads: for kernels and sandboxes that refuse the ring.
 //!
 //! A thread is made when there is work and none is idle; it stays, asleep, until the backend goes. A device that hangs
-//! takes [`DEVICE_THREADS`] threads and no more, so that the others go on.
+//! takes so many threads as its user said and no more, so that the others go on.
 //!
 //! # How the threads end
 //! 1. The backend goes: `closing` is set and all are woken.
@@ -16,10 +16,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Backend, Completion, Transfer, Wait, Waker, sys};
 
-/// Threads that one device may occupy: the sub-jobs of one job, read and written.
+/// Threads that one device may occupy at least: the default sub-jobs of one job, read and written.
 const DEVICE_THREADS: usize = 16;
-/// Threads in all.
-const MAX_THREADS: usize = 256;
+/// Threads in all, for the devices of some sixteen jobs at their default depth, or four at the greatest.
+const MAX_THREADS: usize = 512;
 /// They only move bytes: the smallest stack that the system's thread-local data leaves room in.
 const STACK: usize = 64 << 10;
 
@@ -36,6 +36,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Work {
+    /// Threads that one device may occupy.
+    device_threads: usize,
     queue: VecDeque<Transfer>,
     /// Threads at work, by device.
     busy: HashMap<usize, usize>,
@@ -57,7 +59,8 @@ fn device_key(transfer: &Transfer) -> usize {
 impl Work {
     /// The first transfer whose device has a thread to spare.
     fn take(&mut self) -> Option<Transfer> {
-        let free = |transfer: &Transfer| self.busy.get(&device_key(transfer)).copied().unwrap_or(0) < DEVICE_THREADS;
+        let free =
+            |transfer: &Transfer| self.busy.get(&device_key(transfer)).copied().unwrap_or(0) < self.device_threads;
         let place = self.queue.iter().position(free)?;
         let transfer = self.queue.remove(place)?;
         *self.busy.entry(device_key(&transfer)).or_default() += 1;
@@ -75,9 +78,12 @@ impl Work {
 }
 
 impl Threads {
-    pub(super) fn new() -> Self {
+    /// `depth`: transfers of one kind that are wanted in flight to one device.
+    pub(super) fn new(depth: usize) -> Self {
+        // A job may read and write one device.
+        let device_threads = (2 * depth).max(DEVICE_THREADS);
         let shared = Shared {
-            work: Mutex::default(),
+            work: Mutex::new(Work { device_threads, ..Work::default() }),
             work_came: Condvar::new(),
             done: Mutex::default(),
             done_came: Condvar::new(),
@@ -184,5 +190,30 @@ impl Drop for Threads {
         work.queue.clear();
         drop(work);
         self.shared.work_came.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blkdev::Device;
+    use crate::io::{Op, Segments};
+    use crate::sector::Sector;
+
+    #[test]
+    fn as_many_threads_serve_a_device_as_its_user_wants_in_flight() {
+        for (depth, most) in [(1, 16), (8, 16), (64, 128)] {
+            let threads = Threads::new(depth);
+            let mut work = threads.shared.work.lock();
+            let devices = [1, 2].map(|_| Device::in_memory(Sector::new(8).unwrap(), 512).unwrap());
+            for token in 0..400 {
+                let device = Arc::clone(&devices[usize::from(token >= 200)]);
+                let (op, memory) = (Op::Read, Segments::None);
+                work.queue.push_back(Transfer { token, op, device, position: 0, length: 0, memory });
+            }
+            let taken: Vec<Transfer> = std::iter::from_fn(|| work.take()).collect();
+            let first = taken.iter().filter(|transfer| transfer.token < 200).count();
+            assert_eq!((first, taken.len()), (most, 2 * most), "one that hangs leaves the other its own");
+        }
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Uring {
     flying: Slab<Flying>,
     /// Requests that found the ring full.
     waiting: std::collections::VecDeque<squeue::Entry>,
+    /// Its memory is registered: it goes after the ring.
+    _pool: Arc<PagePool>,
 }
 
 struct Flying {
@@ -66,7 +68,7 @@ impl Uring {
             ));
         }
         let vectors = sys::io_vectors(&pool.chunks());
-        // SAFETY: the vectors describe the pool's mapping, and the ring's owner keeps the pool for longer than the ring.
+        // SAFETY: the vectors describe the pool's mapping, which the ring's `_pool` keeps for longer than the ring.
         let registered = unsafe { ring.submitter().register_buffers(&vectors) };
         let fixed = registered.inspect_err(|error| log::info!("pages are not registered: {error}")).is_ok();
         let mut this = Self {
@@ -77,6 +79,7 @@ impl Uring {
             fixed,
             flying: Slab::new(),
             waiting: std::collections::VecDeque::new(),
+            _pool: Arc::clone(pool),
         };
         this.arm_wake();
         Ok(this)

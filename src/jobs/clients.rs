@@ -5,15 +5,17 @@
 //! job does, with its devices, until it has ended.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::api::Jobs;
 use super::config::Config;
-use super::run::Jobs;
 use super::view::ClientView;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::PagePool;
+use crate::journal::{self, Chosen};
 use crate::kcopyd::{Client, Settings, SpeedLimit, ThrottleShare};
 
 /// The client that is always there.
@@ -29,11 +31,13 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) fn new(config: &Config) -> Result<Self> {
+    /// The clients as options and administrators had set them.
+    pub(super) fn new(config: &Config, kept: &journal::Settings) -> Result<Self> {
         let pool = PagePool::new(config.pages)?;
         let throttle = ThrottleShare::default();
-        throttle.set(config.throttle);
-        let speed_max = SpeedLimit::default();
+        let percent = kept.throttle.map_or(config.throttle, |chosen| small(chosen.or_option(config.throttle.into())));
+        throttle.set(percent.clamp(1, 100));
+        let speed_max = SpeedLimit::new(kept.speed_max);
         let settings = Settings {
             subjob_bytes: config.subjob_bytes,
             subjobs: config.subjobs,
@@ -41,12 +45,33 @@ impl Clients {
             speed_max: speed_max.clone(),
             backend: config.backend.clone(),
         };
-        let default = Arc::new(Client::create(&pool, config.client_pages, settings.clone())?);
+        let pages = kept.default_pages.map(|chosen| small(chosen.or_option(config.client_pages.into())));
+        let default = Arc::new(create(&pool, pages, config.client_pages, &settings)?);
         if let Some(why) = default.fallback() {
             log::warn!("no io_uring ({why}): using threads");
         }
-        let table = Mutex::new(BTreeMap::from([(DEFAULT.to_owned(), Arc::clone(&default))]));
-        Ok(Self { pool, throttle, speed_max, settings, default, table })
+        let mut table = BTreeMap::from([(DEFAULT.to_owned(), Arc::clone(&default))]);
+        for (name, pages) in &kept.clients {
+            match create(&pool, Some(small(*pages)), 0, &settings) {
+                Ok(client) => _ = table.insert(name.clone(), Arc::new(client)),
+                Err(error) => log::warn!("client `{name}`: {error}"),
+            }
+        }
+        Ok(Self { pool, throttle, speed_max, settings, default, table: Mutex::new(table) })
+    }
+
+    /// What of it outlives the daemon.
+    fn to_keep(&self, config: &Config) -> journal::Settings {
+        let chosen = |value: u32, option: u32| Some(Chosen::new(value.into(), option.into()));
+        let pages = |client: &Client| client.figures().pages;
+        let others = self.table.lock();
+        let others = others.iter().filter(|(name, _)| *name != DEFAULT);
+        journal::Settings {
+            throttle: chosen(self.throttle.get(), config.throttle),
+            speed_max: self.speed_max.get(),
+            default_pages: chosen(pages(&self.default), config.client_pages),
+            clients: others.map(|(name, client)| (name.clone(), pages(client).into())).collect(),
+        }
     }
 
     pub(super) fn default(&self) -> &Arc<Client> {
@@ -72,12 +97,16 @@ impl Clients {
     }
 
     fn create(&self, name: &str) -> Result<()> {
-        let mut table = self.table.lock();
-        if table.contains_key(name) {
-            return Err(Error::new(ErrorKind::Exists, format!("client `{name}` is there already")));
+        let exists = || Error::new(ErrorKind::Exists, format!("client `{name}` is there already"));
+        if self.table.lock().contains_key(name) {
+            return Err(exists());
         }
-        let client = Client::create(&self.pool, 0, self.settings.clone())?;
-        table.insert(name.to_owned(), Arc::new(client));
+        // A thread and a ring take their time: nobody waits for the table meanwhile.
+        let client = Arc::new(Client::create(&self.pool, 0, self.settings.clone())?);
+        match self.table.lock().entry(name.to_owned()) {
+            Entry::Vacant(place) => _ = place.insert(client),
+            Entry::Occupied(_) => return Err(exists()),
+        }
         Ok(())
     }
 
@@ -103,14 +132,14 @@ impl Clients {
 impl Jobs {
     /// The names of the clients, ascending.
     pub fn clients(&self) -> Vec<String> {
-        self.shared.clients.table.lock().keys().cloned().collect()
+        self.clients.table.lock().keys().cloned().collect()
     }
 
     /// How a client stands.
     pub fn client(&self, name: &str) -> Option<ClientView> {
-        let client = self.shared.clients.table.lock().get(name).cloned()?;
+        let client = self.clients.table.lock().get(name).cloned()?;
         let figures = client.figures();
-        let jobs = self.shared.registry.lock().live_of(name);
+        let jobs = self.live_of(name);
         Some(ClientView {
             pages: u64::from(figures.pages),
             pages_used: u64::from(figures.pages_used),
@@ -125,7 +154,8 @@ impl Jobs {
     /// # Errors
     /// `Exists`; `NoMemory` where the pool has no pages left to set aside.
     pub fn create_client(&self, name: &str) -> Result<()> {
-        self.shared.clients.create(name)
+        self.clients.create(name)?;
+        self.keep_settings()
     }
 
     /// Removes a client (`kcopyd_client_destroy`).
@@ -134,10 +164,11 @@ impl Jobs {
     /// `NotFound`; `Busy` while it has jobs, and always for `default`.
     pub fn destroy_client(&self, name: &str) -> Result<()> {
         // Those that wait for a device, or come from a record, do not hold it.
-        if name != DEFAULT && self.shared.registry.lock().live_of(name) > 0 {
+        if name != DEFAULT && self.live_of(name) > 0 {
             return Err(Error::new(ErrorKind::Busy, format!("client `{name}` has jobs that have not ended")));
         }
-        self.shared.clients.destroy(name)
+        self.clients.destroy(name)?;
+        self.keep_settings()
     }
 
     /// Sets another number of pages aside for a client, one sub-job's at least.
@@ -145,19 +176,20 @@ impl Jobs {
     /// # Errors
     /// `NotFound`; `Invalid` for fewer than one sub-job takes; `NoMemory`.
     pub fn resize_client(&self, name: &str, pages: u64) -> Result<()> {
-        let client = self.shared.clients.get(name)?;
-        let least = self.shared.clients.settings.least_pages();
+        let client = self.clients.get(name)?;
+        let least = self.clients.settings.least_pages();
         let pages = u32::try_from(pages).unwrap_or(u32::MAX);
         if pages < least {
             let what = format!("{pages} pages: a client needs at least {least}, those of one sub-job");
             return Err(Error::new(ErrorKind::Invalid, what));
         }
-        client.resize(pages)
+        client.resize(pages)?;
+        self.keep_settings()
     }
 
     /// Percent of time in which the engine does I/O.
     pub fn throttle(&self) -> u32 {
-        self.shared.clients.throttle.get()
+        self.clients.throttle.get()
     }
 
     /// Sets it, from 1 to 100.
@@ -169,14 +201,14 @@ impl Jobs {
         let percent = small.ok_or_else(|| {
             Error::new(ErrorKind::Invalid, format!("throttle {percent}: give 1 to 100, percent of time"))
         })?;
-        self.shared.clients.throttle.set(percent);
+        self.clients.throttle.set(percent);
         self.wake_clients();
-        Ok(())
+        self.keep_settings()
     }
 
     /// Bytes per second of all jobs together; `None`: no limit.
     pub fn speed_max(&self) -> Option<u64> {
-        self.shared.clients.speed_max.get()
+        self.clients.speed_max.get()
     }
 
     /// Sets it.
@@ -185,16 +217,41 @@ impl Jobs {
     /// `Invalid` for 0: pause the jobs instead.
     pub fn set_speed_max(&self, rate: Option<u64>) -> Result<()> {
         check_rate(rate)?;
-        self.shared.clients.speed_max.set(rate);
+        self.clients.speed_max.set(rate);
         self.wake_clients();
-        Ok(())
+        self.keep_settings()
+    }
+
+    /// Has what was set on disk when this returns, unless the state directory takes its time.
+    fn keep_settings(&self) -> Result<()> {
+        let kept = self.keep(self.clients.to_keep(self.config()));
+        kept.map_err(|error| {
+            let what = format!("it holds, but not after a restart: {error}");
+            Error::new(error.kind(), what)
+        })
     }
 
     fn wake_clients(&self) {
-        for client in self.shared.clients.all() {
+        for client in self.clients.all() {
             client.wake();
         }
     }
+}
+
+/// A client with the pages that it had; with those of its option where the pool does not have so many now.
+fn create(pool: &Arc<PagePool>, kept: Option<u32>, option: u32, settings: &Settings) -> Result<Client> {
+    match kept.map(|pages| Client::create(pool, pages, settings.clone())) {
+        Some(Ok(client)) => Ok(client),
+        Some(Err(error)) => {
+            log::warn!("a client cannot have the pages that it had: {error}");
+            Client::create(pool, option, settings.clone())
+        }
+        None => Client::create(pool, option, settings.clone()),
+    }
+}
+
+fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// A limit of nothing is a pause, and is said so.

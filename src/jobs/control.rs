@@ -1,181 +1,153 @@
-//! The verbs, and the stop of all.
+//! What a verb does to a job.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use super::job::{Ending, Job};
-use super::life::{Action, act};
-use super::run::{Held, Jobs, Shared};
-use super::scribe::Entry;
-use super::view::{JobId, State, Verb};
+use super::effect::Effect;
+use super::event::Reply;
+use super::job::{Devices, Follows, Job};
+use super::state::{Life, PausedBy, Wait};
+use super::turn::Turn;
+use super::verbs::{Action, act};
+use super::view::{State, Verb};
+use super::work::Pace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::salvage::Phase;
-use crate::spec;
 
-/// How long `cancel` waits for the end, and every other verb for its record.
-const SOON: Duration = Duration::from_millis(500);
-
-impl Jobs {
-    /// Does what a verb says. It is on disk when this returns, unless the state directory fails or takes its time.
-    ///
-    /// # Errors
-    /// `NotFound`; `Invalid` or `Busy` where the job's state does not allow it.
-    pub fn control(&self, id: JobId, verb: Verb) -> Result<()> {
-        let job = self.job(id).ok_or_else(|| Error::no_job(id))?;
-        self.shared.control(&job, verb)?;
-        // A script that looks next finds it cancelled, unless a device keeps it; a crash finds it paused.
-        self.shared.wait_until(Instant::now() + SOON, || match verb {
-            Verb::Cancel => job.lock().state.is_ended(),
-            _ => job.lock().unrecorded == 0,
-        });
-        Ok(())
-    }
-
-    /// Ends all I/O within `limit`, whatever the devices do: no new I/O, then a checkpoint. Jobs that are not quiet by
-    /// then are left to their devices; the process can exit.
-    pub fn stop(&self, limit: Duration) {
-        self.shared.stop(Instant::now() + limit);
-    }
-}
-
-impl Shared {
-    fn control(self: &Arc<Self>, job: &Arc<Job>, verb: Verb) -> Result<()> {
-        let mut life = job.lock();
-        match (life.ending, verb) {
-            (Ending::No, _) => {}
-            (_, Verb::Cancel) => return Ok(()),
-            _ => {
-                let what = format!("{}: job {} is about to end", verb.as_str(), job.id);
-                return Err(Error::new(ErrorKind::Busy, what));
-            }
+impl Job {
+    /// Does what a verb says. `reply` is answered when that is on disk; for `cancel`, when the job has ended.
+    pub(super) fn control(&mut self, verb: Verb, reply: Reply<Result<()>>, turn: &mut Turn<'_>) {
+        match self.act_on(verb, turn) {
+            Ok(()) if verb == Verb::Cancel => self.tell_end(reply, turn),
+            Ok(()) => self.record_and_tell(reply, turn),
+            Err(error) => turn.done(reply, Err(error)),
         }
-        match act(life.state, verb)? {
+    }
+
+    fn act_on(&mut self, verb: Verb, turn: &mut Turn<'_>) -> Result<()> {
+        if matches!(self.life(), Life::Cancelling(_) | Life::Ending(..)) {
+            return match verb {
+                // Who says it again does not wait for a flush.
+                Verb::Cancel if self.waits_only_for_a_flush() => {
+                    self.conclude(State::Cancelled, turn);
+                    Ok(())
+                }
+                Verb::Cancel => Ok(()),
+                _ => {
+                    let what = format!("{}: job {} is about to end", verb.as_str(), self.id());
+                    Err(Error::new(ErrorKind::Busy, what))
+                }
+            };
+        }
+        match act(self.state(), verb)? {
             Action::Nothing => {
-                // Paused by the daemon, and now by the administrator too: it stays paused.
-                life.held_up &= verb != Verb::Pause;
-                return Ok(());
+                // Paused by the daemon, and now by an administrator too: it stays paused.
+                if verb == Verb::Pause && matches!(self.life(), Life::Paused(_)) {
+                    self.change(Life::Paused(PausedBy::Administrator), None, turn);
+                }
             }
-            Action::Pause => self.pause(job, life),
-            Action::Resume => self.requeue(job, life),
-            Action::Cancel => self.cancel(job, life),
+            Action::Pause => self.pause(PausedBy::Administrator, turn),
+            Action::Resume => self.resume(turn),
+            Action::Cancel => self.cancel(turn),
             Action::Retry => {
-                life.progress.begin_anew();
-                self.revive(job, life, Phase::first_of(&job.spec));
+                self.progress.begin_anew();
+                self.live_again(Phase::first_of(self.spec()), turn);
             }
-            Action::Verify if job.spec.from.is_none() => {
-                let what = format!("verify: job {} has no source to compare with", job.id);
+            Action::Verify if self.spec().from.is_none() => {
+                let what = format!("verify: job {} has no source to compare with", self.id());
                 return Err(Error::new(ErrorKind::Invalid, what));
             }
             Action::Verify => {
-                if job.spec.action == spec::Action::Verify {
-                    life.progress.begin_anew();
+                if self.writes() {
+                    self.progress.begin_comparison();
                 } else {
-                    life.progress.begin_comparison();
+                    self.progress.begin_anew();
                 }
-                self.revive(job, life, Phase::Verify);
+                self.live_again(Phase::Verify, turn);
             }
         }
-        self.news.deliver();
-        self.run_next();
-        self.news.deliver();
         Ok(())
     }
 
-    fn pause(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
-        if let Some(running) = &mut life.running {
-            running.pause();
+    /// Answers when the job has ended.
+    fn tell_end(&mut self, reply: Reply<Result<()>>, turn: &mut Turn<'_>) {
+        if matches!(self.life(), Life::Ended(_)) {
+            turn.done(reply, Ok(()));
+        } else {
+            self.recording.ended.push(reply);
         }
-        job.change(&mut life, State::Paused, None, &self.news);
-        drop(life);
-        self.registry.lock().set_aside(job.id);
-        self.returning.has_asked(job.id);
-        // The checkpoint comes when nothing is in flight any more, which may be never.
-        self.record(job);
     }
 
-    /// Records what a job was told.
-    fn record(&self, job: &Arc<Job>) {
-        job.lock().unrecorded += 1;
-        self.scribe.record(job, Entry::default(), |shared, job| {
-            job.lock().unrecorded -= 1;
-            shared.tell_moved();
-        });
+    /// It takes no new pieces. The checkpoint comes when nothing is in flight any more, which may be never.
+    pub(super) fn pause(&mut self, by: PausedBy, turn: &mut Turn<'_>) {
+        let reason = match &by {
+            PausedBy::Administrator => None,
+            PausedBy::Daemon(why) => Some(why.clone()),
+        };
+        turn.claims.has_asked(self.id());
+        self.pause_step(turn);
+        self.change(Life::Paused(by), reason, turn);
+        self.go_on(turn);
     }
 
-    fn requeue(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
+    fn resume(&mut self, turn: &mut Turn<'_>) {
         // Who resumes a held job has looked at its devices.
-        if life.state == State::Held {
-            life.restored = false;
+        if matches!(self.life(), Life::Held(_)) {
+            self.recognised = true;
+            self.returning = false;
         }
-        life.waits = None;
-        life.held_up = false;
-        job.change(&mut life, State::Queued, None, &self.news);
-        drop(life);
-        self.enqueue(job, false);
-        self.record(job);
+        self.change(Life::Queued(self.wait()), None, turn);
+    }
+
+    fn cancel(&mut self, turn: &mut Turn<'_>) {
+        let (id, shown) = (self.id(), self.state());
+        if let Some(step) = self.work.as_mut().and_then(|work| work.step.as_mut()) {
+            step.pace = Pace::Cancelled;
+            turn.push(Effect::Cancel(id));
+        }
+        self.change(Life::Cancelling(shown), None, turn);
+        self.go_on(turn);
+    }
+
+    /// Whether it is cancelled, and the engine has no step of it any more.
+    fn waits_only_for_a_flush(&self) -> bool {
+        matches!(self.life(), Life::Cancelling(_)) && self.work.as_ref().is_none_or(|work| work.step.is_none())
     }
 
     /// An ended job lives again: its devices are opened anew.
-    fn revive(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, phase: Phase) {
-        life.phase = phase;
-        life.hashing = job.spec.digest.filter(|_| phase == Phase::Copy).map(crate::figures::Hashing::new);
+    fn live_again(&mut self, phase: Phase, turn: &mut Turn<'_>) {
+        debug_assert!(matches!(self.devices, Devices::Closed), "a job that has ended has closed its devices");
+        self.phase = phase;
         if phase == Phase::Copy {
-            life.digest = None;
+            self.digest = None;
         }
-        life.restored = true;
-        life.released = true;
-        self.registry.lock().revive(job.id);
-        job.change(&mut life, State::Queued, None, &self.news);
-        drop(life);
-        self.registry.lock().enqueue(job.id);
-        self.record(job);
+        self.recognised = false;
+        self.follows = Follows::Nobody;
+        self.card.show(|card| card.ended = None);
+        self.change(Life::Queued(Wait::Turn), None, turn);
     }
 
-    fn cancel(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
-        match &life.running {
-            Some(running) => {
-                running.handle.cancel();
-                life.ending = Ending::Cancelled;
+    /// The job that it was to start after has ended, or is not there any more.
+    pub(super) fn leader_ended(&mut self, how: std::result::Result<(), String>, turn: &mut Turn<'_>) {
+        let Follows::Job(after) = self.follows else { return };
+        match how {
+            Ok(()) => {
+                self.follows = Follows::Nobody;
+                if matches!(self.life(), Life::Queued(Wait::Job(_))) {
+                    self.change(Life::Queued(Wait::Turn), None, turn);
+                }
+                // It waits for no other job any more: not after a restart either, when that one may be dismissed.
+                self.record(turn);
             }
-            // A flush is under way, and what follows it sees the end.
-            None if life.flushes > 0 => life.ending = Ending::Cancelled,
-            None => self.conclude(job, life, State::Cancelled),
-        }
-    }
-
-    fn stop(self: &Arc<Self>, deadline: Instant) {
-        *self.stopping.lock() = true;
-        self.tell_moved();
-        let jobs = self.registry.lock().running();
-        for job in &jobs {
-            if let Some(running) = &mut job.lock().running {
-                running.pause();
+            Err(how) => {
+                self.follows = Follows::Lost(format!("not started: job {after}, which it was waiting for, {how}"));
+                self.give_up_following(turn);
             }
-        }
-        let pause = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
-        let quiet = self.wait_until(pause, || jobs.iter().all(|job| job.lock().is_quiet()));
-        for job in &jobs {
-            let life = job.lock();
-            if life.running.is_some() && life.is_quiet() {
-                self.checkpoint(job, life, |_, _| {});
-            }
-        }
-        let durable = self.wait_until(deadline, || jobs.iter().all(|job| job.lock().flushes == 0));
-        if !(quiet && durable) {
-            log::warn!("devices did not end their I/O in time; what they still do is theirs");
         }
     }
 
-    /// Waits for something to become true of the jobs; `false` when it is late.
-    fn wait_until(&self, deadline: Instant, is_so: impl Fn() -> bool) -> bool {
-        let mut stopping = self.stopping.lock();
-        loop {
-            if is_so() {
-                return true;
-            }
-            if self.moved.wait_until(&mut stopping, deadline).timed_out() {
-                return is_so();
-            }
+    /// A job that cannot start any more ends when it is its turn to say so: not while it is paused.
+    pub(super) fn give_up_following(&mut self, turn: &mut Turn<'_>) {
+        if let (Follows::Lost(why), Life::Queued(_)) = (&self.follows, self.life()) {
+            self.progress.error = Some(why.clone());
+            self.conclude(State::Cancelled, turn);
         }
     }
 }

@@ -1,331 +1,383 @@
-//! A job: its spec, and under one lock everything that changes.
+//! One job: what it knows of itself, and the one place where its state changes.
+//!
+//! # Invariants
+//! * `devices` are open while the job works, and are closed before anybody is told that it has ended.
+//! * `work` is there from the first step to the end.
+//! * Only [`Job::change`] changes `life`, and it asserts that the table of changes allows it.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use parking_lot::{Mutex, MutexGuard};
-
-use super::clients::DEFAULT;
-use super::news::News;
+use super::card::{Card, ShownDest};
+use super::effect::Effect;
+use super::event::Reply;
 use super::open::Opened;
-use super::view::{Brief, Change, DestView, JobId, State, View};
-use crate::figures::{Hashing, Map, Meter, Progress, Stopwatch, time_left};
-use crate::kcopyd::{JobHandle, SpeedLimit};
-use crate::salvage::{Phase, Salvage, Step};
+use super::state::{Life, PausedBy, Wait, may_become};
+use super::turn::Turn;
+use super::view::{Change, JobId, State};
+use super::work::Work;
+use crate::claims::{Claims, Lasting};
+use crate::dm_io::ErrorBits;
+use crate::error::Result;
+use crate::figures::{Hashing, Map, Meter, Progress, RangeSet};
+use crate::salvage::Phase;
 use crate::sector::Sector;
 use crate::spec::{Action, Spec};
 
 /// A job.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) id: JobId,
-    /// In canonical form: every count is said.
-    pub(super) spec: Spec,
-    /// Its own limit of speed.
-    pub(super) speed_max: SpeedLimit,
-    pub(super) created: SystemTime,
-    life: Mutex<Life>,
-}
-
-/// Whether the end has begun, from which no verb brings the job back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// No.
-    No,
-    /// It was cancelled and waits for the I/O in flight.
-    Cancelled,
-    /// Its end is being recorded, and its devices are being closed.
-    Closing,
-}
-
-/// A step under way.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub(super) step: Step,
-    pub(super) handle: JobHandle,
-    /// It was asked to pause, and has not been asked to go on since.
-    pub(super) pausing: bool,
-    /// It is paused and nothing of it is in flight.
-    pub(super) quiet: bool,
-}
-
-impl Running {
-    pub(super) fn new(step: Step, handle: JobHandle) -> Self {
-        Self { step, handle, pausing: false, quiet: false }
-    }
-
-    /// Takes no more pieces; the watcher is told when it is quiet, also if it is so already.
-    pub(super) fn pause(&mut self) {
-        (self.pausing, self.quiet) = (true, false);
-        self.handle.pause();
-    }
-
-    pub(super) fn resume(&mut self) {
-        (self.pausing, self.quiet) = (false, false);
-        self.handle.resume();
-    }
-}
-
-/// What a job works with while it is neither new nor ended. Jobs that wait are many, and so are those that have ended.
-#[derive(Debug)]
-pub(super) struct Work {
-    pub(super) salvage: Salvage,
-    pub(super) meter: Meter,
-}
-
-impl Work {
-    pub(super) fn new(spec: &Spec, block: u64) -> Box<Self> {
-        Box::new(Self { salvage: Salvage::new(spec, block), meter: Meter::default() })
-    }
-}
-
-/// What changes in a job's life.
-///
-/// # Invariants
-/// `opened` is there while the job runs, and goes before a change to an ended state is posted. `running` is there while
-/// the engine has a step of the job. `work` is there from its first step to its end.
-// Independent questions: none rules another out.
-#[allow(clippy::struct_excessive_bools)]
-#[derive(Debug)]
-pub(super) struct Life {
-    pub(super) state: State,
+    pub(super) card: Arc<Card>,
+    life: Life,
     pub(super) phase: Phase,
     pub(super) progress: Progress,
     pub(super) work: Option<Box<Work>>,
-    /// Sectors in the coarsest logical block of its devices.
-    pub(super) block: u64,
-    pub(super) opened: Option<Box<Opened>>,
-    /// It has its bytes, or had them when it was recorded: a restart gives them back before all others.
-    pub(super) claimed: bool,
-    pub(super) running: Option<Box<Running>>,
-    /// A thread is opening its devices.
-    pub(super) opening: bool,
-    pub(super) ending: Ending,
-    /// Flushes and records under way.
-    pub(super) flushes: u32,
-    /// Records under way of what it was told.
-    pub(super) unrecorded: u32,
-    /// When the devices were asked to flush, while they do.
-    pub(super) flushing: Option<Instant>,
-    pub(super) hashing: Option<Hashing>,
-    pub(super) digest: Option<String>,
+    pub(super) devices: Devices,
+    pub(super) claim: Claim,
+    /// Its record says that it has its claim.
+    pub(super) claim_is_recorded: bool,
     /// Of the source, where there is one, and of the destinations: what each was recognised by. Empty: not looked at.
     pub(super) identities: Vec<Option<String>>,
-    /// It comes from a record, and its devices must be recognised before it goes on.
-    pub(super) restored: bool,
-    /// It waits for no other job any more: that is done, or an administrator said so.
-    pub(super) released: bool,
-    /// Why it waits, where nothing has gone wrong with it.
-    pub(super) waits: Option<String>,
-    /// The daemon paused it by itself, and will have it go on.
-    pub(super) held_up: bool,
-    pub(super) watch: Stopwatch,
-    pub(super) final_speed: u64,
-    pub(super) progressed: SystemTime,
+    /// Its bytes by names that last; `None` until its devices were looked at.
+    pub(super) lasting: Option<Arc<Lasting>>,
+    /// Its devices are known to be those that it began with. Not so after a restart, and for a job that lives again.
+    pub(super) recognised: bool,
+    /// It comes from a record in which it had its claim, and does not have it back yet.
+    pub(super) returning: bool,
+    pub(super) follows: Follows,
+    /// What others have written over since, by destination: it is copied again.
+    pub(super) overwritten: Option<Box<[RangeSet]>>,
+    pub(super) digest: Option<String>,
+    pub(super) recording: Recording,
+    /// Counts the runs of the job, so that a late answer of an earlier one is known as one.
+    pub(super) run: u32,
+    /// Among the ended jobs, the how-manieth.
+    pub(super) ended: u64,
+}
+
+/// A job's devices.
+#[derive(Debug)]
+pub(super) enum Devices {
+    Closed,
+    /// A worker opens them; the number of the attempt.
+    Opening(u64),
+    Open(Box<Opened>),
+}
+
+/// How far a job is to having its bytes for itself. Each step comes after the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It has none.
+    None,
+    /// No other job of this daemon may disturb it. A record says so from now on.
+    Claimed,
+    /// A worker locks its destination files; the number of the attempt.
+    Locking(u64),
+    /// No other program that asks may disturb it.
+    Locked,
+    /// Its record is being written: a restart must know that it came before those that still wait.
+    Recording,
+    /// It may write.
+    Ready,
+}
+
+/// Whether a job starts after another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Follows {
+    /// After none, or that one is done.
+    Nobody,
+    /// After that one.
+    Job(JobId),
+    /// That one ended otherwise; why the job cannot start.
+    Lost(String),
+}
+
+/// What of a job is on its way to disk.
+#[derive(Debug, Default)]
+pub(super) struct Recording {
+    /// Records of it that are being written; with none, the one on disk says all there is to say.
+    pub(super) in_flight: u32,
+    /// There is more to say than they do.
+    pub(super) again: bool,
+    /// Wait for what is being written.
+    pub(super) waiting: Vec<Reply<Result<()>>>,
+    /// Wait for the record after it.
+    pub(super) later: Vec<Reply<Result<()>>>,
+    /// Wait for the job's end.
+    pub(super) ended: Vec<Reply<Result<()>>>,
+}
+
+impl Recording {
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight == 0
+    }
 }
 
 impl Job {
-    /// A job of `count` sectors on devices whose coarsest block has `block` sectors.
-    pub(super) fn new(id: JobId, mut spec: Spec, count: Sector, block: u64) -> Self {
-        // It is kept for long.
-        spec.to.shrink_to_fit();
-        let life = Life {
-            state: State::Queued,
-            phase: Phase::first_of(&spec),
-            progress: Progress::new(&spec, count),
+    /// A job of `count` sectors that has done nothing yet.
+    pub(super) fn new(id: JobId, spec: Spec, created: SystemTime, count: Sector, life: Life) -> Self {
+        let progress = Progress::new(&spec, count);
+        let follows = spec.after.map_or(Follows::Nobody, Follows::Job);
+        let phase = Phase::first_of(&spec);
+        let card = Card::new(id, spec, created, progress.total_bytes(), life.state());
+        Self {
+            card: Arc::new(card),
+            life,
+            phase,
+            progress,
             work: None,
-            block,
-            opened: None,
-            claimed: false,
-            running: None,
-            opening: false,
-            ending: Ending::No,
-            flushes: 0,
-            unrecorded: 0,
-            flushing: None,
-            hashing: spec.digest.map(Hashing::new),
-            digest: None,
+            devices: Devices::Closed,
+            claim: Claim::None,
+            claim_is_recorded: false,
             identities: Vec::new(),
-            restored: false,
-            released: spec.after.is_none(),
-            waits: None,
-            held_up: false,
-            watch: Stopwatch::default(),
-            final_speed: 0,
-            progressed: SystemTime::now(),
-        };
-        let speed_max = SpeedLimit::new(spec.speed_max);
-        Self { id, spec, speed_max, created: SystemTime::now(), life: Mutex::new(life) }
+            lasting: None,
+            recognised: true,
+            returning: false,
+            follows,
+            overwritten: None,
+            digest: None,
+            recording: Recording::default(),
+            run: 0,
+            ended: 0,
+        }
     }
 
-    /// The same, made at another time.
-    pub(super) fn made_at(self, created: SystemTime) -> Self {
-        self.lock().progressed = created;
-        Self { created, ..self }
+    pub(super) fn id(&self) -> JobId {
+        self.card.id
     }
 
-    /// In canonical form, with the limit of speed that it has now.
-    pub(super) fn line(&self) -> Vec<u8> {
-        Spec { speed_max: self.speed_max.get(), ..self.spec.clone() }.to_line()
+    pub(super) fn spec(&self) -> &Spec {
+        &self.card.spec
     }
 
-    pub(super) fn client_name(&self) -> &str {
-        self.spec.client.as_deref().unwrap_or(DEFAULT)
+    pub(super) fn life(&self) -> &Life {
+        &self.life
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Life> {
-        self.life.lock()
+    pub(super) fn state(&self) -> State {
+        self.life.state()
     }
 
-    /// Whether `copied` grows in a state: a job that only compares counts what it has found equal.
-    fn is_moving(&self, state: State) -> bool {
-        state == State::Running || (state == State::Verifying && self.spec.action == Action::Verify)
+    pub(super) fn has_claim(&self) -> bool {
+        self.claim != Claim::None
     }
 
-    /// Changes the state and posts it; the caller delivers when it has let go of the lock.
-    pub(super) fn change(&self, life: &mut Life, new: State, reason: Option<String>, news: &News) {
-        let old = std::mem::replace(&mut life.state, new);
-        let now = Instant::now();
-        match new {
-            new if self.is_moving(new) => {
-                life.watch.start(now);
-                let copied = life.progress.copied();
-                life.work(&self.spec).meter.start(now, copied);
+    /// Whether it writes to its destinations.
+    pub(super) fn writes(&self) -> bool {
+        self.spec().action != Action::Verify
+    }
+
+    pub(super) fn opened(&self) -> Option<&Opened> {
+        match &self.devices {
+            Devices::Open(opened) => Some(opened),
+            Devices::Closed | Devices::Opening(_) => None,
+        }
+    }
+
+    /// Its work, which begins now where there is none yet.
+    pub(super) fn work(&mut self) -> &mut Work {
+        if self.work.is_none() {
+            let block = self.opened().map_or(1, Opened::block);
+            let hashes = self.phase == Phase::Copy && self.digest.is_none();
+            let hashing = self.spec().digest.filter(|_| hashes).map(Hashing::new);
+            self.work = Some(Work::new(self.spec(), block, hashing));
+        }
+        self.work.as_mut().expect("it was made just now")
+    }
+
+    /// Changes where it is in its life. A change that others see is told.
+    ///
+    /// # Panics
+    /// If the table has no such change.
+    pub(super) fn change(&mut self, life: Life, reason: Option<String>, turn: &mut Turn<'_>) {
+        let (old, new) = (self.state(), life.state());
+        self.life = life;
+        if old == new {
+            return;
+        }
+        assert!(may_become(old, new), "job {}: {} does not become {}", self.id(), old.as_str(), new.as_str());
+        let (now, copied) = (turn.now.instant, self.progress.copied());
+        let moves = self.card.moves_in(new);
+        self.card.show(|shown| {
+            match new {
+                _ if moves => {
+                    shown.watch.start(now);
+                    shown.meter.get_or_insert_with(Box::<Meter>::default).start(now, copied);
+                }
+                State::Flushing | State::Verifying => shown.watch.start(now),
+                _ => shown.watch.stop(now),
             }
-            State::Flushing | State::Verifying => life.watch.start(now),
-            _ => life.watch.stop(now),
-        }
-        news.post(Change { time: SystemTime::now(), id: self.id, old: Some(old), new, reason });
-    }
-
-    pub(super) fn brief(&self) -> Brief {
-        let life = self.lock();
-        Brief {
-            state: life.state,
-            copied: life.progress.copied(),
-            progressed: life.progressed,
-            dests: self.spec.to.len(),
-            has_source: self.spec.from.is_some(),
-        }
-    }
-
-    /// The map of a destination; jobs without a source have none.
-    pub(super) fn map(&self, index: usize) -> Option<String> {
-        let (from, to) = (self.spec.from.as_ref()?, self.spec.to.get(index)?);
-        let life = self.lock();
-        let progress = &life.progress;
-        let (durable, unreadable) = (&progress.dests[index].durable, &progress.unreadable);
-        Some(Map { from, to, total: progress.total, durable, unreadable }.text())
-    }
-
-    pub(super) fn view(&self) -> View {
-        let life = self.lock();
-        let now = Instant::now();
-        let progress = &life.progress;
-        let (total, copied) = (progress.total_bytes(), progress.copied());
-        let moving = self.is_moving(life.state);
-        let speed = if moving { life.measured(now) } else { life.last_speed() };
-        let stalled = life.stalled(now);
-        let goes_on = moving && life.ending == Ending::No;
-        let eta = goes_on.then(|| time_left(total.saturating_sub(copied), speed, stalled)).flatten();
-        let dests = self.spec.to.iter().enumerate().map(|(index, to)| {
-            let dest = &progress.dests[index];
-            DestView {
-                state: progress.dest_state(index, life.state.is_ended()),
-                copied: dest.taken.bytes(),
-                durable: dest.durable.bytes(),
-                errors: dest.errors(),
-                first_error: dest.first_error(),
-                path: to.path.clone(),
+            if new.is_ended() {
+                (shown.meter, shown.handle) = (None, None);
             }
         });
-        View {
-            id: self.id,
-            state: life.state,
-            read_err: progress.read_err,
-            write_err: progress.write_err.bits(),
-            total,
-            copied,
-            durable: progress.durable,
-            speed,
-            eta,
-            elapsed: life.watch.elapsed(now),
-            stalled,
-            bad_bytes: progress.bad_bytes(),
-            client: self.client_name().to_owned(),
-            name: self.spec.name.clone(),
-            digest: life.digest.clone(),
-            error: life.why(),
-            source: self.spec.from.as_ref().map(|from| from.path.clone()),
-            dests: dests.collect(),
-            progressed: life.progressed,
-        }
-    }
-}
-
-impl Life {
-    /// Bytes per second where nothing is copied: of the last five seconds in which something was, where it is over.
-    fn last_speed(&self) -> u64 {
-        let is_over = matches!(self.state, State::Flushing | State::Verifying) || self.state.is_ended();
-        if is_over { self.final_speed } else { 0 }
+        let change = Change { time: turn.now.wall, id: self.id(), old: Some(old), new, reason };
+        turn.push(Effect::Post(change));
     }
 
-    /// Since its devices last answered, while they should: to a piece, or with none under way to a flush.
-    fn stalled(&self, now: Instant) -> Duration {
-        match &self.running {
-            Some(running) if !running.quiet => running.handle.stalled(),
-            _ => self.flushing.map_or(Duration::ZERO, |since| now.duration_since(since)),
-        }
+    /// Publishes what it knows.
+    pub(super) fn publish(&self, turn_trouble: Option<&str>) {
+        let progress = &self.progress;
+        let ended = self.life.state().is_ended();
+        let error = self.why(turn_trouble);
+        let flushing = self.work.as_ref().and_then(|work| work.flushing_since());
+        let devices = self.opened().map_or((0, 0), Opened::direct_and_not);
+        self.card.show(|shown| {
+            shown.state = self.life.state();
+            shown.read_err = progress.read_err;
+            shown.write_err = progress.write_err;
+            shown.total = progress.total_bytes();
+            shown.copied = progress.copied();
+            shown.durable = progress.durable;
+            shown.bad_bytes = progress.bad_bytes();
+            if shown.error != error {
+                shown.error = error;
+            }
+            if shown.digest != self.digest {
+                shown.digest.clone_from(&self.digest);
+            }
+            for (index, (shown, dest)) in shown.dests.iter_mut().zip(&progress.dests).enumerate() {
+                *shown = ShownDest {
+                    state: progress.dest_state(index, ended),
+                    copied: dest.taken.bytes(),
+                    durable: dest.durable.bytes(),
+                    errors: dest.errors(),
+                    first_error: dest.first_error(),
+                };
+            }
+            shown.flushing = flushing;
+            shown.is_quiet = self.work.as_ref().is_none_or(|work| work.is_quiet());
+            shown.devices = devices;
+            shown.is_over = self.life.is_over();
+        });
     }
 
-    /// The last piece has ended.
-    pub(super) fn keep_speed(&mut self) {
-        self.final_speed = self.measured(Instant::now());
+    /// Why it waits, where that is told with its birth.
+    pub(super) fn why_not(&self) -> Option<String> {
+        if matches!(self.life, Life::Ended(_)) { None } else { self.why(None) }
     }
 
-    fn measured(&self, now: Instant) -> u64 {
-        self.work.as_ref().map_or(0, |work| work.meter.speed(now, self.progress.copied()))
-    }
-
-    pub(super) fn work(&mut self, spec: &Spec) -> &mut Work {
-        self.work.get_or_insert_with(|| Work::new(spec, self.block))
-    }
-
-    fn why(&self) -> Option<String> {
-        match self.ending {
-            Ending::Cancelled => Some("cancelled; waits for the I/O in flight".to_owned()),
-            Ending::No | Ending::Closing => self.waits.clone().or_else(|| self.progress.error.clone()),
+    /// A job from a record waits for what it waited for.
+    pub(super) fn sort_in(&mut self) {
+        if matches!(self.life, Life::Queued(_)) {
+            self.life = Life::Queued(self.wait());
         }
     }
 
-    /// Whether it has not ended in one way or another, and a destination is left.
+    /// Why it failed, is held, or waits.
+    fn why(&self, trouble: Option<&str>) -> Option<String> {
+        let waits_for_record = !self.recording.is_idle();
+        match &self.life {
+            Life::Cancelling(_) => Some("cancelled; waits for the I/O in flight".to_owned()),
+            Life::Held(why) | Life::Paused(PausedBy::Daemon(why)) => Some(why.clone()),
+            Life::Ended(_) => self.progress.error.clone(),
+            _ if let Some(why) = trouble.filter(|_| waits_for_record) => Some(waits_for_directory(why)),
+            Life::Queued(Wait::Job(after)) => Some(format!("waits for job {after}")),
+            Life::Queued(Wait::Device(why)) | Life::Starting(Some(why)) => Some(format!("waits: {why}")),
+            _ => self.progress.error.clone(),
+        }
+    }
+
+    /// The map of a destination; jobs without a source have none. Ready to be made by somebody else.
+    pub(super) fn map(&self, index: usize) -> Option<impl FnOnce() -> String + Send + use<>> {
+        let card = Arc::clone(&self.card);
+        let total = self.progress.total;
+        let durable = self.progress.dests.get(index)?.durable.clone();
+        let unreadable = self.progress.unreadable.clone();
+        self.spec().from.as_ref()?;
+        Some(move || {
+            let from = card.spec.from.as_ref().expect("it was looked at");
+            let to = &card.spec.to[index];
+            Map { from, to, total, durable: &durable, unreadable: &unreadable }.text()
+        })
+    }
+
+    /// Keeps the speed that it has now: the last piece has ended.
+    pub(super) fn keep_speed(&self, turn: &Turn<'_>) {
+        self.card.show(|shown| shown.final_speed = shown.measured(turn.now.instant));
+    }
+
+    /// Whether a destination is left, and nothing has ended the job.
     pub(super) fn goes_on(&self) -> bool {
         let fatal = self.work.as_ref().is_some_and(|work| work.salvage.is_fatal());
-        self.ending == Ending::No && !fatal && !self.progress.live().is_empty()
+        !self.life.is_over() && !fatal && !self.progress.live().is_empty()
     }
 
-    /// Destinations that are files, and were taken away, are given up.
-    pub(super) fn lose_files(&mut self, spec: &Spec) {
-        let Self { opened: Some(opened), work: Some(work), progress, .. } = self else { return };
-        let gone: Vec<_> = opened.lost(progress.live()).collect();
-        work.salvage.vanished(spec, &gone, progress);
+    /// Another job has written there: it counts for nothing when this one goes on.
+    pub(super) fn overwrite(&mut self, dests: impl Iterator<Item = usize>, range: &std::ops::Range<u64>) {
+        let count = self.spec().to.len();
+        let sets = self.overwritten.get_or_insert_with(|| vec![RangeSet::new(); count].into_boxed_slice());
+        for index in dests {
+            sets[index].insert(range.clone());
+        }
+    }
+
+    /// Forgets what others have written over, in whole blocks of its devices. It has its claim, so nobody writes there now.
+    pub(super) fn forget_overwritten(&mut self) {
+        let Some(sets) = self.overwritten.take() else { return };
+        let block = self.opened().map_or(1, Opened::block);
+        let total = self.progress.total;
+        for (index, range) in
+            sets.iter().enumerate().flat_map(|(index, set)| set.iter().map(move |range| (index, range)))
+        {
+            let outward = range.start / block * block..(range.end.div_ceil(block) * block).min(total);
+            log::info!("job {}: destination {index} is copied again where another job has written since", self.id());
+            self.progress.forget(index, &outward);
+        }
+    }
+
+    /// Destinations that the last flush of a phase waits for: those that take part; where none is left, all of them, so
+    /// that a retry knows what they have.
+    pub(super) fn awaited(&self) -> ErrorBits {
+        if !self.writes() {
+            return ErrorBits::NONE;
+        }
+        let live = self.progress.live();
+        if live.is_empty() { ErrorBits::first(self.spec().to.len()) } else { live }
+    }
+
+    /// Files to lock before it writes to them.
+    pub(super) fn files_to_lock(&self) -> Vec<crate::dm_io::IoRegion> {
+        match self.opened() {
+            Some(opened) if self.writes() && self.claim == Claim::Claimed => opened.files_to_lock(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Names that other jobs have too are kept once.
+    pub(super) fn share_names(&mut self, claims: &Claims) {
+        if let Some(lasting) = self.lasting.as_mut().and_then(Arc::get_mut) {
+            claims.share_names(lasting);
+        }
+    }
+
+    /// It is new; its files are locked, and its record says that it has its claim.
+    pub(super) fn locked_and_recorded(&mut self) {
+        self.claim_is_recorded = self.has_claim();
+        // Files of a sparse copy are made longer yet.
+        if self.claim == Claim::Claimed && !self.spec().sparse {
+            self.claim = Claim::Locked;
+        }
+    }
+
+    /// Its devices, of a job that is refused.
+    pub(super) fn into_devices(self) -> Option<Box<Opened>> {
+        match self.devices {
+            Devices::Open(opened) => Some(opened),
+            Devices::Closed | Devices::Opening(_) => None,
+        }
     }
 
     /// It has ended: what it worked with goes.
     pub(super) fn put_away(&mut self) {
         self.work = None;
-        self.hashing = None;
+        self.claim = Claim::None;
+        self.claim_is_recorded = false;
         self.progress.shrink();
     }
+}
 
-    /// Whether the engine has nothing of it in flight, and no flush is under way.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.flushes == 0 && self.running.as_ref().is_none_or(|running| running.quiet)
-    }
-
-    /// The next step of the work; `None` when this phase is over.
-    pub(super) fn next_step(&mut self, spec: &Spec) -> Option<Step> {
-        let Self { work, progress, hashing, block, phase, .. } = self;
-        let work = work.get_or_insert_with(|| Work::new(spec, *block));
-        work.salvage.next(spec, *phase, progress, hashing.as_mut())
-    }
+/// Why a job does not go on while its record cannot be written.
+pub(super) fn waits_for_directory(why: &str) -> String {
+    format!("waits for the state directory: {why}")
 }

@@ -1,44 +1,48 @@
-//! The life of an administrator's jobs: made from specs, run by the engine, watched through views.
+//! The life of an administrator's jobs: made from specs, run by the engine, watched through cards.
 //!
 //! ```text
-//! submit ─> open (devices, checks, claims) ─> record ─> registry ─> launch ─> plan ─> step ─> kcopyd
-//!                                                │                    │                 │
-//!                                             restore              queued            pieces ─> figures ─> View
-//!                                                                                       │
-//!                    ended <─ record of the end <─ compare <─ flush <─ no step left <───┘
+//! write(2) ─ its own thread: submit ─ open ──┐                     ┌─> workers: open, lock, close a device
+//! verbs, limits, rmdir ── api ───────────────┤                     ├─> recorder: write a record
+//! pieces, quiet, step ended, flushed ─ engine┼─> inbox ─> Core ──> ┼─> engine: start, pause, cancel a step; flush a destination
+//! opened, locked, closed ─ workers ──────────┤   event    pure     ├─> post an event, answer whoever waits
+//! recorded ─ recorder; tick ─ timer ─────────┘            effects  └─> cards: what readers see, published before all that
 //! ```
+//! One thread owns all jobs ([`owner`]) and does nothing that may wait. It takes events, asks the pure [`core`] what
+//! follows, and has others do it.
 //!
 //! # Invariants
-//! * A job's figures change only under its own lock; the registry's lock is never held together with a job's.
+//! * A job's state changes in one place, [`job::Job::change`], by the table in [`state`].
 //! * `copied` counts completed writes only, `durable` only what was complete before a flush that succeeded began.
 //! * A job lets go of its devices before anyone is told that it has ended.
-//! * Changes of state are told in the order in which they happened, and outside all locks.
+//! * Changes of state are told in the order in which they happened.
 
 mod api;
+mod card;
 mod clients;
 mod config;
 mod control;
+mod core;
 mod counters;
+mod effect;
+mod event;
+mod index;
 mod job;
-mod keeper;
-mod launch;
-mod life;
-mod names;
-mod news;
 mod open;
-mod overwritten;
-mod registry;
-mod restore;
-mod returning;
+mod owner;
+mod record;
+mod recorder;
 mod run;
-mod scribe;
+mod start;
+mod state;
 mod submit;
+mod turn;
+mod verbs;
 mod view;
-mod watch;
+mod work;
+mod workers;
 
-pub use api::Followed;
+pub use api::{Followed, Jobs};
 pub use config::Config;
-pub use run::Jobs;
 pub use view::{
     BadRange, Brief, Change, ClientView, DestState, DestView, EngineView, JobId, Refusal, State, Totals, Verb, View,
 };

@@ -1,8 +1,8 @@
 //! From a spec to open regions: every check that can be made before a byte is written.
 //!
 //! In order: the client; the source; each destination, exclusively; whether a device is in use under another name; what
-//! bytes the regions really reach, and whether the job is in its own way. Whether it is in the way of other jobs is asked
-//! last, when its number is known: see [`Opened::claim`].
+//! bytes the regions really reach, and whether the job is in its own way. Whether it is in the way of other jobs the owner
+//! is asked last. It may take as long as a sick device likes, so the owner never does it itself.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use super::clients::{Clients, DEFAULT};
 use super::view::JobId;
-use crate::blkdev::{self, Claim, Claims, Conflict, Device, Devices, Extent, Holders, OpenDest, open_source};
-use crate::dm_io::{ErrorBits, IoRegion};
+use crate::blkdev::{self, Device, Devices, Extent, Holders, OpenDest, open_source};
+use crate::claims::{Footprint, Lasting};
+use crate::dm_io::IoRegion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kcopyd::Client;
 use crate::sector::{SECTOR_SIZE, Sector};
@@ -24,31 +25,38 @@ pub(super) struct Opened {
     pub(super) client: Arc<Client>,
     pub(super) from: Option<IoRegion>,
     pub(super) dests: Vec<IoRegion>,
+    /// What its devices are recognised by: the source's first, where there is one.
+    pub(super) identities: Vec<Option<String>>,
     /// What it reaches, until that is claimed.
-    reach: Option<Box<Reach>>,
+    pub(super) footprint: Option<Footprint>,
     /// Files that `create` made: they go again if the job is refused.
     made: Vec<PathBuf>,
-    /// What it may read and write, undisturbed by other jobs. Goes last: after the devices are closed.
-    claim: Option<Claim>,
 }
 
-/// The bytes that a job reads, and those that it writes, by destination.
+/// Why a job's devices were not opened, and which region it is about.
 #[derive(Debug)]
-struct Reach {
-    reads: Vec<Extent>,
-    writes: Vec<Vec<Extent>>,
+pub(super) enum OpenError {
+    /// A device is held by somebody who is not known: another program, or a late write of a daemon that is gone.
+    Busy(Place, Error),
+    /// A device is used for something that is known: mounted, swap, a part of another device.
+    InUse(Place, Error),
+    /// Anything else.
+    Failed(Place, Error),
 }
 
-impl Reach {
-    /// The region for which a claim is refused.
-    fn place_of(&self, claims: &Claims, owner: JobId) -> Place {
-        let dest = self.writes.iter().position(|dest| claims.conflicts_with(owner, &[], dest).is_some());
-        match dest {
-            Some(index) => Place::To(index),
-            // A comparison reads its destinations too.
-            None if self.writes.is_empty() => Place::Line,
-            None => Place::From,
+impl OpenError {
+    fn at(place: Place) -> impl Fn(Error) -> Self {
+        move |error| match error.kind() {
+            ErrorKind::Busy => Self::Busy(place.clone(), error),
+            _ => Self::Failed(place.clone(), error),
         }
+    }
+}
+
+impl From<OpenError> for (Place, Error) {
+    fn from(why: OpenError) -> Self {
+        let (OpenError::Busy(place, error) | OpenError::InUse(place, error) | OpenError::Failed(place, error)) = why;
+        (place, error)
     }
 }
 
@@ -56,7 +64,8 @@ impl Reach {
 pub(super) struct Opener<'a> {
     clients: &'a Clients,
     devices: &'a Devices,
-    claims: &'a Claims,
+    /// The job that writes some of those bytes.
+    who_writes: &'a (dyn Fn(Vec<Extent>) -> Option<JobId> + 'a),
     /// Where the jobs are kept.
     state: Option<&'a Path>,
     /// Who uses what, as seen by the first that asked: the specs of one write share a look at the whole system.
@@ -64,8 +73,13 @@ pub(super) struct Opener<'a> {
 }
 
 impl<'a> Opener<'a> {
-    pub(super) fn new(clients: &'a Clients, devices: &'a Devices, claims: &'a Claims, state: Option<&'a Path>) -> Self {
-        Self { clients, devices, claims, state, holders: OnceCell::new() }
+    pub(super) fn new(
+        clients: &'a Clients,
+        devices: &'a Devices,
+        who_writes: &'a (dyn Fn(Vec<Extent>) -> Option<JobId> + 'a),
+        state: Option<&'a Path>,
+    ) -> Self {
+        Self { clients, devices, who_writes, state, holders: OnceCell::new() }
     }
 
     fn holders(&self) -> Result<&Holders> {
@@ -88,52 +102,28 @@ impl Opened {
         blocks.max().unwrap_or(SECTOR_SIZE) / SECTOR_SIZE
     }
 
-    /// What its devices are recognised by: the source's first, where there is one.
-    pub(super) fn identities(&self) -> Vec<Option<String>> {
-        let identity = |region: &IoRegion| {
-            let mut identity = blkdev::identity(&region.device)?;
-            // It is kept for long.
-            identity.shrink_to_fit();
-            Some(identity)
-        };
-        self.from.iter().chain(&self.dests).map(identity).collect()
+    /// Its bytes by names that last.
+    pub(super) fn lasting(&self) -> Option<Arc<Lasting>> {
+        self.footprint.as_ref().map(|footprint| Arc::new(footprint.lasting().clone()))
     }
 
-    /// Whether it has its claim.
-    pub(super) fn is_claimed(&self) -> bool {
-        self.reach.is_none()
+    /// Destinations that are regular files: others may take them away, and lock them.
+    pub(super) fn files(&self) -> Vec<(usize, Arc<Device>)> {
+        let files = self.dests.iter().enumerate().filter(|(_, dest)| dest.device.can_grow());
+        files.map(|(index, dest)| (index, Arc::clone(&dest.device))).collect()
     }
 
-    /// Keeps other jobs from writing what it reads, and from what it writes. `who` names another job.
-    ///
-    /// # Errors
-    /// `Busy`, and which region it is about: naming the other job, or for a file that another program has locked, as a late
-    /// write of a daemon that is gone does.
-    pub(super) fn claim(
-        &mut self,
-        claims: &Claims,
-        owner: JobId,
-        who: impl Fn(JobId) -> String,
-    ) -> std::result::Result<(), (Place, Error)> {
-        if let Some(reach) = &self.reach {
-            let writes = reach.writes.iter().flatten().cloned().collect();
-            let claim = claims.claim(owner, reach.reads.clone(), writes);
-            let refused = |conflict: Conflict| (reach.place_of(claims, owner), conflict.error(&who(conflict.owner)));
-            let claim = claim.map_err(refused)?;
-            if !reach.writes.is_empty() {
-                for (index, dest) in self.dests.iter().enumerate() {
-                    dest.device.fence(dest.sector, dest.count).map_err(|error| (Place::To(index), error))?;
-                }
-            }
-            self.claim = Some(claim);
-            self.reach = None;
-        }
-        Ok(())
+    /// Regions of regular files, which are locked before they are written to.
+    pub(super) fn files_to_lock(&self) -> Vec<IoRegion> {
+        if self.files().is_empty() { Vec::new() } else { self.dests.clone() }
     }
 
-    /// Destinations of those that are files and are gone, and why.
-    pub(super) fn lost(&self, dests: ErrorBits) -> impl Iterator<Item = (usize, i32)> {
-        dests.iter().filter_map(|index| Some((index, self.dests[index].device.loss()?)))
+    /// Open devices with direct I/O, and without.
+    pub(super) fn direct_and_not(&self) -> (u32, u32) {
+        self.dests.iter().chain(&self.from).fold((0, 0), |(direct, not), region| match region.device.is_direct() {
+            true => (direct + 1, not),
+            false => (direct, not + 1),
+        })
     }
 
     /// The job is refused after all: nothing of it stays behind.
@@ -144,33 +134,44 @@ impl Opened {
             }
         }
     }
+}
 
-    /// A sparse copy leaves parts of a file unwritten; it is made as long as it will be, so that they read as zeros.
-    pub(super) fn stretch(&self) -> Result<()> {
-        for dest in self.dests.iter().filter(|dest| dest.device.can_grow()) {
-            dest.device.stretch(dest.sector, dest.count)?;
-        }
-        Ok(())
+/// Keeps other programs from writing to a job's destination files, and makes files of a sparse copy as long as they will be,
+/// so that what stays unwritten reads as zeros. May wait for a network. Locks go when the files are closed.
+///
+/// # Errors
+/// Which destination, and why: `Busy` where another program has locked a part of it.
+pub(super) fn lock_files(dests: &[IoRegion], extend: bool) -> std::result::Result<(), (usize, Error)> {
+    let regions: Vec<_> = dests.iter().map(|dest| (&*dest.device, dest.sector, dest.count)).collect();
+    blkdev::fence_all(&regions)?;
+    for (index, dest) in dests.iter().enumerate().filter(|(_, dest)| extend && dest.device.can_grow()) {
+        dest.device.stretch(dest.sector, dest.count).map_err(|error| (index, error))?;
     }
+    Ok(())
 }
 
 /// Opens what a spec names.
-pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened, (Place, Error)> {
+pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened, OpenError> {
     let client =
-        with.clients.get(spec.client.as_deref().unwrap_or(DEFAULT)).map_err(|error| (Place::Word("client"), error))?;
-    let from = spec.from.as_ref().map(source).transpose().map_err(|error| (Place::From, error))?;
-    let count = match (&from, spec.to.first().and_then(|to| to.count)) {
+        with.clients.get(spec.client.as_deref().unwrap_or(DEFAULT)).map_err(OpenError::at(Place::Word("client")))?;
+    let from = spec.from.as_ref().map(|from| source(from, spec.count(), with));
+    let from = from.transpose().map_err(OpenError::at(Place::From))?;
+    let count = match (&from, spec.count()) {
         (Some(from), _) => from.count,
         (None, Some(count)) if spec.action == Action::Zero => count,
         (None, _) => {
             let what = "a job without a source needs a COUNT in its destination";
-            return Err((Place::Line, Error::new(ErrorKind::Syntax, what)));
+            return Err(OpenError::Failed(Place::Line, Error::new(ErrorKind::Syntax, what)));
         }
     };
     let dests = Vec::with_capacity(spec.to.len());
-    let mut opened = Opened { client, from, dests, reach: None, made: Vec::new(), claim: None };
+    let mut opened = Opened { client, from, dests, identities: Vec::new(), footprint: None, made: Vec::new() };
     match add_dests(&mut opened, spec, count, with).and_then(|()| reach(&mut opened, spec)) {
-        Ok(()) => Ok(opened),
+        Ok(()) => {
+            let regions = opened.from.iter().chain(&opened.dests);
+            opened.identities = regions.map(|region| blkdev::identity(&region.device)).collect();
+            Ok(opened)
+        }
         Err(why) => {
             opened.undo();
             Err(why)
@@ -178,21 +179,20 @@ pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened
     }
 }
 
-fn add_dests(
-    opened: &mut Opened,
-    spec: &Spec,
-    count: Sector,
-    with: &Opener<'_>,
-) -> std::result::Result<(), (Place, Error)> {
+fn add_dests(opened: &mut Opened, spec: &Spec, count: Sector, with: &Opener<'_>) -> std::result::Result<(), OpenError> {
     let writes = spec.action != Action::Verify;
     let asks = writes && !spec.force_mounted;
-    let holders = asks.then(|| with.holders()).transpose().map_err(|error| (Place::Line, error))?;
+    let holders = asks.then(|| with.holders()).transpose().map_err(OpenError::at(Place::Line))?;
     for (index, to) in spec.to.iter().enumerate() {
-        let place = |error| (Place::To(index), error);
-        let device = open_dest(opened, spec, to, count, with).map_err(place)?;
-        device.check_region(to.sector, count, writes).map_err(place)?;
-        if let Some(holder) = holders.map(|holders| holders.of(&device)).transpose().map_err(place)?.flatten() {
-            return Err(place(holder.into()));
+        let at = OpenError::at(Place::To(index));
+        let device = match open_dest(opened, spec, to, count, with) {
+            Ok(device) => device,
+            Err(error) if error.kind() == ErrorKind::Busy => return Err(name_holder(index, to, error, with)),
+            Err(error) => return Err(at(error)),
+        };
+        device.check_region(to.sector, count, writes).map_err(&at)?;
+        if let Some(holder) = holders.map(|holders| holders.of(&device)).transpose().map_err(&at)?.flatten() {
+            return Err(OpenError::InUse(Place::To(index), holder.into()));
         }
         opened.dests.push(IoRegion::new(&device, to.sector, count));
     }
@@ -205,10 +205,11 @@ fn alignment(sector: Sector, count: Sector) -> u64 {
     if both == 0 { 1 << 62 } else { 1 << both.trailing_zeros() }
 }
 
-fn source(spec: &RegionSpec) -> Result<IoRegion> {
+fn source(spec: &RegionSpec, count: Option<Sector>, with: &Opener<'_>) -> Result<IoRegion> {
     let path = Path::new(&spec.path);
-    let device = open_source(path, alignment(spec.sector, spec.count.unwrap_or(Sector::ZERO)))?;
-    let count = match spec.count {
+    let device = open_source(path, alignment(spec.sector, count.unwrap_or(Sector::ZERO)))?;
+    refuse_record(path, &device, with)?;
+    let count = match count {
         Some(count) => count,
         None => rest_of(path, &device, spec.sector)?,
     };
@@ -248,25 +249,28 @@ fn open_dest(
     let path = Path::new(&to.path);
     let aligned_to = alignment(to.sector, count);
     if spec.action == Action::Verify {
-        return open_source(path, aligned_to);
+        let device = open_source(path, aligned_to)?;
+        return refuse_record(path, &device, with).map(|()| device);
     }
     let device = with.devices.open_dest(path, OpenDest { create: spec.create, force: spec.force_mounted, aligned_to });
     let own: Vec<_> = opened.dests.iter().map(|dest| Arc::clone(&dest.device)).collect();
-    let clash = |error: Error| {
-        Some(())
-            .filter(|()| error.kind() == ErrorKind::Busy)
-            .and_then(|()| blkdev::clash_within(path, &own))
-            .unwrap_or(error)
-    };
-    let device = device.map_err(clash).map_err(|error| name_holder(path, error, with))?;
+    let device = device.map_err(|error| match error.kind() {
+        ErrorKind::Busy => blkdev::clash_within(path, &own).unwrap_or(error),
+        _ => error,
+    })?;
     if device.was_made() {
         opened.made.push(path.to_owned());
     }
-    if with.state.is_some_and(|state| is_within(&device, state)) {
+    refuse_record(path, &device, with).map(|()| device)
+}
+
+/// The records of the jobs are no disks.
+fn refuse_record(path: &Path, device: &Device, with: &Opener<'_>) -> Result<()> {
+    if with.state.is_some_and(|state| is_within(device, state)) {
         let what = format!("{} is in the state directory, where the jobs are kept", path.display());
         return Err(Error::new(ErrorKind::Busy, what));
     }
-    Ok(device)
+    Ok(())
 }
 
 /// Whether a file is below a directory, by the name that the system has for it.
@@ -276,24 +280,20 @@ fn is_within(device: &Device, directory: &Path) -> bool {
     matches!((name, directory), (Ok(name), Ok(directory)) if device.can_grow() && name.starts_with(&directory))
 }
 
-/// Who holds a device that could not be opened exclusively, where that can be told.
-fn name_holder(path: &Path, error: Error, with: &Opener<'_>) -> Error {
-    if error.kind() != ErrorKind::Busy {
-        return error;
-    }
+/// Who holds a destination that could not be opened exclusively, where that can be told.
+fn name_holder(index: usize, to: &RegionSpec, error: Error, with: &Opener<'_>) -> OpenError {
+    let (path, place) = (Path::new(&to.path), Place::To(index));
     if let Some(device) = with.devices.in_the_way(path) {
         let extents = blkdev::resolve(&device, Sector::ZERO, device.size()).unwrap_or_default();
-        let who = with
-            .claims
-            .writer_of(&extents)
-            .map_or("a job that waits for its turn".to_owned(), |job| format!("job {job}"));
+        let who =
+            (with.who_writes)(extents).map_or("a job that waits for its turn".to_owned(), |job| format!("job {job}"));
         let what = format!("{} is in use: {who} writes to {}", path.display(), device.path().display());
-        return Error::new(ErrorKind::Busy, what);
+        return OpenError::Busy(place, Error::new(ErrorKind::Busy, what));
     }
     let holder = open_source(path, 1).and_then(|device| blkdev::in_use(&device));
     match holder {
-        Ok(Some(holder)) => holder.into(),
-        _ => error,
+        Ok(Some(holder)) => OpenError::InUse(place, holder.into()),
+        _ => OpenError::Busy(place, error),
     }
 }
 
@@ -310,26 +310,28 @@ fn same_bytes(opened: &Opened) -> Option<(usize, Option<usize>)> {
 }
 
 /// What bytes it really reaches, by whatever names, and whether it is in its own way.
-fn reach(opened: &mut Opened, spec: &Spec) -> std::result::Result<(), (Place, Error)> {
-    let extents = |region: &IoRegion| blkdev::resolve(&region.device, region.sector, region.count);
-    let mut reads = match &opened.from {
-        Some(from) => extents(from).map_err(|error| (Place::From, error))?,
-        None => Vec::new(),
+fn reach(opened: &mut Opened, spec: &Spec) -> std::result::Result<(), OpenError> {
+    let extents = |region: &IoRegion| {
+        let extents = blkdev::resolve(&region.device, region.sector, region.count)?;
+        let lasting = blkdev::lasting(&region.device, &extents)?;
+        Ok((extents, lasting))
     };
-    let mut writes = Vec::with_capacity(opened.dests.len());
+    let from = opened.from.as_ref().map(extents).transpose().map_err(OpenError::at(Place::From))?;
+    let (source, lasting_source) = from.unwrap_or_default();
+    let (mut dests, mut lasting_dests) = (Vec::new(), Vec::new());
     for (index, dest) in opened.dests.iter().enumerate() {
-        writes.push(extents(dest).map_err(|error| (Place::To(index), error))?);
+        let (extents, lasting) = extents(dest).map_err(OpenError::at(Place::To(index)))?;
+        dests.push(extents);
+        lasting_dests.push(lasting);
     }
-    let overlap = if spec.action == Action::Verify {
-        reads.extend(writes.drain(..).flatten());
-        same_bytes(opened)
-    } else {
-        blkdev::overlap_within(&reads, &writes)
-    };
-    opened.reach = Some(Box::new(Reach { reads, writes }));
+    let writes = spec.action != Action::Verify;
+    let lasting = Lasting { source: lasting_source, dests: lasting_dests, writes, sectors: opened.count().get() };
+    let footprint = Footprint::new(source, dests, lasting);
+    let overlap = if writes { footprint.overlap_within() } else { same_bytes(opened) };
+    opened.footprint = Some(footprint);
     let Some((index, other)) = overlap else { return Ok(()) };
     let with = other.map_or("the source".to_owned(), |other| format!("destination {other}"));
     let path = Path::new(&spec.to[index].path).display();
     let what = format!("{path}: destination {index} overlaps {with}: they reach the same sectors");
-    Err((Place::To(index), Error::new(ErrorKind::Overlap, what)))
+    Err(OpenError::Failed(Place::To(index), Error::new(ErrorKind::Overlap, what)))
 }

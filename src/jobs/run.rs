@@ -1,353 +1,410 @@
 //! From a job's first step to its end.
 //!
 //! # Protocol of a run
-//! 1. A job that was [launched](super::launch) is asked for its next step: by its plan, from its figures.
-//! 2. A step is a job of the engine. Each piece that ends is entered into the figures and the plan, on the engine's
-//!    thread. When a step has ended the plan says the next.
-//! 3. When the plan has none, every destination that takes part is flushed; then, if asked for, compared.
-//! 4. The end is recorded, the devices are closed, the state changes, listeners are told, the next job is taken.
+//! 1. A step is asked for: by the plan, from the figures. The engine does it; each piece that ends is entered into the
+//!    figures and the plan. When the step has ended the plan says the next.
+//! 2. When the plan has none, every destination that takes part is flushed; then, if asked for, compared.
+//! 3. The end is recorded, the devices are closed, the state changes.
 //!
-//! # Protocol of a checkpoint
-//! 1. The figures are marked: completed writes only.
-//! 2. The destinations are flushed. What fails is that destination's error.
-//! 3. The record, with what was marked, is written durably: see [`scribe`](super::scribe).
-//! 4. `durable` and the maps move.
+//! # Protocol of a checkpoint, a destination
+//! 1. What it has taken is marked: completed writes only. One flush of a destination is under way at a time.
+//! 2. It is flushed. What fails is that destination's error. One that hangs keeps back only itself.
+//! 3. The record, with what was marked, is written durably.
+//! 4. `durable` and the map move.
+//!
+//! [`Job::go_on`] is called whenever something of a job has changed, and looks at the state alone: what is to be done
+//! follows from it, so that no order of events is special.
 
-use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
-use super::clients::Clients;
-use super::config::Config;
-use super::counters::Counters;
-use super::job::{Ending, Job, Life, Running, Work};
-use super::keeper;
-use super::life::{End, verdict};
-use super::news::News;
-use super::open::Opener;
-use super::registry::{Limits, Registry};
-use super::returning::Returning;
-use super::scribe::{Entry, Scribe};
-use super::view::{JobId, State};
-use super::watch::Watcher;
-use crate::blkdev::{Claims, Device, Devices};
-use crate::dm_io::{ErrorBits, IoRegion};
-use crate::error::{Error, ErrorKind, Result};
-use crate::figures::Mark;
-use crate::journal::Record;
-use crate::kcopyd::{Outcome, Request};
+use super::effect::{Effect, Start};
+use super::event::{EndedPiece, Reply};
+use super::job::{Claim, Devices, Job};
+use super::state::Life;
+use super::turn::Turn;
+use super::verbs::{End, verdict};
+use super::view::State;
+use super::work::{Flush, Pace, StepRun};
+use crate::dm_io::ErrorBits;
+use crate::error::{Error, Result};
+use crate::figures::{Hashing, RangeSet};
 use crate::salvage::{Phase, Step, request};
-use crate::spec::Action;
 
-/// All jobs of a daemon, and the engine that runs them.
-pub struct Jobs {
-    pub(super) shared: Arc<Shared>,
-    /// Of an earlier daemon, until they are taken in.
-    records: Mutex<Vec<Record>>,
-}
-
-pub(super) struct Shared {
-    pub(super) config: Config,
-    pub(super) clients: Clients,
-    pub(super) counters: Counters,
-    pub(super) devices: Devices,
-    pub(super) claims: Claims,
-    pub(super) returning: Returning,
-    pub(super) registry: Mutex<Registry>,
-    /// Held while specs become jobs, so that their numbers and records come in order.
-    pub(super) submitting: Mutex<()>,
-    pub(super) scribe: Scribe,
-    pub(super) news: News,
-    /// Woken when a job starts to run, when one falls quiet, and at the end.
-    pub(super) moved: Condvar,
-    /// Set when the daemon stops: nothing is launched any more.
-    pub(super) stopping: Mutex<bool>,
-}
-
-/// A job's lock, held.
-pub(super) type Held<'a> = MutexGuard<'a, Life>;
-
-impl Jobs {
-    /// An engine. The jobs that its state directory holds go on by [`Jobs::restore`].
-    ///
-    /// # Errors
-    /// Sizes out of their bounds, memory or a backend that is not to be had, a state directory in use by another daemon.
-    pub fn new(config: Config) -> Result<Self> {
-        let clients = Clients::new(&config)?;
-        let (scribe, found) = Scribe::open(config.state.as_deref())?;
-        let limits = Limits { active: config.active, keep: config.keep, max_jobs: config.max_jobs };
-        let shared = Arc::new(Shared {
-            config,
-            clients,
-            counters: Counters::default(),
-            devices: Devices::default(),
-            claims: Claims::default(),
-            returning: Returning::default(),
-            registry: Mutex::new(Registry::new(limits, found.next_id)),
-            submitting: Mutex::new(()),
-            scribe,
-            news: News::default(),
-            moved: Condvar::new(),
-            stopping: Mutex::new(false),
-        });
-        Scribe::start(&shared)?;
-        keeper::spawn(&shared)?;
-        Ok(Self { shared, records: Mutex::new(found.records) })
-    }
-
-    /// Takes the jobs of an earlier daemon in, and lets those go on that were alive. Those who listen hear of it. To be
-    /// called before anybody makes a job: it waits a moment for the devices of jobs that had begun.
-    pub fn restore(&self) {
-        self.shared.restore(std::mem::take(&mut self.records.lock()));
-    }
-
-    pub(super) fn job(&self, id: JobId) -> Option<Arc<Job>> {
-        self.shared.registry.lock().get(id)
-    }
-}
-
-impl Drop for Jobs {
-    fn drop(&mut self) {
-        *self.shared.stopping.lock() = true;
-        self.shared.tell_moved();
-        self.shared.scribe.close();
-    }
-}
-
-impl Shared {
-    /// Step 2: the next step, or the end of the phase. No step is under way.
-    pub(super) fn advance(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
-        if life.ending == Ending::Cancelled {
-            return self.phase_over(job, life);
-        }
-        if matches!(life.state, State::Paused) {
-            // What was copied before a pause survives it.
-            return self.checkpoint(job, life, |_, _| {});
-        }
-        match life.next_step(&job.spec) {
-            Some(step) => self.start(job, life, step),
-            None => self.phase_over(job, life),
+impl Job {
+    /// Does what its state asks for now.
+    pub(super) fn go_on(&mut self, turn: &mut Turn<'_>) {
+        match self.life() {
+            Life::Starting(_) => self.start(turn),
+            Life::Running | Life::Verifying if turn.stopping => _ = self.is_flushed_when_quiet(turn),
+            Life::Running | Life::Verifying => self.advance(turn),
+            Life::Flushing => {
+                if self.is_flushed(turn) {
+                    self.after_flush(turn);
+                }
+            }
+            Life::Paused(_) => _ = self.is_flushed_when_quiet(turn),
+            Life::Cancelling(_) => {
+                if self.work.as_ref().is_none_or(|work| work.step.is_none()) && self.is_flushed(turn) {
+                    self.conclude(State::Cancelled, turn);
+                }
+            }
+            Life::Ending(end, _) => {
+                let end = *end;
+                if self.recording.is_idle() {
+                    self.close(end, turn);
+                }
+            }
+            Life::Queued(_) | Life::Held(_) | Life::Ended(_) => {}
         }
     }
 
-    fn start(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, step: Step) {
-        let opened = life.opened.as_ref().expect("a job that runs is open");
-        let observer = Watcher { shared: Arc::downgrade(self), job: Arc::clone(job) };
-        let request = Request {
-            observer: Some(Box::new(observer)),
-            ..request(&job.spec, opened.from.as_ref(), &opened.dests, &job.speed_max, &step)
+    /// The next step, or the end of the phase.
+    fn advance(&mut self, turn: &mut Turn<'_>) {
+        let work = self.work();
+        match &mut work.step {
+            Some(step) => {
+                if matches!(step.pace, Pace::Pausing | Pace::Quiet) {
+                    step.pace = Pace::Going;
+                    turn.push(Effect::Resume(self.id()));
+                }
+                return;
+            }
+            None if work.drained.is_none() => {
+                if let Some(step) = self.next_step() {
+                    return self.start_step(step, turn);
+                }
+                self.drain(turn);
+            }
+            None => {}
+        }
+        if *self.life() == Life::Flushing {
+            self.go_on(turn);
+        } else if self.is_flushed(turn) {
+            self.after_flush(turn);
+        }
+    }
+
+    fn next_step(&mut self) -> Option<Step> {
+        let phase = self.phase;
+        self.work();
+        let Self { work: Some(work), progress, card, .. } = self else { return None };
+        let hashing = work.hashing.as_deref_mut();
+        work.salvage.next(&card.spec, phase, progress, hashing)
+    }
+
+    fn start_step(&mut self, step: Step, turn: &mut Turn<'_>) {
+        let Self { work: Some(work), devices: Devices::Open(opened), card, .. } = self else {
+            unreachable!("a job that runs is open")
         };
-        let (shared, theirs) = (Arc::downgrade(self), Arc::clone(job));
-        let submitted = opened.client.submit(request, (), move |outcome, ()| {
-            if let Some(shared) = Weak::upgrade(&shared) {
-                shared.step_ended(&theirs, outcome);
-            }
-        });
-        match submitted {
-            Ok(handle) => life.running = Some(Box::new(Running::new(step, handle))),
-            Err(error) => {
-                life.progress.error = Some(error.to_string());
-                self.conclude(job, life, State::Failed);
-            }
+        let request = request(&card.spec, opened.from.as_ref(), &opened.dests, &card.speed_max, &step);
+        let hashing = if matches!(step, Step::Probe { .. }) { None } else { work.hashing.take() };
+        let start = Start {
+            card: Arc::clone(card),
+            client: Arc::clone(&opened.client),
+            request,
+            hashing,
+            start: step.range().start,
+            files: opened.files(),
+        };
+        work.step = Some(StepRun { step, pace: Pace::Going });
+        turn.push(Effect::Start(Box::new(start)));
+    }
+
+    /// There is no step left in this phase.
+    fn drain(&mut self, turn: &mut Turn<'_>) {
+        if self.phase == Phase::Copy || !self.writes() {
+            self.keep_speed(turn);
+        }
+        let goes_on = self.goes_on();
+        self.work().drained = Some(goes_on);
+        if self.phase == Phase::Copy && goes_on {
+            self.change(Life::Flushing, None, turn);
         }
     }
 
-    fn step_ended(self: &Arc<Self>, job: &Arc<Job>, _outcome: Outcome) {
-        let mut life = job.lock();
-        life.running = None;
-        self.advance(job, life);
-        self.news.deliver();
-        self.tell_moved();
-    }
-
-    /// Step 3.
-    fn phase_over(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>) {
-        if life.phase == Phase::Copy || job.spec.action == Action::Verify {
-            life.keep_speed();
+    /// All that was to be flushed is, and is recorded.
+    fn after_flush(&mut self, turn: &mut Turn<'_>) {
+        let complete = self.work().drained == Some(true) && self.goes_on();
+        if self.phase == Phase::Copy && complete && self.spec().verify {
+            self.phase = Phase::Verify;
+            self.work().drained = None;
+            self.change(Life::Verifying, None, turn);
+            return self.go_on(turn);
         }
-        life.lose_files(&job.spec);
-        let goes_on = life.goes_on();
-        if life.phase == Phase::Verify {
-            if !life.progress.is_behind() {
-                return self.all_over(job, life, goes_on);
-            }
-            // It has what an earlier comparison had taken from it.
-            return self.checkpoint(job, life, move |shared, job| {
-                let life = job.lock();
-                let goes_on = goes_on && life.goes_on();
-                shared.all_over(job, life, goes_on);
-                shared.news.deliver();
-            });
+        if complete && let Some(hashing) = &self.work().hashing {
+            self.digest = Some(hashing.finish());
         }
-        if goes_on {
-            job.change(&mut life, State::Flushing, None, &self.news);
-        }
-        self.checkpoint(job, life, move |shared, job| {
-            let mut life = job.lock();
-            let goes_on = goes_on && life.goes_on();
-            if job.spec.verify && goes_on {
-                life.phase = Phase::Verify;
-                job.change(&mut life, State::Verifying, None, &shared.news);
-                shared.advance(job, life);
-            } else {
-                shared.all_over(job, life, goes_on);
-            }
-            shared.news.deliver();
-        });
-    }
-
-    /// Step 4.
-    fn all_over(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, complete: bool) {
-        if complete && let Some(hashing) = &life.hashing {
-            life.digest = Some(hashing.finish());
-        }
-        let progress = &life.progress;
+        let progress = &self.progress;
         let end = End {
-            cancelled: life.ending == Ending::Cancelled,
+            cancelled: false,
             complete,
             read_err: progress.read_err,
             dests: progress.dests.len(),
             failed: progress.write_err.count() as usize,
         };
-        life.ending = Ending::Closing;
-        self.conclude(job, life, verdict(end));
+        self.conclude(verdict(end), turn);
     }
 
-    /// A checkpoint; `then` is called after it.
-    pub(super) fn checkpoint(
-        self: &Arc<Self>,
-        job: &Arc<Job>,
-        mut life: Held<'_>,
-        then: impl FnOnce(&Arc<Self>, &Arc<Job>) + Send + 'static,
-    ) {
-        // Who only compares has written nothing.
-        let writes = job.spec.action != Action::Verify;
-        let asked = if writes { life.progress.live() } else { ErrorBits::NONE };
-        let mark = life.progress.mark();
-        life.flushes += 1;
-        life.flushing.get_or_insert_with(Instant::now);
-        let opened = life.opened.as_ref().expect("a job that runs is open");
-        let (client, devices) = (Arc::clone(&opened.client), flushable(&opened.dests, asked));
-        drop(life);
-        let (shared, theirs) = (Arc::downgrade(self), Arc::clone(job));
-        client.flush(devices, move |bits, failed| {
-            let Some(shared) = Weak::upgrade(&shared) else { return };
-            let mut life = theirs.lock();
-            life.flushing = None;
-            let Life { work, progress, block, .. } = &mut *life;
-            let work = work.get_or_insert_with(|| Work::new(&theirs.spec, *block));
-            let lost = work.salvage.flush_failed(&theirs.spec, failed, progress);
-            let fatal = work.salvage.is_fatal();
-            if let Some(running) = life.running.as_ref().filter(|_| !lost.is_empty()) {
-                if fatal { running.handle.cancel() } else { running.handle.give_up(lost) }
-            }
-            drop(life);
-            let good = asked.without(bits);
-            // The mark goes twice: into the record, and, once that is written, into the figures.
-            let told = mark.clone();
-            let end = move |shared: &Arc<Self>, job: &Arc<Job>| shared.recorded(job, &told, good, then);
-            shared.scribe.record(&theirs, Entry::checkpoint(mark, good), end);
-        });
+    /// The engine did not take the step.
+    pub(super) fn step_refused(&mut self, error: &Error, turn: &mut Turn<'_>) {
+        let Some(work) = &mut self.work else { return };
+        work.step = None;
+        self.fail(error, turn);
     }
 
-    fn recorded(
-        self: &Arc<Self>,
-        job: &Arc<Job>,
-        mark: &Mark,
-        good: ErrorBits,
-        then: impl FnOnce(&Arc<Self>, &Arc<Job>),
-    ) {
-        let mut life = job.lock();
-        life.progress.made_durable(mark, good);
-        life.flushes -= 1;
-        drop(life);
-        then(self, job);
-        let life = job.lock();
-        // Cancelled while it was paused: nobody else ends it.
-        if life.ending == Ending::Cancelled
-            && life.state == State::Paused
-            && life.running.is_none()
-            && life.flushes == 0
+    /// Whether nothing of it is in flight: neither I/O nor a flush nor a record.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let works = self.work.as_ref().is_some_and(|work| !work.is_quiet() || work.flushing_since().is_some());
+        !works && self.recording.is_idle()
+    }
+
+    /// A piece of the step has ended.
+    pub(super) fn piece_ended(&mut self, ended: &EndedPiece, turn: &mut Turn<'_>) {
+        let Self { work: Some(work), progress, card, phase, .. } = self else { return };
+        let Some(run) = &work.step else { return };
+        let before = progress.copied();
+        let reaction = work.salvage.piece(&card.spec, *phase, &run.step, &ended.piece(), &ended.gone, progress);
+        if !reaction.give_up.is_empty() {
+            turn.push(Effect::GiveUp(card.id, reaction.give_up));
+        }
+        if reaction.cancel {
+            turn.push(Effect::Cancel(card.id));
+        }
+        if reaction.digest_lost {
+            work.hashing = None;
+        }
+        let copied = progress.copied();
+        if copied > before {
+            card.show(|shown| {
+                if let Some(meter) = &mut shown.meter {
+                    meter.sample(turn.now.instant, copied);
+                }
+                shown.progressed = turn.now.wall;
+            });
+        }
+    }
+
+    /// The engine has ended the step. `gone` are destinations that are files and were taken away.
+    pub(super) fn step_ended(&mut self, hashing: Option<Box<Hashing>>, gone: &[(usize, i32)], turn: &mut Turn<'_>) {
+        let Self { work: Some(work), progress, card, .. } = self else { return };
+        if work.step.take().is_none() {
+            return;
+        }
+        if hashing.is_some() {
+            work.hashing = hashing;
+        }
+        work.salvage.vanished(&card.spec, gone, progress);
+        self.go_on(turn);
+    }
+
+    /// The engine has nothing of a paused step in flight.
+    pub(super) fn quiet(&mut self, turn: &mut Turn<'_>) {
+        let Some(step) = self.work.as_mut().and_then(|work| work.step.as_mut()) else { return };
+        // Of a pause that was taken back meanwhile nothing follows.
+        if step.pace == Pace::Pausing {
+            step.pace = Pace::Quiet;
+        }
+        self.go_on(turn);
+    }
+
+    /// Has the engine take no new pieces.
+    pub(super) fn pause_step(&mut self, turn: &mut Turn<'_>) {
+        let id = self.id();
+        if let Some(step) = self.work.as_mut().and_then(|work| work.step.as_mut())
+            && step.pace == Pace::Going
         {
-            self.phase_over(job, life);
+            step.pace = Pace::Pausing;
+            turn.push(Effect::Pause(id));
+        }
+    }
+
+    fn is_flushed_when_quiet(&mut self, turn: &mut Turn<'_>) -> bool {
+        self.work.as_ref().is_none_or(|work| work.is_quiet()) && self.is_flushed(turn)
+    }
+
+    /// Whether every destination that counts has on stable storage, and recorded, what it has taken; what is missing for
+    /// that is asked for.
+    fn is_flushed(&mut self, turn: &mut Turn<'_>) -> bool {
+        let awaited = self.awaited();
+        self.flush(awaited, turn);
+        let Some(work) = &self.work else { return true };
+        awaited.iter().all(|index| work.flushes[index].is_idle())
+    }
+
+    /// Makes durable what destinations have taken, where no flush is under way: a checkpoint.
+    pub(super) fn checkpoint(&mut self, turn: &mut Turn<'_>) {
+        let live = if self.writes() { self.progress.live() } else { ErrorBits::NONE };
+        self.flush(live, turn);
+    }
+
+    fn flush(&mut self, dests: ErrorBits, turn: &mut Turn<'_>) {
+        let Self { work: Some(work), devices: Devices::Open(opened), progress, card, run, .. } = self else { return };
+        for index in dests.iter() {
+            let (flush, dest) = (&mut work.flushes[index], &progress.dests[index]);
+            if !flush.is_idle() || dest.taken == dest.durable || dest.is_doubtful() {
+                continue;
+            }
+            flush.asked = Some((turn.now.instant, dest.taken.clone()));
+            turn.push(Effect::Flush {
+                id: card.id,
+                run: *run,
+                dest: index,
+                client: Arc::clone(&opened.client),
+                device: Arc::clone(&opened.dests[index].device),
+            });
+        }
+    }
+
+    /// A destination was flushed, or not.
+    pub(super) fn flushed(
+        &mut self,
+        run: u32,
+        index: usize,
+        result: std::result::Result<(), i32>,
+        turn: &mut Turn<'_>,
+    ) {
+        if run != self.run {
+            return;
+        }
+        let Self { work: Some(work), progress, card, .. } = self else { return };
+        let Some((_, mark)) = work.flushes[index].asked.take() else { return };
+        match result {
+            Ok(()) => {
+                work.flushes[index].flushed = Some(mark);
+                self.record(turn);
+            }
+            Err(errno) => {
+                let lost = work.salvage.flush_failed(&card.spec, &[(index, errno)], progress);
+                if let Some(step) = work.step.as_mut().filter(|_| !lost.is_empty()) {
+                    if work.salvage.is_fatal() {
+                        step.pace = Pace::Cancelled;
+                        turn.push(Effect::Cancel(card.id));
+                    } else {
+                        turn.push(Effect::GiveUp(card.id, lost));
+                    }
+                }
+                self.go_on(turn);
+            }
+        }
+    }
+
+    /// Has its record written with all that it knows now. What waits for it goes on when that is on disk.
+    pub(super) fn record(&mut self, turn: &mut Turn<'_>) {
+        if self.recording.is_idle() {
+            self.record_now(turn);
         } else {
-            drop(life);
+            self.recording.again = true;
         }
-        self.tell_moved();
     }
 
-    /// Ends a job that has no step under way: records the end, closes the devices, tells.
-    pub(super) fn conclude(self: &Arc<Self>, job: &Arc<Job>, mut life: Held<'_>, state: State) {
-        self.returning.is_back(job.id);
-        life.ending = Ending::Closing;
-        life.waits = None;
-        // Its figures are final: what is recorded is what will be shown.
-        life.watch.stop(Instant::now());
-        drop(life);
-        self.scribe.record(job, Entry::end(state), move |shared, job| {
-            let opened = job.lock().opened.take();
-            // Closing a device may take its time.
-            drop(opened);
-            let mut life = job.lock();
-            life.claimed = false;
-            life.ending = Ending::No;
-            life.put_away();
-            let reason = life.progress.error.clone();
-            job.change(&mut life, state, reason, &shared.news);
-            drop(life);
-            shared.counters.ended(state);
-            let ended = shared.registry.lock().end(job.id, state);
-            shared.news.deliver();
-            for follower in ended.followers {
-                shared.follow(&follower, job.id, state);
+    /// The same; `reply` is answered when it is on disk.
+    pub(super) fn record_and_tell(&mut self, reply: Reply<Result<()>>, turn: &mut Turn<'_>) {
+        let waiting = if self.recording.is_idle() { &mut self.recording.waiting } else { &mut self.recording.later };
+        waiting.push(reply);
+        self.record(turn);
+    }
+
+    /// The same, and not behind a record that is being written: what another job is about to do waits for this.
+    pub(super) fn record_now(&mut self, turn: &mut Turn<'_>) {
+        if let Some(work) = &mut self.work {
+            work.flushes.iter_mut().for_each(Flush::begin_recording);
+        }
+        if !turn.keeps {
+            return self.on_disk(turn);
+        }
+        self.recording.in_flight += 1;
+        let record = self.to_record(turn.now.instant);
+        turn.push(Effect::Record(Box::new(record)));
+    }
+
+    /// Its record is on disk.
+    pub(super) fn recorded(&mut self, turn: &mut Turn<'_>) {
+        let Some(left) = self.recording.in_flight.checked_sub(1) else { return };
+        self.recording.in_flight = left;
+        if left > 0 {
+            return;
+        }
+        if std::mem::take(&mut self.recording.again) {
+            self.settle(turn);
+            self.recording.waiting = std::mem::take(&mut self.recording.later);
+            return self.record_now(turn);
+        }
+        self.on_disk(turn);
+    }
+
+    /// What was flushed before the record is durable; who waited for the record is answered.
+    fn settle(&mut self, turn: &mut Turn<'_>) {
+        if let Some(work) = &mut self.work {
+            for (index, flush) in work.flushes.iter_mut().enumerate() {
+                if let Some(mark) = flush.recording.take() {
+                    self.progress.dest_made_durable(index, &mark);
+                }
             }
-            // After those that follow: a restart that finds no record of a job takes it that they were let go on.
-            for id in ended.forgotten {
-                shared.scribe.forget(id);
-            }
-            shared.run_next();
-            shared.news.deliver();
-            shared.tell_moved();
+        }
+        for reply in std::mem::take(&mut self.recording.waiting) {
+            turn.done(reply, Ok(()));
+        }
+    }
+
+    fn on_disk(&mut self, turn: &mut Turn<'_>) {
+        self.settle(turn);
+        if self.claim == Claim::Recording {
+            (self.claim, self.claim_is_recorded) = (Claim::Ready, true);
+        }
+        self.go_on(turn);
+    }
+
+    /// What of a destination is durable once the record that is made now is on disk.
+    pub(super) fn durable_when_recorded(&self, index: usize) -> RangeSet {
+        let mark = self.work.as_ref().and_then(|work| work.flushes[index].recording.as_ref());
+        match mark {
+            Some(mark) => self.progress.durable_after(index, mark),
+            None => self.progress.dests[index].durable.clone(),
+        }
+    }
+
+    /// Ends the job; the engine has no step of it. The end is recorded, then the devices are closed.
+    pub(super) fn conclude(&mut self, end: State, turn: &mut Turn<'_>) {
+        let shown = self.state();
+        // What a flush that is still under way says is of no interest any more.
+        self.run = self.run.wrapping_add(1);
+        if let Some(work) = &mut self.work {
+            work.flushes.iter_mut().for_each(|flush| flush.asked = None);
+        }
+        self.card.show(|card| {
+            card.watch.stop(turn.now.instant);
+            card.ended = Some(turn.now.wall);
         });
+        self.change(Life::Ending(end, shown), None, turn);
+        self.record(turn);
     }
 
-    /// What opening devices takes.
-    pub(super) fn opener(&self) -> Opener<'_> {
-        Opener::new(&self.clients, &self.devices, &self.claims, self.config.state.as_deref())
-    }
-
-    /// Wakes who waits for a job to start, to fall quiet or to end.
-    pub(super) fn tell_moved(&self) {
-        // Under the lock of who waits: a change between its look and its wait is not missed.
-        let _waiting = self.stopping.lock();
-        self.moved.notify_all();
-    }
-
-    /// Devices of running jobs, with direct I/O and without.
-    pub(super) fn open_devices(&self) -> (u64, u64) {
-        let jobs = self.registry.lock().running();
-        let mut counts = (0, 0);
-        for job in jobs {
-            let life = job.lock();
-            let Some(opened) = &life.opened else { continue };
-            for region in opened.dests.iter().chain(&opened.from) {
-                if region.device.is_direct() { counts.0 += 1 } else { counts.1 += 1 }
-            }
+    /// The end is on disk.
+    fn close(&mut self, end: State, turn: &mut Turn<'_>) {
+        match std::mem::replace(&mut self.devices, Devices::Closed) {
+            Devices::Open(devices) => turn.push(Effect::Close { id: self.id(), devices, answer: true }),
+            Devices::Closed | Devices::Opening(_) => self.end(end, turn),
         }
-        counts
     }
-}
 
-fn flushable(dests: &[IoRegion], asked: ErrorBits) -> Vec<(usize, Arc<Device>)> {
-    let asked = if cfg!(kcopyfs_sabotage = "no_flush") { ErrorBits::NONE } else { asked };
-    let asked = dests.iter().enumerate().filter(|(index, _)| asked.contains(*index));
-    asked.map(|(index, dest)| (index, Arc::clone(&dest.device))).collect()
-}
+    /// Its devices are closed.
+    pub(super) fn closed(&mut self, turn: &mut Turn<'_>) {
+        if let Life::Ending(end, _) = self.life() {
+            let end = *end;
+            self.end(end, turn);
+        }
+    }
 
-impl Error {
-    /// No job of that number.
-    pub(super) fn no_job(id: JobId) -> Self {
-        Self::new(ErrorKind::NotFound, format!("no job {id}"))
+    fn end(&mut self, end: State, turn: &mut Turn<'_>) {
+        turn.claims.release(self.id());
+        self.put_away();
+        if let Some(lasting) = &self.lasting {
+            turn.claims.remember(self.id(), lasting);
+        }
+        let reason = self.progress.error.clone();
+        self.change(Life::Ended(end), reason, turn);
+        for reply in std::mem::take(&mut self.recording.ended) {
+            turn.done(reply, Ok(()));
+        }
     }
 }

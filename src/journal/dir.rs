@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use super::disk::Disk;
 use super::{DAMAGED, LOCK, MAX_FILE, sys};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::process;
 
 /// The lock file may be replaced while it is being locked; nobody does that more than once by accident.
 const LOCK_LOOKS: u32 = 8;
@@ -167,12 +168,22 @@ fn in_use(lock: &File, path: &Path) -> Error {
     let mut text = [0; 16];
     let length = lock.read_at(&mut text, 0).unwrap_or(0);
     let holder = str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse::<u32>().ok());
-    let holder = holder.map_or_else(String::new, |pid| format!(", process {pid}"));
-    let what = format!(
-        "the state directory {} is in use by another kcopyfs{holder}: stop that one, or give this one a directory of its \
-         own with `state=DIR`",
-        path.display()
-    );
+    let shown = path.display();
+    let own = "give this one a directory of its own with `state=DIR`";
+    let what = match holder {
+        Some(pid) if process::is_dying(pid) => {
+            let devices: Vec<_> = process::waits_for(pid).iter().map(|path| path.display().to_string()).collect();
+            let devices = if devices.is_empty() { "a device".to_owned() } else { devices.join(" or ") };
+            format!(
+                "the state directory {shown} is held by kcopyfs process {pid}, which was killed and is kept by {devices}: \
+                 it ends when that answers or is removed; wait for that, or {own}"
+            )
+        }
+        Some(pid) => {
+            format!("the state directory {shown} is in use by another kcopyfs, process {pid}: stop that one, or {own}")
+        }
+        None => format!("the state directory {shown} is in use by another kcopyfs: stop that one, or {own}"),
+    };
     Error::new(ErrorKind::Busy, what)
 }
 

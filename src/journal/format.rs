@@ -40,7 +40,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::str::FromStr;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::record::{Record, Side};
 use super::seal::{Flaw, Reading, seal, unseal};
@@ -57,6 +57,8 @@ pub(super) fn print(record: &Record) -> Vec<u8> {
     out.line("id", record.id);
     out.line("created", seconds(record.created.duration_since(UNIX_EPOCH).unwrap_or_default()));
     out.line("progressed", seconds(record.progressed.duration_since(UNIX_EPOCH).unwrap_or_default()));
+    out.time("started", record.started);
+    out.time("ended", record.ended);
     out.line("state", record.state.as_str());
     out.line("spec", escape(&record.spec));
     out.line("followed", u8::from(record.followed));
@@ -103,9 +105,21 @@ impl Lines {
         }
     }
 
+    fn time(&mut self, key: &str, time: Option<SystemTime>) {
+        if let Some(time) = time {
+            self.line(key, seconds(time.duration_since(UNIX_EPOCH).unwrap_or_default()));
+        }
+    }
+
     fn side(&mut self, name: &str, side: &Side) {
         let key = |what: &str| format!("{name}.{what}");
         self.line(&key("identity"), escape(side.identity.as_bytes()));
+        if !side.bytes.is_empty() {
+            self.line(&key("bytes"), escape(side.bytes.as_bytes()));
+        }
+        if !side.overwritten.is_empty() {
+            self.line(&key("overwritten"), ranges(&side.overwritten));
+        }
         self.line(&key("durable"), ranges(&side.durable));
         self.line(&key("errors"), side.errors);
         self.line(&key("failed"), u8::from(side.failed));
@@ -146,10 +160,13 @@ pub(super) fn parse(bytes: &[u8]) -> Reading<Record> {
     let source = if fields.has("source.identity") { Some(fields.side("source")?) } else { None };
     let dests = (0..fields.number("dests")?).map(|index: usize| fields.side(&format!("dest.{index}")));
     let time = |key| fields.read(key, |text| UNIX_EPOCH.checked_add(parse_seconds(text)?));
+    let time_if_any = |key| if fields.has(key) { time(key).map(Some) } else { Ok(None) };
     Ok(Record {
         id: fields.number("id")?,
         created: time("created")?,
         progressed: time("progressed")?,
+        started: time_if_any("started")?,
+        ended: time_if_any("ended")?,
         spec: fields.read("spec", unescape)?,
         state: fields.read("state", |text| State::ALL.into_iter().find(|state| state.as_str() == text))?,
         error: fields.text("error")?,
@@ -224,6 +241,12 @@ impl<'a> Fields<'a> {
         let first_error = if self.has(&first) { Some(self.read(&first, parse_first_error)?) } else { None };
         Ok(Side {
             identity: self.read(&key("identity"), unescape_text)?,
+            bytes: self.text(&key("bytes"))?.unwrap_or_default(),
+            overwritten: if self.has(&key("overwritten")) {
+                self.list(&key("overwritten"), parse_range)?
+            } else {
+                Vec::new()
+            },
             durable: self.list(&key("durable"), parse_range)?,
             errors: self.number(&key("errors"))?,
             first_error,

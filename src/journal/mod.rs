@@ -6,6 +6,7 @@
 //! 7.job          a record
 //! next           no number at or above the one in here was ever given to a job that was removed since
 //! next.copy      the same again
+//! settings       limits and clients, as administrators set them
 //! damaged/       what could not be read as ours: NAME.TIME, and state.TIME/ for a directory of another version
 //! ID.tmp ...     what a killed daemon was writing; removed at the next start
 //! ```
@@ -61,6 +62,7 @@ mod marks;
 mod opening;
 mod record;
 mod seal;
+mod settings;
 mod state;
 mod sys;
 
@@ -70,6 +72,7 @@ mod tests;
 use dir::Dir;
 use disk::Disk;
 pub(crate) use record::{Record, Side};
+pub(crate) use settings::{Chosen, Settings};
 pub use state::{JobId, State};
 
 /// A record is a few kilobytes; one with a million bad ranges is 40 MB. Larger files are no records.
@@ -100,6 +103,8 @@ pub(crate) struct Opened<D: Disk = Dir> {
     pub(crate) records: Vec<Record>,
     /// The first number that no job ever had.
     pub(crate) next_id: JobId,
+    /// What administrators had set.
+    pub(crate) settings: Settings,
     /// What is not among the records: where it is now, and why.
     pub(crate) set_aside: Vec<(PathBuf, String)>,
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::disk::Disk;
 use super::marks::{self, MARKS};
 use super::seal::{Flaw, Reading, unseal};
+use super::settings::{self, SETTINGS, Settings};
 use super::{DAMAGED, JobId, LOCK, Opened, Record, Shelf, Store, VERSION, format, id_in, job_file};
 use crate::error::{Error, Result};
 
@@ -28,18 +29,19 @@ pub(super) fn open<D: Disk>(disk: D, time: u64) -> Result<Opened<D>> {
         doubtful: BTreeSet::new(),
         time,
     };
-    let mut opening = Opening { shelf, records: Vec::new(), set_aside: Vec::new() };
+    let mut opening = Opening { shelf, records: Vec::new(), settings: Settings::default(), set_aside: Vec::new() };
     opening.count(&names);
     opening.version();
     if !opening.shelf.foreign {
         opening.sweep(&names);
         opening.marks();
         opening.records(&names);
+        opening.settings();
     }
-    let Opening { shelf, mut records, set_aside } = opening;
+    let Opening { shelf, mut records, settings, set_aside } = opening;
     records.sort_unstable_by_key(|record| record.id);
     let next_id = shelf.highest.saturating_add(1);
-    Ok(Opened { store: Store { shelf: Mutex::new(shelf) }, records, next_id, set_aside })
+    Ok(Opened { store: Store { shelf: Mutex::new(shelf) }, records, next_id, settings, set_aside })
 }
 
 /// What a file turned out to be.
@@ -54,6 +56,7 @@ enum Found<T> {
 struct Opening<D> {
     shelf: Shelf<D>,
     records: Vec<Record>,
+    settings: Settings,
     set_aside: Vec<(PathBuf, String)>,
 }
 
@@ -95,7 +98,7 @@ impl<D: Disk> Opening<D> {
 
     /// Step 4. What cannot be removed now is in nobody's way.
     fn sweep(&self, names: &[String]) {
-        let fixed = [VERSION, MARKS[0], MARKS[1]].map(|name| format!("{name}.tmp"));
+        let fixed = [VERSION, SETTINGS, MARKS[0], MARKS[1]].map(|name| format!("{name}.tmp"));
         for name in names.iter().filter(|name| id_in(name, ".tmp").is_some() || fixed.contains(name)) {
             let _ = self.shelf.disk.remove(name);
         }
@@ -109,6 +112,16 @@ impl<D: Disk> Opening<D> {
                 Found::Flawed(flaw) => self.put_aside(name, &flaw.to_string()),
                 Found::Closed(error) => self.tell(name, format!("cannot be read: {error}")),
             }
+        }
+    }
+
+    /// Damaged settings are told, and those of the options count.
+    fn settings(&mut self) {
+        match self.shelf.look(SETTINGS, settings::parse) {
+            Found::Whole(settings) => self.settings = settings,
+            Found::Missing => {}
+            Found::Flawed(flaw) => self.put_aside(SETTINGS, &flaw.to_string()),
+            Found::Closed(error) => self.tell(SETTINGS, format!("cannot be read: {error}")),
         }
     }
 

@@ -17,6 +17,9 @@ pub(crate) struct Record {
     pub(crate) created: SystemTime,
     /// The last progress, or when it was made.
     pub(crate) progressed: SystemTime,
+    /// When it ran first, and when it ended.
+    pub(crate) started: Option<SystemTime>,
+    pub(crate) ended: Option<SystemTime>,
     /// The job as a canonical line, any bytes.
     pub(crate) spec: Vec<u8>,
     /// Where it was in its life.
@@ -62,6 +65,10 @@ pub(crate) struct Record {
 pub(crate) struct Side {
     /// What [`identity`](crate::blkdev::identity) said of it; empty where it knew nothing.
     pub(crate) identity: String,
+    /// The bytes of its region by names that last, as [`claims`](crate::claims) prints them; empty where it was not looked at.
+    pub(crate) bytes: String,
+    /// Sectors from..to of the job that another one has written since.
+    pub(crate) overwritten: Vec<(u64, u64)>,
     /// Sectors from..to of the job, counted from its start, that survive a power cut there.
     pub(crate) durable: Vec<(u64, u64)>,
     /// Failed pieces.

@@ -124,12 +124,25 @@ pub struct Request {
     pub speed_max: SpeedLimit,
     /// Starts paused.
     pub paused: bool,
-    /// Blocks of zeros become holes, where a destination can have them.
+    /// Blocks of zeros become holes, where a destination can have them. One without write-zeroes is read there, and zeros are written
+    /// only where it holds something else, so that a thin one stays thin. What it has already is not given back: no device says for
+    /// sure what a discarded block reads as.
     pub sparse: bool,
     /// The observer is shown the data, in order. A read error then ends the job.
     pub in_order: bool,
     /// Is told of every piece.
     pub observer: Option<Box<dyn Observer>>,
+}
+
+impl Request {
+    /// Whether it is written in order: by [`Flags::WRITE_SEQ`], or because a destination that takes part is zoned
+    /// ([`Device::is_sequential`]). Then it ends at the first piece that cannot be read, whatever the other flags say, and whoever
+    /// salvages must deal with that piece before it goes on behind it.
+    pub fn is_sequential(&self) -> bool {
+        let mut dests = self.dests.iter().enumerate().filter(|(index, _)| !self.without.contains(*index));
+        let writes = !matches!(self.work, Work::Compare(_));
+        writes && (self.flags.contains(Flags::WRITE_SEQ) || dests.any(|(_, dest)| dest.device.is_sequential()))
+    }
 }
 
 /// Whoever has pages set aside for copy jobs (`struct kcopyd_client`), and the thread that does them.
@@ -175,30 +188,69 @@ struct Chosen {
     fixed_buffers: bool,
 }
 
-impl Client {
-    /// A client with `pages` pages set aside, one sub-job's at least (`kcopyd_client_create`).
-    ///
-    /// # Errors
-    /// Pages that are not to be had, settings out of their bounds, a backend that the kernel refuses.
-    pub fn create(pool: &Arc<PagePool>, pages: u32, settings: Settings) -> Result<Self> {
+/// What a client and its worker share.
+#[derive(Clone)]
+struct Parts {
+    pages: Arc<Reservation>,
+    mailbox: Mailbox<Message>,
+    settings: Settings,
+    gauges: Arc<Gauges>,
+}
+
+impl Parts {
+    fn new(pool: &Arc<PagePool>, pages: u32, settings: Settings) -> Result<Self> {
         settings.check()?;
         let mailbox: Mailbox<Message> = Mailbox::new();
         let for_waker = mailbox.clone();
         let waker = Waker::new(move || for_waker.wake());
         let pages = Arc::new(pool.reserve(pages.max(settings.least_pages()), Some(waker))?);
-        let gauges = Arc::new(Gauges::default());
+        Ok(Self { pages, mailbox, settings, gauges: Arc::new(Gauges::default()) })
+    }
+
+    /// Opens the backend, on the thread that will use it.
+    fn open(self, pool: &Arc<PagePool>) -> Result<(Worker, Chosen)> {
+        let io::Opened { backend, fallback } = io::open(&self.settings.backend, pool, self.settings.subjobs)?;
+        let chosen = Chosen { name: backend.name(), fallback, fixed_buffers: backend.has_fixed_buffers() };
+        let core = Core::new(backend, pool);
+        self.mailbox.attach(core.waker());
+        Ok((Worker::new(core, self.pages, self.mailbox, self.settings, self.gauges), chosen))
+    }
+
+    fn client(self, backend: Chosen, thread: Option<JoinHandle<()>>) -> Client {
+        let Self { pages, mailbox, settings, gauges } = self;
+        Client { pages, mailbox, settings, gauges, backend, serials: AtomicU64::new(1), thread }
+    }
+}
+
+impl Client {
+    /// A client without a thread, and the worker that does its jobs turn by turn, when `waker` is called.
+    #[cfg(test)]
+    pub(super) fn stepped(
+        pool: &Arc<PagePool>,
+        pages: u32,
+        settings: Settings,
+        waker: Waker,
+    ) -> Result<(Self, Worker)> {
+        let parts = Parts::new(pool, pages, settings)?;
+        let (worker, chosen) = parts.clone().open(pool)?;
+        parts.mailbox.attach(waker);
+        Ok((parts.client(chosen, None), worker))
+    }
+
+    /// A client with `pages` pages set aside, one sub-job's at least (`kcopyd_client_create`).
+    ///
+    /// # Errors
+    /// Pages that are not to be had, settings out of their bounds, a backend that the kernel refuses.
+    pub fn create(pool: &Arc<PagePool>, pages: u32, settings: Settings) -> Result<Self> {
+        let parts = Parts::new(pool, pages, settings)?;
         let (answer, ready) = std::sync::mpsc::sync_channel(1);
         let run = {
-            let (pool, pages) = (Arc::clone(pool), Arc::clone(&pages));
-            let (mailbox, settings, gauges) = (mailbox.clone(), settings.clone(), Arc::clone(&gauges));
-            move || match io::open(&settings.backend, &pool) {
-                Ok(io::Opened { backend, fallback }) => {
-                    let (name, fixed_buffers) = (backend.name(), backend.has_fixed_buffers());
-                    let core = Core::new(backend, &pool);
-                    mailbox.attach(core.waker());
+            let (pool, parts) = (Arc::clone(pool), parts.clone());
+            move || match parts.open(&pool) {
+                Ok((worker, chosen)) => {
                     // Nobody listens only if the creator is gone, and then there is no work.
-                    let _ = answer.send(Ok(Chosen { name, fallback, fixed_buffers }));
-                    Worker::new(core, pages, mailbox, settings, gauges).run();
+                    let _ = answer.send(Ok(chosen));
+                    worker.run();
                 }
                 Err(error) => _ = answer.send(Err(error)),
             }
@@ -209,8 +261,7 @@ impl Client {
             .map_err(|error| Error::os("a thread for kcopyd", error))?;
         let ended = |_| Error::new(ErrorKind::Os(libc::EIO), "the kcopyd thread ended at its start");
         let backend = ready.recv().map_err(ended)??;
-        let serials = AtomicU64::new(1);
-        Ok(Self { pages, mailbox, settings, gauges, backend, serials, thread: Some(thread) })
+        Ok(parts.client(backend, Some(thread)))
     }
 
     /// Waits for every job, then gives the pages back (`kcopyd_client_destroy`).
@@ -307,8 +358,9 @@ impl Client {
         notify: impl FnOnce(Outcome, C) + Send + 'static,
     ) -> Result<JobHandle> {
         check(&request)?;
+        let is_sequential = request.is_sequential();
         let Request { work, dests, without, mut flags, speed_max: speed, paused, sparse, in_order, observer } = request;
-        if dests.iter().any(|dest| dest.device.is_sequential()) {
+        if is_sequential {
             flags = flags | Flags::WRITE_SEQ;
         }
         let bytes = match work {
@@ -344,14 +396,12 @@ impl Client {
         Ok(handle)
     }
 
-    /// Makes all completed writes to the devices durable; `notify` gets the bits of those whose flush failed, and why.
+    /// Makes all completed writes to a device durable; `notify` is called on the client's thread with its end, an errno if it failed.
+    /// One device a call, so that one that hangs in its flush keeps no other back.
+    ///
     /// Writes still in flight are not covered: count completions first, flush after.
-    pub fn flush(
-        &self,
-        devices: Vec<(usize, Arc<Device>)>,
-        notify: impl FnOnce(ErrorBits, &[(usize, i32)]) + Send + 'static,
-    ) {
-        self.mailbox.send(Message::Flush(devices, Box::new(notify)));
+    pub fn flush(&self, device: Arc<Device>, notify: impl FnOnce(std::result::Result<(), i32>) + Send + 'static) {
+        self.mailbox.send(Message::Flush(device, Box::new(notify)));
     }
 
     /// A job slot that only has a callback, for work that must be told in order with the copies

@@ -1,9 +1,13 @@
 //! A job and its sub-jobs: what they are, and what an error means for them. Decisions only, no I/O.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use slab::Slab;
+
+use super::content::Part;
 use super::speed::SpeedLimit;
 use super::split::{Span, Splitter};
 use super::{Flags, Observer, Outcome, Work};
@@ -36,22 +40,42 @@ pub(super) struct NewJob {
 /// A job under way.
 ///
 /// # Invariants
-/// `subs` counts its sub-jobs; `busy` those of them that hold pages or have I/O in flight; `parked` are those that a pause or a
-/// limit of speed holds back, in order. It has ended when `subs` is 0 and nothing more will be cut.
+/// `pieces` are its sub-jobs under way, in the order of the job: a piece is cut when it begins, so that nothing but the `splitter`
+/// decides what comes next. It stands in the client's line, or waits for its limit of speed, if and only if it
+/// [wants a piece](Job::wants_piece). It has ended when it has no pieces and nothing more will be cut.
 pub(super) struct Job {
     pub(super) new: NewJob,
     pub(super) splitter: Splitter,
-    pub(super) subs: usize,
-    pub(super) busy: usize,
-    pub(super) parked: Vec<usize>,
+    pub(super) pieces: VecDeque<usize>,
+    pub(super) place: Place,
     pub(super) paused: bool,
     /// No piece is started any more.
     pub(super) stopping: bool,
-    /// Up to where a `WRITE_SEQ` job has been written.
-    pub(super) written_to: Sector,
-    /// Up to where the observer has seen the data of an `in_order` job.
-    pub(super) shown_to: Sector,
+    /// An ordered job goes on up to here and not behind it.
+    hole: Option<Sector>,
     pub(super) outcome: Outcome,
+}
+
+/// Where a job waits for its next piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nowhere: it wants none now.
+    None,
+    /// In the client's line, for pages, the throttle, or the limit of all jobs.
+    Line,
+    /// For its own limit of speed, until then.
+    Delayed(Duration),
+}
+
+/// What a piece that was read may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Move {
+    /// Be shown to the observer.
+    Show,
+    /// Be written or compared.
+    Write,
+    /// Be let go: the job does nothing with it any more.
+    Drop,
 }
 
 /// A piece of a job on its way.
@@ -62,28 +86,43 @@ pub(super) struct SubJob {
     pub(super) read_error: Option<i32>,
     /// Destinations that it is being written to, or compared with.
     pub(super) to: ErrorBits,
+    /// Parts of it that are yet to be written, one after the other.
+    pub(super) parts: VecDeque<Part>,
+    /// Its pages, while parts are left.
+    pub(super) list: Option<Arc<PageList>>,
     /// Whether the observer has seen its data.
     pub(super) shown: bool,
     /// I/Os of it in flight.
     pub(super) ios: u32,
-    /// Destinations that failed, and why.
+    /// Destinations that failed, each once, and why.
     pub(super) failed: Vec<(usize, i32)>,
     /// Destinations that are different.
     pub(super) different: ErrorBits,
 }
 
 impl SubJob {
-    pub(super) fn new(job: usize, span: Span) -> Self {
+    pub(super) fn new(job: usize, span: Span, phase: Phase) -> Self {
         Self {
             job,
             span,
-            phase: Phase::Waiting,
+            phase,
             read_error: None,
             to: ErrorBits::NONE,
+            parts: VecDeque::new(),
+            list: None,
             shown: false,
             ios: 0,
             failed: Vec::new(),
             different: ErrorBits::NONE,
+        }
+    }
+
+    /// Those destinations failed; of each the first reason is kept.
+    pub(super) fn fail(&mut self, errnos: impl IntoIterator<Item = (usize, i32)>) {
+        for (index, errno) in errnos {
+            if !self.failed_bits().contains(index) {
+                self.failed.push((index, errno));
+            }
         }
     }
 
@@ -97,15 +136,13 @@ impl SubJob {
     }
 }
 
-/// Where a sub-job's pages are.
+/// Where a sub-job is.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// It has none yet.
-    Waiting,
     /// With the read of the source.
     Reading,
-    /// Here, full, waiting to be written or compared.
-    Read(PageList),
+    /// Waiting to be written or compared; its pages are full. Zeros have none.
+    Ready(Option<PageList>),
     /// With the writes.
     Writing,
     /// With the read of that destination, which is being compared.
@@ -117,21 +154,30 @@ impl Job {
         let total = new.dests.first().map_or(Sector::ZERO, |dest| dest.count);
         Self {
             splitter: Splitter::new(total, new.piece),
-            subs: 0,
-            busy: 0,
-            parked: Vec::new(),
+            pieces: VecDeque::new(),
+            place: Place::None,
             paused: new.paused,
             // A comparison with nobody is a read.
             stopping: new.live.is_empty() && !matches!(new.work, Work::Compare(_)),
-            written_to: Sector::ZERO,
-            shown_to: Sector::ZERO,
+            hole: None,
             outcome: Outcome::default(),
             new,
         }
     }
 
+    /// Whether it may begin a piece, with at most `subjobs` under way.
+    pub(super) fn wants_piece(&self, subjobs: usize) -> bool {
+        !self.stopping && !self.paused && !self.splitter.is_empty() && self.pieces.len() < subjobs
+    }
+
+    /// Whether nothing is left to do.
+    pub(super) fn has_ended(&self) -> bool {
+        self.pieces.is_empty() && (self.stopping || self.splitter.is_empty())
+    }
+
+    /// Whether it writes one piece after the other. A comparison writes nothing.
     pub(super) fn is_sequential(&self) -> bool {
-        self.new.flags.contains(Flags::WRITE_SEQ)
+        self.new.flags.contains(Flags::WRITE_SEQ) && !self.is_comparison()
     }
 
     fn ignores_errors(&self) -> bool {
@@ -139,30 +185,46 @@ impl Job {
     }
 
     /// A piece could not be read. Whether it is written all the same, as zeros.
-    pub(super) fn read_failed(&mut self) -> bool {
+    pub(super) fn read_failed(&mut self, span: Span) -> bool {
         self.outcome.read_err = true;
-        let skips = self.new.flags.contains(Flags::SKIP_UNREADABLE) && !self.new.in_order;
-        self.stopping |= !(self.ignores_errors() || skips);
-        self.ignores_errors()
+        if self.ignores_errors() {
+            return true;
+        }
+        let ordered = self.is_sequential() || self.new.in_order;
+        if ordered {
+            self.hole = Some(self.hole.map_or(span.offset, |hole| hole.min(span.offset)));
+        }
+        self.stopping |= ordered || !self.new.flags.contains(Flags::SKIP_UNREADABLE);
+        false
     }
 
     /// A piece could not be written to those destinations.
-    pub(super) fn write_failed(&mut self, failed: ErrorBits) {
+    pub(super) fn write_failed(&mut self, span: Span, failed: ErrorBits) {
         self.outcome.write_err = self.outcome.write_err.union(failed);
-        if self.ignores_errors() || self.new.flags.contains(Flags::KEEP_FAILED) {
+        let keeps = self.new.flags.contains(Flags::KEEP_FAILED);
+        if self.ignores_errors() || keeps && !self.is_sequential() {
             return;
         }
-        if self.new.flags.contains(Flags::DROP_FAILED) {
-            self.give_up(failed);
-        } else {
-            self.stopping = true;
+        // What is written in order has nothing behind a hole.
+        if keeps || self.new.flags.contains(Flags::DROP_FAILED) {
+            return self.drop_dests(failed);
+        }
+        self.stopping = true;
+        if self.is_sequential() {
+            self.hole = Some(span.offset);
         }
     }
 
-    /// Those destinations take no part any more.
-    pub(super) fn give_up(&mut self, dests: ErrorBits) {
+    fn drop_dests(&mut self, dests: ErrorBits) {
         self.new.live = self.new.live.without(dests);
         self.stopping |= self.new.live.is_empty();
+    }
+
+    /// Those destinations take no part any more. A job that stops finishes what is in flight, to all of them.
+    pub(super) fn give_up(&mut self, dests: ErrorBits) {
+        if !self.stopping {
+            self.drop_dests(dests);
+        }
     }
 
     pub(super) fn cancel(&mut self) {
@@ -172,19 +234,32 @@ impl Job {
 
     /// Whether a piece that was read may go on: a cancelled job does no new I/O, and an ordered one does nothing behind a
     /// hole.
-    pub(super) fn may_go_on(&self) -> bool {
-        let ordered = self.is_sequential() || self.new.in_order;
+    fn may_go_on(&self, span: Span) -> bool {
         let nobody = self.new.live.is_empty() && !self.is_comparison();
-        !(self.outcome.cancelled || nobody || self.stopping && ordered)
+        !(self.outcome.cancelled || nobody || self.hole.is_some_and(|hole| span.offset > hole))
+    }
+
+    /// The first of its pieces that may go on now, and how.
+    pub(super) fn next_move(&self, subs: &Slab<SubJob>) -> Option<(usize, Move)> {
+        let mut all_before_shown = true;
+        for (place, key) in self.pieces.iter().enumerate() {
+            let SubJob { phase, span, shown, .. } = &subs[*key];
+            if matches!(phase, Phase::Ready(_)) {
+                let turn = place == 0 || !self.is_sequential();
+                match () {
+                    () if !self.may_go_on(*span) => return Some((*key, Move::Drop)),
+                    () if self.new.in_order && !shown && all_before_shown => return Some((*key, Move::Show)),
+                    () if turn && (*shown || !self.new.in_order) => return Some((*key, Move::Write)),
+                    () => {}
+                }
+            }
+            all_before_shown &= shown;
+        }
+        None
     }
 
     pub(super) fn is_comparison(&self) -> bool {
         matches!(self.new.work, Work::Compare(_))
-    }
-
-    /// Whether that piece's turn to be written has come.
-    pub(super) fn is_turn_of(&self, span: Span) -> bool {
-        !self.is_sequential() || span.offset == self.written_to
     }
 }
 

@@ -22,12 +22,13 @@
 //!   |---|---|---|
 //!   | none | the piece is written nowhere, no piece is started | no piece is started |
 //!   | [`Flags::IGNORE_ERROR`] | the piece is written as zeros, the job goes on | the job goes on, to every destination |
-//!   | [`Flags::WRITE_SEQ`] | as none | nothing more is written |
+//!   | [`Flags::WRITE_SEQ`] | what lies before it is written, and nothing behind it | nothing more is written |
 //!   | [`Flags::DROP_FAILED`] | as none | the destination is given up, the job goes on to the others |
 //!   | [`Flags::SKIP_UNREADABLE`] | the piece is written nowhere, the job goes on | as none |
 //!   | [`Flags::KEEP_FAILED`] | as none | the job goes on, to every destination |
 //!
-//!   Pieces in flight finish. `WRITE_SEQ` cancels `IGNORE_ERROR`. (In the kernel a read error in a cut `WRITE_SEQ` job
+//!   Pieces in flight finish. `WRITE_SEQ` cancels `IGNORE_ERROR` and `SKIP_UNREADABLE`, and a destination that fails under
+//!   `KEEP_FAILED` is given up: what is written in order has no holes. A zoned destination sets it. (In the kernel a read error in a cut `WRITE_SEQ` job
 //!   hangs for ever; here it ends the job.)
 //! * All callbacks of a client come from its one thread, one after the other.
 //! * However small the pool and however many the jobs, each client goes on.
@@ -37,6 +38,8 @@ mod content;
 mod job;
 mod speed;
 mod split;
+#[cfg(test)]
+mod stepped;
 mod throttle;
 mod worker;
 
@@ -45,6 +48,8 @@ mod tests;
 
 pub use client::{Client, Figures, JobHandle, Prepared, Request, SUBJOB_BYTES, SUBJOBS, Settings, Work};
 pub use speed::SpeedLimit;
+#[cfg(test)]
+pub(crate) use stepped::{Stepped, Turn};
 pub use throttle::ThrottleShare;
 
 use crate::dm_io::ErrorBits;

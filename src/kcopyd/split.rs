@@ -33,10 +33,15 @@ impl Splitter {
         self.limit = limit.min(self.piece);
     }
 
-    /// Takes back what was cut from `offset` on.
-    pub(super) fn rewind(&mut self, offset: Sector) {
-        assert!(offset <= self.next, "only what was cut is taken back");
-        self.next = offset;
+    /// What will be cut next.
+    pub(super) fn peek(&self) -> Option<Span> {
+        self.clone().next()
+    }
+
+    /// Pieces that are left, if all are as large as they may be; `most` is as many as the caller wants to know of.
+    pub(super) fn left(&self, most: usize) -> usize {
+        let left = self.end.get() - self.next.get();
+        usize::try_from(left.div_ceil(self.limit.get())).map_or(most, |left| left.min(most))
     }
 
     /// Whether nothing is left to cut.
@@ -78,17 +83,15 @@ mod tests {
         }
 
         #[test]
-        fn what_is_taken_back_is_cut_anew(total in 1_u64..10_000, piece in 1_u64..3000, limit in 1_u64..3000) {
+        fn a_limit_holds_from_the_next_piece_on(total in 1_u64..10_000, piece in 1_u64..3000, limit in 1_u64..3000) {
             let sectors = |number| Sector::new(number).unwrap();
             let mut splitter = Splitter::new(sectors(total), sectors(piece));
-            let kept = splitter.next().unwrap();
-            let taken_back = splitter.next();
+            let mut at = splitter.next().unwrap().count.get();
             splitter.limit(sectors(limit));
-            if let Some(span) = taken_back {
-                splitter.rewind(span.offset);
-            }
-            let mut at = kept.count.get();
-            for span in splitter {
+            let most = splitter.left(usize::MAX);
+            prop_assert_eq!(splitter.clone().count(), most);
+            while let Some(span) = splitter.peek() {
+                prop_assert_eq!(splitter.next(), Some(span));
                 prop_assert_eq!(span.offset.get(), at);
                 prop_assert!((1..=piece.min(limit)).contains(&span.count.get()));
                 at += span.count.get();

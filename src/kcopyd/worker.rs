@@ -3,9 +3,13 @@
 //! Each time it wakes it does, in this order:
 //! 1. messages, so that a cancelled job takes nothing below;
 //! 2. I/O that has ended: a sub-job that was written gives its pages back and takes its job's next piece;
-//! 3. sub-jobs that wait for pages, in order, as far as pages and throttle allow: they are read;
-//! 4. sub-jobs that were read and wait to be written;
+//! 3. jobs that want a piece, in turn, as far as pages, limits and throttle allow: it is cut and read;
+//! 4. sub-jobs that were read and wait to be shown, written or compared;
 //! 5. callbacks of jobs that have ended, when their pages are back and their devices let go.
+//!
+//! Steps 3 and 4 are done again where step 4 gave pages back that somebody waits for: nobody else will wake the client for them.
+//! A piece is cut when it begins, never before. So a job's pieces begin in order whatever holds them back, and the first that has
+//! begun can always go on: it has its pages.
 //!
 //! Pages go back before pages are taken, and what is read is written in the same turn: so a client holds no page longer
 //! than its I/O takes, and memory stays what was set aside.
@@ -21,7 +25,7 @@ use slab::Slab;
 
 use super::client::Settings;
 use super::content::are_equal;
-use super::job::{Job, NewJob, Notify, Phase, SubJob};
+use super::job::{Job, NewJob, Notify, Phase, Place, SubJob};
 use super::throttle::Start;
 use super::{Outcome, Piece};
 use crate::blkdev::Device;
@@ -30,8 +34,8 @@ use crate::io::{Op, PAGE_SIZE, Reservation, Wait};
 use crate::mailbox::Mailbox;
 use crate::sector::Sector;
 
-/// Called with the bits of the devices whose flush failed, and why.
-pub(super) type FlushNotify = Box<dyn FnOnce(ErrorBits, &[(usize, i32)]) + Send>;
+/// Called with the end of a flush: its errno, if it failed.
+pub(super) type FlushNotify = Box<dyn FnOnce(Result<(), i32>) + Send>;
 
 /// What a client's thread is asked for.
 pub(super) enum Message {
@@ -41,7 +45,7 @@ pub(super) enum Message {
     Cancel(u64),
     GiveUp(u64, ErrorBits),
     Callback(Notify, Outcome),
-    Flush(Vec<(usize, Arc<Device>)>, FlushNotify),
+    Flush(Arc<Device>, FlushNotify),
     Destroy,
 }
 
@@ -88,20 +92,19 @@ pub(super) struct Worker {
     by_serial: HashMap<u64, usize>,
     subs: Slab<SubJob>,
     flushes: Slab<FlushNotify>,
-    /// Sub-jobs that wait for pages.
-    for_pages: VecDeque<usize>,
-    /// Jobs that may not go faster, by when they may go on; their sub-jobs are parked.
+    /// Jobs that want a piece, each once.
+    line: VecDeque<usize>,
+    /// Jobs that may not go faster, by when they may go on.
     delayed: BTreeSet<(Duration, usize)>,
-    /// Sub-jobs that hold pages or have I/O in flight.
-    started: u32,
-    /// Sub-jobs that were read and wait to be written.
-    for_io: VecDeque<usize>,
+    /// Jobs of which a piece may have something to do in step 4.
+    moved: VecDeque<usize>,
     /// Jobs that have ended and whose callers do not know.
     ended: VecDeque<(Notify, Outcome)>,
     finished: Vec<Finished>,
+    /// The client stands in the pool's line, for the first of its own.
     in_line: bool,
-    /// Steps 3 and 4 are done over when step 4 has ended a sub-job without I/O, and new pieces were cut for it.
-    fed: bool,
+    /// A sub-job has ended since step 3 began.
+    freed: bool,
     destroying: bool,
 }
 
@@ -123,14 +126,13 @@ impl Worker {
             by_serial: HashMap::new(),
             subs: Slab::new(),
             flushes: Slab::new(),
-            for_pages: VecDeque::new(),
+            line: VecDeque::new(),
             delayed: BTreeSet::new(),
-            started: 0,
-            for_io: VecDeque::new(),
+            moved: VecDeque::new(),
             ended: VecDeque::new(),
             finished: Vec::new(),
             in_line: false,
-            fed: false,
+            freed: false,
             destroying: false,
         }
     }
@@ -141,7 +143,28 @@ impl Worker {
         while !(self.destroying && self.is_idle()) {
             wait = self.turn(wait);
         }
-        assert!(self.subs.is_empty() && self.for_pages.is_empty() && self.for_io.is_empty(), "lists are empty");
+        assert!(self.subs.is_empty() && self.line.is_empty() && self.delayed.is_empty(), "lists are empty");
+        assert_eq!(self.pages.used(), 0, "every page is back");
+    }
+
+    /// One turn at the time that the simulation's clock shows.
+    #[cfg(test)]
+    pub(super) fn step(&mut self) -> super::Turn {
+        let wait = self.turn(Wait::No);
+        let now = self.core.now();
+        let next = match wait {
+            _ if !self.mailbox.is_empty() => Some(now),
+            Wait::Until(time) => Some(time),
+            Wait::No | Wait::Forever => None,
+        };
+        let next = [next, self.core.next_due()].into_iter().flatten().min();
+        super::Turn { has_work: !self.is_idle() || !self.mailbox.is_empty(), next }
+    }
+
+    /// Asserts that a worker without work has nothing left.
+    #[cfg(test)]
+    pub(super) fn assert_clean(&self) {
+        assert!(self.is_idle() && self.subs.is_empty() && self.line.is_empty() && self.delayed.is_empty());
         assert_eq!(self.pages.used(), 0, "every page is back");
     }
 
@@ -161,10 +184,10 @@ impl Worker {
         }
         self.finished = finished;
         let next = loop {
-            self.fed = false;
-            let next = self.take_pages();
-            self.write_out();
-            if !self.fed {
+            self.freed = false;
+            let next = self.begin_pieces();
+            self.move_pieces();
+            if !self.freed || self.line.is_empty() {
                 break next;
             }
         };
@@ -183,28 +206,29 @@ impl Worker {
             Message::Start(new) => self.start(*new),
             Message::Pause(serial) => self.with_job(serial, |this, key| {
                 this.jobs[key].paused = true;
+                this.stand_back(key);
                 this.settle(key);
             }),
             Message::Resume(serial) => self.with_job(serial, |this, key| {
                 this.jobs[key].paused = false;
-                this.delayed.retain(|(_, job)| *job != key);
-                this.unpark(key);
-                this.feed(key);
+                this.line_up(key);
                 this.settle(key);
             }),
             Message::Cancel(serial) => self.with_job(serial, |this, key| {
                 this.jobs[key].cancel();
+                this.look_at(key);
                 this.settle(key);
             }),
             Message::GiveUp(serial, dests) => self.with_job(serial, |this, key| {
                 this.jobs[key].give_up(dests);
+                this.look_at(key);
                 this.settle(key);
             }),
             Message::Callback(notify, outcome) => self.ended.push_back((notify, outcome)),
-            Message::Flush(devices, notify) => {
+            Message::Flush(device, notify) => {
                 let owner = Owner::Flush(self.flushes.insert(notify));
-                let regions = devices.iter().map(|(index, device)| (*index, device, Sector::ZERO, Sector::ZERO));
-                self.core.start(owner.token(), Op::Flush, regions, Sector::ZERO, None);
+                let region = [(0, &device, Sector::ZERO, Sector::ZERO)];
+                self.core.start(owner.token(), Op::Flush, region, Sector::ZERO, None);
             }
             Message::Destroy => self.destroying = true,
         }
@@ -221,20 +245,32 @@ impl Worker {
         let serial = new.serial;
         let key = self.jobs.insert(Job::new(new));
         self.by_serial.insert(serial, key);
-        self.feed(key);
+        self.line_up(key);
         self.settle(key);
     }
 
-    /// Cuts pieces until enough sub-jobs of the job are on their way.
-    fn feed(&mut self, key: usize) {
-        let limit = self.piece_max(key);
+    /// Puts a job in the line if it wants a piece and waits nowhere.
+    fn line_up(&mut self, key: usize) {
         let job = &mut self.jobs[key];
-        job.splitter.limit(limit);
-        while job.subs < self.settings.subjobs && !job.stopping && !job.paused {
-            let Some(span) = job.splitter.next() else { break };
-            job.subs += 1;
-            self.fed = true;
-            self.for_pages.push_back(self.subs.insert(SubJob::new(key, span)));
+        if job.place == Place::None && job.wants_piece(self.settings.subjobs) {
+            job.place = Place::Line;
+            self.line.push_back(key);
+        }
+    }
+
+    /// Takes a job out of the line, or from where it waits for its limit.
+    fn stand_back(&mut self, key: usize) {
+        match std::mem::replace(&mut self.jobs[key].place, Place::None) {
+            Place::None => {}
+            Place::Line => self.line.retain(|other| *other != key),
+            Place::Delayed(time) => _ = self.delayed.remove(&(time, key)),
+        }
+    }
+
+    /// Has step 4 look at a job's pieces.
+    fn look_at(&mut self, key: usize) {
+        if self.moved.back() != Some(&key) {
+            self.moved.push_back(key);
         }
     }
 
@@ -245,51 +281,21 @@ impl Worker {
         Sector::whole_in(even).max(new.block).min(new.piece)
     }
 
-    /// Takes back the pieces of a job that have not begun, and cuts smaller ones: a limit fell after they were cut.
-    fn cut_anew(&mut self, key: usize) {
-        let job = &mut self.jobs[key];
-        let mut back = std::mem::take(&mut job.parked);
-        back.extend(self.for_pages.iter().filter(|sub| self.subs[**sub].job == key));
-        self.for_pages.retain(|sub| self.subs[*sub].job != key);
-        job.subs -= back.len();
-        // They begin in order, so they are the last that were cut.
-        let spans = back.into_iter().map(|sub| self.subs.remove(sub).span.offset);
-        job.splitter.rewind(spans.min().expect("the piece that is too large"));
-        self.feed(key);
-    }
-
-    /// After anything that may have stopped, paused or ended a job: drops what will not run, tells who waits for it.
+    /// After anything that may have stopped, paused or ended a job: tells who waits for it.
     fn settle(&mut self, key: usize) {
-        let job = &mut self.jobs[key];
-        if job.stopping {
-            let parked = std::mem::take(&mut job.parked);
-            job.subs -= parked.len();
-            for sub in parked {
-                self.subs.remove(sub);
-            }
-            let (subs, jobs) = (&mut self.subs, &mut self.jobs);
-            self.for_pages.retain(|sub| {
-                let dropped = subs[*sub].job == key;
-                if dropped {
-                    subs.remove(*sub);
-                    jobs[key].subs -= 1;
-                }
-                !dropped
-            });
+        if self.jobs[key].stopping {
+            self.stand_back(key);
         }
         let job = &mut self.jobs[key];
-        if job.busy == 0 && job.paused && !job.stopping {
-            let waiting = self.for_pages.iter().copied().filter(|sub| self.subs[*sub].job == key);
-            job.parked.extend(waiting);
-            self.for_pages.retain(|sub| self.subs[*sub].job != key);
-            if let Some(observer) = &mut job.new.observer {
-                observer.quiesced();
-            }
+        if job.pieces.is_empty()
+            && job.paused
+            && !job.stopping
+            && let Some(observer) = &mut job.new.observer
+        {
+            observer.quiesced();
         }
-        let nothing_left = job.stopping || job.splitter.is_empty();
-        if job.subs == 0 && nothing_left {
+        if job.has_ended() {
             let Job { new, outcome, .. } = self.jobs.remove(key);
-            self.delayed.retain(|(_, job)| *job != key);
             self.by_serial.remove(&new.serial);
             // The regions go here: who is told of the end finds the devices closed.
             self.ended.push_back((new.notify, outcome));
@@ -299,7 +305,10 @@ impl Worker {
     /// Step 2.
     fn io_ended(&mut self, end: Finished) {
         let key = match Owner::of(end.token) {
-            Owner::Flush(key) => return self.flushes.remove(key)(end.errors, &end.errnos),
+            Owner::Flush(key) => {
+                let notify = self.flushes.remove(key);
+                return notify(end.errnos.first().map_or(Ok(()), |(_, errno)| Err(*errno)));
+            }
             Owner::SubJob(key) => key,
         };
         let (sub, job) = self.sub_and_job(key);
@@ -308,9 +317,10 @@ impl Worker {
         match (&sub.phase, end.memory) {
             (Phase::Reading, Some(Memory::Pages { list, .. })) => {
                 sub.read_error = end.errnos.first().map(|(_, errno)| *errno);
-                if sub.read_error.is_none() || job.read_failed() {
-                    sub.phase = Phase::Read(list);
-                    self.for_io.push_back(key);
+                if sub.read_error.is_none() || job.read_failed(sub.span) {
+                    sub.phase = Phase::Ready(Some(list));
+                    let owner = sub.job;
+                    self.look_at(owner);
                 } else {
                     drop(list);
                     self.sub_ended(key);
@@ -319,16 +329,16 @@ impl Worker {
             (Phase::Comparing(dest), Some(Memory::Pages { list, .. })) => {
                 let (dest, length) = (*dest, bytes(sub.span.count));
                 if let Some((_, errno)) = end.errnos.first() {
-                    sub.failed.push((dest, *errno));
+                    sub.fail([(dest, *errno)]);
                 } else if !are_equal(&list, 0, length, length) {
                     sub.different.set(dest);
                 }
                 self.compare(key, list, dest + 1);
             }
             (_, memory) => {
-                sub.failed.extend(end.errnos);
+                sub.fail(end.errnos);
                 drop(memory);
-                if sub.ios == 0 {
+                if sub.ios == 0 && !self.write_next_part(key) {
                     self.sub_ended(key);
                 }
             }
@@ -345,18 +355,13 @@ impl Worker {
     fn sub_ended(&mut self, key: usize) {
         let now = self.core.now();
         self.settings.throttle.end(now);
-        self.started -= 1;
         let sub = self.subs.remove(key);
         let SubJob { job: owner, span, read_error, different, .. } = sub;
         let job = &mut self.jobs[owner];
-        job.subs -= 1;
-        job.busy -= 1;
+        job.pieces.retain(|piece| *piece != key);
         let failed = sub.failed_bits();
         if !failed.is_empty() && !job.is_comparison() {
-            job.write_failed(failed);
-        }
-        if job.is_sequential() && !job.stopping {
-            job.written_to = span.offset.checked_add(span.count).expect("inside the job");
+            job.write_failed(span, failed);
         }
         let written = sub.to.without(failed).without(different);
         let tried = read_error.is_some() || !sub.to.is_empty() || sub.shown;
@@ -364,57 +369,60 @@ impl Worker {
             let (offset, count) = (span.offset, span.count);
             observer.piece(&Piece { offset, count, read_error, written, write_errors: &sub.failed, different });
         }
-        self.feed(owner);
+        self.freed = true;
+        self.look_at(owner);
+        self.line_up(owner);
         self.settle(owner);
     }
 
     /// Step 3. Returns when to come back for the throttle or a limit of speed.
-    fn take_pages(&mut self) -> Option<Duration> {
+    fn begin_pieces(&mut self) -> Option<Duration> {
         self.undelay();
-        while let Some(key) = self.for_pages.front().copied() {
+        while let Some(key) = self.line.front().copied() {
             let now = self.core.now();
-            if let Start::At(time) = self.settings.throttle.ask(now, self.started) {
-                return Some(self.sooner(time));
+            let own = u32::try_from(self.subs.len()).unwrap_or(u32::MAX);
+            if let Start::At(time) = self.settings.throttle.ask(now, own) {
+                return self.come_back(Some(time));
             }
-            let owner = self.subs[key].job;
-            let job = &mut self.jobs[owner];
-            let delay = job.new.speed.ask(now);
-            // Behind those that are parked, so that a job's pieces start in order.
-            if job.paused || delay.is_some() || !job.parked.is_empty() {
-                if let (Some(time), true) = (delay, job.parked.is_empty()) {
-                    self.delayed.insert((time, owner));
-                }
-                job.parked.push(key);
-                self.for_pages.pop_front();
-            } else if let Some(time) = self.settings.speed_max.ask(now) {
-                return Some(self.sooner(time));
-            } else if self.subs[key].span.count > self.piece_max(owner) {
-                self.cut_anew(owner);
-            } else if !self.begin(key, now) {
+            if let Some(time) = self.jobs[key].new.speed.ask(now) {
+                self.line.pop_front();
+                self.jobs[key].place = Place::Delayed(time);
+                self.delayed.insert((time, key));
+                continue;
+            }
+            if let Some(time) = self.settings.speed_max.ask(now) {
+                return self.come_back(Some(time));
+            }
+            if !self.begin(key, now) {
                 return self.next_delayed();
             }
+            self.line.pop_front();
+            self.jobs[key].place = Place::None;
+            self.line_up(key);
         }
+        self.come_back(None)
+    }
+
+    /// Nothing is asked of the pool until then: who stands behind in its line need not wait so long.
+    fn come_back(&mut self, time: Option<Duration>) -> Option<Duration> {
         if std::mem::take(&mut self.in_line) {
             self.pages.leave_line();
         }
-        self.next_delayed()
+        [time, self.next_delayed()].into_iter().flatten().min()
     }
 
     /// Lets those go on whose time has come, or whose limit was lifted; asks anew for the others.
     fn undelay(&mut self) {
         let now = self.core.now();
-        for (_, job) in std::mem::take(&mut self.delayed) {
-            match self.jobs[job].new.speed.ask(now) {
-                Some(time) => _ = self.delayed.insert((time, job)),
-                None => self.unpark(job),
+        for (_, key) in std::mem::take(&mut self.delayed) {
+            let job = &mut self.jobs[key];
+            if let Some(time) = job.new.speed.ask(now) {
+                job.place = Place::Delayed(time);
+                self.delayed.insert((time, key));
+            } else {
+                job.place = Place::Line;
+                self.line.push_back(key);
             }
-        }
-    }
-
-    fn unpark(&mut self, key: usize) {
-        let job = &mut self.jobs[key];
-        if !job.paused {
-            self.for_pages.extend(job.parked.drain(..));
         }
     }
 
@@ -422,44 +430,51 @@ impl Worker {
         self.delayed.first().map(|(time, _)| *time)
     }
 
-    fn sooner(&self, time: Duration) -> Duration {
-        self.next_delayed().map_or(time, |delayed| delayed.min(time))
-    }
-
-    /// Starts the first sub-job in the list; `false` if it has to wait for pages.
+    /// Cuts the next piece of a job and begins it; `false` if it has to wait for pages.
     fn begin(&mut self, key: usize, now: Duration) -> bool {
-        let (sub, job) = self.sub_and_job(key);
-        let bytes = sub.span.count.bytes();
-        let memory = if job.new.work.source().is_none() {
-            None
-        } else {
+        let limit = self.piece_max(key);
+        let job = &mut self.jobs[key];
+        job.splitter.limit(limit);
+        let span = job.splitter.peek().expect("a job in line has a piece left");
+        let bytes = span.count.bytes();
+        let mut list = None;
+        // What makes holes may have to look at what the destination holds there: pages for that.
+        if job.new.work.source().is_some() || job.new.sparse {
             // A comparison reads the source and one destination after the other beside it.
             let sides = if job.is_comparison() { 2 } else { 1 };
             let pages = u32::try_from((sides * bytes).div_ceil(PAGE_SIZE as u64)).expect("a sub-job's pages");
-            let Some(list) = self.pages.get(pages) else {
+            list = self.pages.get(pages);
+            if list.is_none() {
                 self.in_line = true;
                 return false;
-            };
-            Some(Memory::Pages { list, offset: 0 })
-        };
-        self.for_pages.pop_front();
+            }
+        }
+        job.splitter.next();
         self.settings.throttle.start(now);
-        self.started += 1;
         self.settings.speed_max.charge(now, bytes);
-        let (_, job) = self.sub_and_job(key);
-        job.busy += 1;
         job.new.speed.charge(now, bytes);
+        let reads = job.new.work.source().is_some();
+        let (memory, phase) = match list {
+            Some(list) if reads => (Some(Memory::Pages { list, offset: 0 }), Phase::Reading),
+            list => (None, Phase::Ready(list)),
+        };
+        let sub = self.subs.insert(SubJob::new(key, span, phase));
+        job.pieces.push_back(sub);
         match memory {
-            Some(memory) => self.read(key, memory),
-            None => self.write(key, None),
+            Some(memory) => self.read(sub, memory),
+            None => self.look_at(key),
         }
         true
     }
 
     fn publish(&self) {
-        let busy: usize = self.subs.len() - self.for_pages.len();
-        self.gauges.pages_waiting.store(if self.in_line { self.for_pages.len() as u64 } else { 0 }, Ordering::Relaxed);
-        self.gauges.subjobs_in_flight.store(busy as u64, Ordering::Relaxed);
+        let waiting = |key: &usize| {
+            let job = &self.jobs[*key];
+            job.splitter.left(self.settings.subjobs - job.pieces.len())
+        };
+        let waiting: usize = if self.in_line { self.line.iter().map(waiting).sum() } else { 0 };
+        self.gauges.pages_waiting.store(waiting as u64, Ordering::Relaxed);
+        self.gauges.subjobs_in_flight.store(self.subs.len() as u64, Ordering::Relaxed);
     }
 
     /// Step 5.

@@ -167,7 +167,7 @@ static WORDS: [Word; 21] = [
     Word {
         name: "to",
         value: Some("PATH[,SECTOR[,COUNT]]"),
-        doc: "a destination, up to 64 of them; SECTOR defaults to 0, COUNT must be the source's",
+        doc: "a destination, up to 64 of them; a COUNT here is the length of the whole job",
         supported: true,
         field: Field::To,
     },

@@ -79,7 +79,7 @@ pub struct RegionSpec {
     pub path: OsString,
     /// First sector.
     pub sector: Sector,
-    /// Sectors, or `None` for the rest of the source.
+    /// Sectors; `None` where another region of the job gives them, or for the rest of the source.
     pub count: Option<Sector>,
 }
 
@@ -157,6 +157,13 @@ pub struct Spec {
     pub create: bool,
     /// Mounted or held destinations are written all the same.
     pub force_mounted: bool,
+}
+
+impl Spec {
+    /// The COUNT of the first region that gives one: the length of the job. `None`: the rest of the source.
+    pub fn count(&self) -> Option<Sector> {
+        self.from.iter().chain(&self.to).find_map(|region| region.count)
+    }
 }
 
 /// The part of a line that an error is about, so that a caret can point at it.

@@ -56,6 +56,7 @@ pub(super) fn parse_any(line: &[u8]) -> Result<(Parsed, Vec<Given>), SpecError> 
     for (index, token) in quote::split(line)?.iter().enumerate() {
         reader.word(token, index == 0)?;
     }
+    reader.share_count();
     check(&reader.spec, &reader.spans)?;
     let Reader { spec, spans, given } = reader;
     Ok((Parsed { spec, spans }, given))
@@ -101,6 +102,14 @@ impl Reader {
         self.spans.words.push((word.name, token.span.clone()));
         self.given.push(Given { word, span: token.span.clone() });
         Ok(())
+    }
+
+    /// A COUNT that only a destination gives is the source's too. Without this the job would go on to the source's end.
+    fn share_count(&mut self) {
+        let count = self.spec.count();
+        if let Some(from) = &mut self.spec.from {
+            from.count = count;
+        }
     }
 
     /// Only `to` may be said more than once: of two values one would silently not count.
@@ -245,22 +254,23 @@ fn check_sense(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// All regions of a job are of one length, which the source says, or the first destination that says one.
+/// All regions of a job are of one length: the COUNT that any of them gives.
 fn check_counts(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
-    let length = length(spec);
+    let length = spec.count();
     for (dest, span) in spec.to.iter().zip(&spans.to) {
         let refuse = |text: String| Err(SpecError::syntax(span.clone(), text));
-        match (spec.action, dest.count) {
-            (Action::Zero, None) => {
+        match dest.count {
+            None if spec.action == Action::Zero => {
                 return refuse(
                     "to: `zero` needs SECTOR and COUNT; write to=PATH,SECTOR,COUNT (blockdev --getsz PATH counts them)"
                         .into(),
                 );
             }
-            (Action::Verify, Some(_)) => return refuse("to: `verify` takes no COUNT here; give it with from=".into()),
-            (_, Some(count)) if Some(count) != length => {
-                let other = length.unwrap_or_default();
-                return refuse(format!("to: COUNT is {count} here and {other} before; one job has one length"));
+            Some(count) if Some(count) != length => {
+                let earlier = length.unwrap_or_default();
+                return refuse(format!(
+                    "to: COUNT {count} differs from the earlier {earlier}; all regions of a job must be equally long"
+                ));
             }
             _ => {}
         }
@@ -270,7 +280,7 @@ fn check_counts(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
 
 /// A region whose end is beyond every file offset is beyond the end of every device.
 fn check_ends(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
-    let Some(length) = length(spec) else { return Ok(()) };
+    let Some(length) = spec.count() else { return Ok(()) };
     let from = spec.from.iter().zip(std::iter::once(&spans.from));
     for (region, span) in from.chain(spec.to.iter().zip(&spans.to)) {
         if region.sector.checked_add(length).is_none() {
@@ -279,8 +289,4 @@ fn check_ends(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
         }
     }
     Ok(())
-}
-
-fn length(spec: &Spec) -> Option<Sector> {
-    spec.from.iter().chain(&spec.to).find_map(|region| region.count)
 }

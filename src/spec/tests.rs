@@ -26,7 +26,9 @@ fn good_lines_have_one_canonical_form() {
         ("from=/a,1M,64K to=/b,8", "copy from=/a,2048,128 to=/b,8"),
         ("from=/a,0,128 to=/b,8,64K", "copy from=/a,0,128 to=/b,8,128"),
         ("from=/a,0,0 to=/b", "copy from=/a,0,0 to=/b"),
-        ("from=/a to=/b,0,8 to=/c", "copy from=/a to=/b,0,8 to=/c"),
+        ("from=/a to=/b,0,8 to=/c", "copy from=/a,0,8 to=/b,0,8 to=/c"),
+        ("from=/a to=/b to=/c,0,8", "copy from=/a,0,8 to=/b to=/c,0,8"),
+        ("verify from=/a,4 to=/b,0,8", "verify from=/a,4,8 to=/b,0,8"),
         ("zero to=/a,0,8 to=/b,16,8", "zero to=/a,0,8 to=/b,16,8"),
         ("verify from=/a,0,8 to=/b,9", "verify from=/a,0,8 to=/b,9"),
         ("from=/a to=/b verify", "copy from=/a to=/b verify"),
@@ -148,11 +150,11 @@ const BAD: &[(&str, ErrorKind, usize, &str)] = &[
     ("zero from=/a to=/b,0,8", ErrorKind::Syntax, 10, "`zero` reads nothing"),
     ("zero to=/b", ErrorKind::Syntax, 8, "needs SECTOR and COUNT"),
     ("zero to=/b,0,8 to=/c,8", ErrorKind::Syntax, 18, "needs SECTOR and COUNT"),
-    ("zero to=/b,0,8 to=/c,8,9", ErrorKind::Syntax, 18, "one job has one length"),
+    ("zero to=/b,0,8 to=/c,8,9", ErrorKind::Syntax, 18, "COUNT 9 differs from the earlier 8; all regions"),
     ("zero to=/b,0,8 digest=sha256", ErrorKind::Syntax, 0, "no digest"),
-    ("verify from=/a to=/b,0,8", ErrorKind::Syntax, 18, "takes no COUNT"),
-    ("from=/a,0,8 to=/b,0,9", ErrorKind::Syntax, 15, "COUNT is 9 here and 8"),
-    ("from=/a to=/b,0,8 to=/c,0,9", ErrorKind::Syntax, 21, "COUNT is 9 here and 8"),
+    ("verify from=/a,0,8 to=/b,0,9", ErrorKind::Syntax, 22, "COUNT 9 differs from the earlier 8"),
+    ("from=/a,0,8 to=/b,0,9", ErrorKind::Syntax, 15, "COUNT 9 differs from the earlier 8"),
+    ("from=/a to=/b,0,8 to=/c,0,9", ErrorKind::Syntax, 21, "COUNT 9 differs from the earlier 8"),
     // values
     ("from=/a to=/b name=", ErrorKind::Syntax, 19, "name: a name is missing"),
     ("from=/a to=/b name=..", ErrorKind::Syntax, 19, "cannot be a file's name"),
@@ -230,10 +232,11 @@ fn regions() -> impl Strategy<Value = (Action, Option<RegionSpec>, Vec<RegionSpe
     let dest = (path(), sector(), any::<bool>());
     (action, path(), sector(), sector(), any::<bool>(), prop::collection::vec(dest, 1..=MAX_DESTS)).prop_map(
         |(action, path, sector, length, counted, dests)| {
-            let count = counted.then_some(length);
+            // A COUNT of a destination is the source's too.
+            let count = (counted || dests.iter().any(|(_, _, counted)| *counted)).then_some(length);
             let from = (action != Action::Zero).then_some(RegionSpec { path, sector, count });
             let dests = dests.into_iter().map(|(path, sector, counted)| {
-                let counted = action == Action::Zero || counted && action == Action::Copy;
+                let counted = action == Action::Zero || counted;
                 RegionSpec { path, sector, count: counted.then_some(length) }
             });
             (action, from, dests.collect())

@@ -96,7 +96,7 @@ fn after_one_that_ends_otherwise_the_whole_chain_is_cancelled_and_says_why_needs
     let third = bench.slow("third", &format!("after={second}"));
     bench.daemon.control(first, "cancel").unwrap();
     assert_eq!(bench.daemon.wait(third).state(), "cancelled");
-    let why = |before: u64| format!("not started: job {before}, which it waited for, cancelled");
+    let why = |before: u64| format!("not started: job {before}, which it was waiting for, was cancelled");
     assert_eq!((bench.why(second), bench.why(third)), (why(first), why(second)));
     let reasons: Vec<_> =
         events.now().iter().filter(|event| event.new == "cancelled").map(|event| event.reason.clone()).collect();

@@ -199,3 +199,49 @@ fn a_paused_job_with_a_request_that_hangs_goes_on_when_it_ends() {
     assert_eq!(daemon.wait(id).state(), "done");
     assert_eq!(to.check(SEED), Ok(()));
 }
+
+/// Killed while a device hangs, so that its process cannot end: its mount point and all other disks are free at once, and its
+/// state directory is refused with the truth.
+#[test]
+fn the_place_of_a_killed_daemon_that_a_device_keeps_is_taken() {
+    if !need::fault_disk() {
+        return;
+    }
+    for (io, op) in
+        [("io=uring", Op::Flush), ("io=threads", Op::Flush), ("io=threads", Op::Read), ("io=threads", Op::Write)]
+    {
+        let state = tempfile::tempdir().unwrap();
+        let state = format!("state={}", state.path().display());
+        let (from, to, other_from, other_to) = (disk(SEED), disk(0), disk(SEED + 1), disk(0));
+        let killed = daemon().option(io).option(&state).start();
+        let sick = if op == Op::Read { &from } else { &to };
+        sick.rule(op, HUNG, Fault::Hang);
+        killed.job(&spec(&from, &to)).unwrap();
+        sick.wait_parked(1);
+        let worker = killed.worker();
+        let kill = std::process::Command::new("kill").args(["-9", &killed.pid().to_string()]).status();
+        assert!(kill.unwrap().success());
+        // who asks the mount now waits for an answer that never comes
+        let asked = killed.mount().join("version");
+        let asks = std::thread::spawn(move || fs::read(asked).map_err(|error| error.raw_os_error()));
+
+        let again = || daemon().option(io).mount_at(killed.mount());
+        let refused = again().option(&state).try_start().expect_err("its state directory is held");
+        let (said, device) = (&refused.stderr, sick.path().display().to_string());
+        assert!(said.contains(&format!("process {worker}")) && said.contains(&device), "{io} {op:?}: {said}");
+        assert!(said.contains("killed") && said.contains("state=DIR") && !said.contains("stop that one"), "{said}");
+        let answer = asks.join().unwrap();
+        assert!(matches!(answer, Err(Some(libc::ECONNABORTED | libc::ENOTCONN | libc::ENOENT))), "{answer:?}");
+
+        let mut next = again().start();
+        let id = next.job(&spec(&other_from, &other_to)).unwrap();
+        assert_eq!(next.wait(id).state(), "done");
+        next.stop();
+        assert_eq!(other_to.check(SEED + 1), Ok(()));
+        sick.release();
+        let mut last = again().option(&state).start();
+        assert_eq!(last.wait(1).state(), "done", "{io} {op:?}");
+        assert_eq!(to.check(SEED), Ok(()));
+        last.stop();
+    }
+}

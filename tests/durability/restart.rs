@@ -132,7 +132,7 @@ fn two_destinations_that_changed_places_are_held() {
     point(&half.names[1], half.dests[1].path());
     point(&half.names[2], half.dests[0].path());
     let name = half.names[1].clone();
-    half.assert_held(&name, "not surely the device");
+    half.assert_held(&name, "may not be the same device");
     // wherever they are now, nobody else writes them meanwhile
     let other = LoopDevice::new(SIZE, 512);
     for dest in &half.dests {
@@ -143,7 +143,7 @@ fn two_destinations_that_changed_places_are_held() {
     }
     // held again by a restart
     half.daemon.kill9();
-    half.assert_held(&name, "not surely the device");
+    half.assert_held(&name, "may not be the same device");
     // somebody looks, and puts them right
     point(&half.names[1], half.dests[0].path());
     point(&half.names[2], half.dests[1].path());
@@ -165,7 +165,7 @@ fn a_device_that_was_replaced_is_held_until_somebody_has_looked() {
     let old = half.contents();
     point(&half.names[1], new.path());
     let name = half.names[1].clone();
-    half.assert_held(&name, "not surely the device");
+    half.assert_held(&name, "may not be the same device");
     let before = new.read(0..SIZE);
     assert!(before == old[0], "a held job has written to the new device");
     half.daemon.control(half.id, "resume").unwrap();
@@ -186,7 +186,7 @@ fn a_source_that_was_replaced_is_held() {
     new.fill(SEED + 1);
     point(&half.names[0], new.path());
     let name = half.names[0].clone();
-    half.assert_held(&name, "not surely the device");
+    half.assert_held(&name, "may not be the same device");
     half.daemon.control(half.id, "cancel").unwrap();
     assert_eq!(half.daemon.wait(half.id).state(), "cancelled");
     // taken up again it is looked at anew

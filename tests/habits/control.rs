@@ -100,7 +100,7 @@ pub(crate) const ROWS: &[Row] = &[
         "bash",
         "cat $M/names/one/speed_max; echo 8K > $M/names/one/speed_max; cat $M/names/one/speed_max",
         0,
-        Said::Is("4096\n8192\n"),
+        Said::Is("1\n8192\n"),
         "",
     ),
     row("bash", "rmdir $M/jobs/$(last)", 1, Said::Has(&["Device or resource busy"]), "test -d $M/jobs/$(last)"),

@@ -103,7 +103,7 @@ pub(crate) const ROWS: &[Row] = &[
         "cat $M/summary",
         0,
         Said::Has(&[
-            "3 long: running, at most 4.0 KiB/s",
+            "3 long: running, at most 1 B/s",
             " of 64.0 KiB",
             "4: paused",
             "zeros -> ",
@@ -116,7 +116,7 @@ pub(crate) const ROWS: &[Row] = &[
         0,
         Said::Has(&["3 long: running"]),
     ),
-    row("bash", "head -n1 $M/wait/3; head -n1 $M/wait/1", 0, Said::Has(&["3 state=running percent=", "state done"])),
+    row("bash", "head -n1 $M/wait/3; head -n1 $M/wait/1", 0, Said::Has(&["[", "]  ", " left\n", "state done"])),
     row(
         "bash",
         "while read -r word rest < $M/README; do echo $word; break; done; grep -c ' 0[0-7]* ' $M/README",

@@ -40,14 +40,14 @@ pub(crate) enum Said {
 const IMAGE: usize = 64 << 10;
 
 /// What every script can use. `last`: the newest job's number. `state ID`. `ended ID`: waits for its end. `fresh FILE`:
-/// zeros. `slow NAME`: makes a job that runs for long. `line DEST CUT AT`: a spec whose first AT bytes end in CUT.
+/// zeros. `slow NAME`: makes a job of 1 byte a second, which runs for 18 hours. `line DEST CUT AT`: a spec whose first AT bytes end in CUT.
 const PRELUDE: &str = r#"
 cd "$S" || exit 99
 last() { ls "$M/jobs" | grep -v new | sort -n | tail -n 1; }
 state() { sed -n 's/^state //p' "$M/jobs/$1/status"; }
 ended() { cat "$M/wait/$1" > /dev/null 2>&1; ! test -e "$M/state/running/$1"; }
 fresh() { dd if=/dev/zero of="$S/$1" bs=64K count=1 2> /dev/null; }
-slow() { fresh "slow.$1"; echo "from=$S/a to=$S/slow.$1 name=$1 speed_max=4K" > "$M/jobs/new"; }
+slow() { fresh "slow.$1"; echo "from=$S/a to=$S/slow.$1 name=$1 speed_max=1" > "$M/jobs/new"; }
 line() { printf "%-$(($3 - 3 - ${#S} - 1 - ${#2}))sto=%s" "from=$S/a" "$S/$1"; }
 "#;
 

@@ -15,9 +15,10 @@ fn the_end_is_told_also_where_nothing_is_kept_needs_fuse() {
     bench.run(&[
         row(
             "bash",
-            "echo \"from=$S/a to=$S/b speed_max=64K\" > $M/jobs/new; cat $M/wait/1 && echo well; ls $M/jobs",
+            "echo \"from=$S/a to=$S/b paused\" > $M/jobs/new\n\
+             { cat $M/wait/1 && echo well; } | { read -r line; echo \"$line\"; echo resume > $M/jobs/1/control; cat; }; ls $M/jobs",
             0,
-            Said::Has(&["1 state=", "\nstate done\n", "error -\nwell\nnew\n"]),
+            Said::Has(&["0.00 %  paused\n", "\nstate done\n", "error -\nwell\nnew\n"]),
             1,
             "",
         ),
@@ -47,9 +48,10 @@ const fn row(
 pub(crate) const ROWS: &[Row] = &[
     row(
         "bash",
-        "echo \"from=$S/a to=$S/b speed_max=64K\" > $M/jobs/new; cat $M/wait/$(last) && echo all is well",
+        "echo \"from=$S/a to=$S/b paused\" > $M/jobs/new; id=$(last)\n\
+         { cat $M/wait/$id && echo all is well; } | { read -r line; echo \"$line\"; echo resume > $M/jobs/$id/control; cat; }",
         0,
-        Said::Has(&[" state=", "\nstate done\n", "error -\nall is well\n"]),
+        Said::Has(&["0.00 %  paused\n", "\nstate done\n", "error -\nall is well\n"]),
         1,
         "",
     ),
@@ -76,7 +78,7 @@ pub(crate) const ROWS: &[Row] = &[
          pid, terminal = pty.fork()\n\
          if pid == 0: os.execvp(\"cat\", [\"cat\", sys.argv[1]])\n\
          said = b\"\"\n\
-         while b\"state=\" not in said: said += os.read(terminal, 4096)\n\
+         while b\" left\" not in said: said += os.read(terminal, 4096)\n\
          os.write(terminal, b\"\\x03\")\n\
          print(os.WTERMSIG(os.waitpid(pid, 0)[1]))' $M/wait/$(last)",
         0,
@@ -84,7 +86,7 @@ pub(crate) const ROWS: &[Row] = &[
         1,
         "test $(state $(last)) = running",
     ),
-    row("bash", "timeout 1 cat $M/wait/$(last)", 124, Said::Has(&[" state=running "]), 0, ""),
+    row("bash", "timeout 1 cat $M/wait/$(last)", 124, Said::Has(&["%  ", " left\n"]), 0, ""),
     row("bash", "cat $M/wait/$(last) > /dev/null & kill -KILL $!; wait $!", 137, Said::Any, 0, ""),
     row(
         "bash",
@@ -117,7 +119,7 @@ pub(crate) const ROWS: &[Row] = &[
          poll = select.poll(); poll.register(log, select.POLLIN)\n\
          print(poll.poll(50))\n\
          open(m + \"/jobs/new\", \"w\").write(f\"from={s}/a to={s}/b\\n\")\n\
-         print(len(poll.poll(5000)), b\" - queued\" in os.read(log, 65536))'",
+         print(len(poll.poll(60000)), b\" - queued\" in os.read(log, 65536))'",
         0,
         Said::Is("[]\n1 True\n"),
         1,
@@ -134,7 +136,7 @@ pub(crate) const ROWS: &[Row] = &[
          for job in range(3):\n\
          \x20open(m + \"/jobs/new\", \"w\").write(f\"from={s}/a to={s}/b\\n\")\n\
          \x20said = b\"\"\n\
-         \x20while b\"flushing done\" not in said: print(len(edges.poll(5)) == 1 or exit(9)); said += os.read(log, 65536)' | uniq",
+         \x20while b\"flushing done\" not in said: print(len(edges.poll(60)) == 1 or exit(9)); said += os.read(log, 65536)' | uniq",
         0,
         Said::Is("True\n"),
         3,
@@ -186,9 +188,10 @@ pub(crate) const ROWS: &[Row] = &[
     // What only compares has a speed and a time left, too.
     row(
         "bash",
-        "cp a b; echo \"verify from=$S/a to=$S/b speed_max=32K\" > $M/jobs/new; id=$(last)\n\
-         until test -e $M/state/done/$id || { grep -q '^eta_usec [1-9]' $M/jobs/$id/status && ! test -e $M/state/done/$id; }\n\
-         do :; done; test -e $M/state/done/$id || echo moves; ended $id; grep -c '^speed [1-9]' $M/jobs/$id/status",
+        "truncate -s 64M big big.2; echo \"verify from=$S/big to=$S/big.2 speed_max=1M\" > $M/jobs/new; id=$(last)\n\
+         until grep -q '^eta_usec [1-9]' $M/jobs/$id/status; do ! test -e $M/state/done/$id || break; done\n\
+         test -e $M/state/verifying/$id && echo moves; grep -c '^speed [1-9]' $M/jobs/$id/status\n\
+         echo max > $M/jobs/$id/speed_max; ended $id",
         0,
         Said::Is("moves\n1\n"),
         1,

@@ -124,6 +124,42 @@ fn a_source_that_vanishes_or_shrinks_is_known_soon() {
     }
 }
 
+/// To a write beyond its end a device answers that there is no space, and a read is empty: neither is what has happened.
+#[test]
+fn a_device_that_is_gone_or_shorter_is_told_as_that_and_not_as_full() {
+    if !need::fault_disk() {
+        return;
+    }
+    for (io, block) in WAYS {
+        for (left, errno, why) in [(0, "ENODEV", "gone"), (SIZE / 4, "ENXIO", "cut")] {
+            for words in ["", "sparse", "ignore_error", "write_seq retries=2"] {
+                let (from, good, bad) = (disk(SIZE, block, NEW), disk(SIZE, block, OLD), LoopDevice::new(SIZE, block));
+                let daemon = start(&["state=none", "subjob_kb=64", io]);
+                from.rule(Op::Read, SIZE / 2.., Fault::Hang);
+                let to = format!("to={} to={} {words}", bad.path().display(), good.path().display());
+                let id = daemon.job(&format!("from={} {to}", from.path().display())).unwrap();
+                from.wait_parked(1);
+                bad.resize(left);
+                from.release();
+                let status = daemon.wait(id);
+                let (dests, error) = (daemon.dests(id), status.error().unwrap_or_default());
+                assert_eq!(dests[0].errno.as_deref(), Some(errno), "{io}, {words:?}\n{status}");
+                assert!(error.contains(errno) && error.contains(why), "{error}");
+                assert!(daemon.errors(id).iter().all(|range| range.errno == errno), "{io}, {words:?}\n{status}");
+            }
+            let (from, to) = (disk(SIZE, block, NEW), disk(SIZE, block, OLD));
+            let daemon = start(&["state=none", "subjob_kb=64", io]);
+            from.rule(Op::Read, SIZE / 2.., Fault::Hang);
+            let id = daemon.job(&format!("from={} to={}", from.path().display(), to.path().display())).unwrap();
+            from.wait_parked(1);
+            from.resize(left);
+            from.release();
+            let error = daemon.wait(id).error().unwrap_or_default().to_owned();
+            assert!(error.contains(errno) && error.contains(why), "{error}");
+        }
+    }
+}
+
 /// A loop device cannot be taken from who has it open: the kernel waits for the last close. Its file can be cut.
 #[test]
 fn a_loop_device_that_is_detached_or_whose_file_is_cut_never_makes_a_false_done() {

@@ -13,13 +13,13 @@ kcopyfs 0.1.0: uring, 8100 of 8192 pages free, throttle 50 %, at most 100.0 MiB/
 7 nightly: running, at most 64.0 MiB/s
     /dev/sda -> /dev/sdb
              -> /dev/sdc  FAILED: EIO at sector 100, 2 errors
-    [============>.................]  42.17 %  43183.5 of 102400.0 MiB  1843.1 MiB/s  0:00:32 left
+    [============>.................]  42.17 %  42.1 of 100.0 GiB  1.7 GiB/s  0:00:32 left
 
 3: queued (waits for job 7)
     zeros -> /tmp/a\\012b
     [>.............................]   0.00 %  0.0 of 1.0 MiB  0.0 MiB/s
 
-total: 1 queued, 1 running, 4 ended (1 degraded, see state/degraded); 43183.5 of 102401.0 MiB, 1843.1 MiB/s
+total: 1 queued, 1 running, 4 ended (1 degraded, see state/degraded); 42.1 of 100.0 GiB, 1.7 GiB/s
 ";
     let board = samples::board();
     let text = render(&board);

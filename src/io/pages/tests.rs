@@ -117,6 +117,27 @@ fn resizing_keeps_the_sum_within_the_pool() {
 }
 
 #[test]
+fn no_number_of_pages_is_large_enough_to_wrap() {
+    let pool = PagePool::new(256).unwrap();
+    let a = pool.reserve(128, None).unwrap();
+    let b = pool.reserve(16, None).unwrap();
+    let held = b.get(100).unwrap();
+    // Beside 128 pages the sum of the first is 0 in 32 bits.
+    for pages in [u32::MAX - 127, u32::MAX - 126, u32::MAX - 255, u32::MAX - 227, u32::MAX, 1 << 31] {
+        for refused in [b.resize(pages).err(), a.resize(pages).err(), pool.reserve(pages, None).err()] {
+            assert_eq!(refused.map(|error| error.kind()), Some(ErrorKind::NoMemory), "{pages}");
+        }
+        assert!(b.get(pages).is_none() && a.get(pages).is_none());
+    }
+    a.leave_line();
+    b.leave_line();
+    assert_eq!((a.reserved(), b.reserved(), b.used()), (128, 16, 100));
+    drop(held);
+    drop((a.get(240), b.get(16)));
+    b.resize(128).unwrap();
+}
+
+#[test]
 fn pools_have_limits() {
     assert!(PagePool::new(MIN_PAGES - 1).is_err());
     assert!(PagePool::new(MAX_PAGES + 1).is_err());

@@ -19,6 +19,8 @@ fn record(id: JobId, generation: u64) -> Record {
     let sector = |number| Sector::new(number).unwrap();
     let side = Side {
         identity: format!("serial:disk-{id};sectors=4096"),
+        bytes: format!("0+4096@0:serial:disk-{id}"),
+        overwritten: vec![(generation, generation + 1)],
         durable: vec![(0, generation), (generation + 8, generation + 16)],
         errors: 1,
         first_error: Some((libc::EIO, sector(generation))),
@@ -30,6 +32,8 @@ fn record(id: JobId, generation: u64) -> Record {
         id,
         created: UNIX_EPOCH + Duration::new(1_763_612_345, 678_000_000),
         progressed: UNIX_EPOCH + Duration::new(1_763_612_357, 500_000_000),
+        started: Some(UNIX_EPOCH + Duration::new(1_763_612_346, 0)),
+        ended: None,
         spec: b"copy from=/dev/sda,0,4096 to='/srv/a b\xff\\',0,4096".to_vec(),
         state: State::ALL[usize::try_from(generation).unwrap() % State::ALL.len()],
         error: Some("write /dev/sdb: EIO in the 8 sectors from 1008".to_owned()),

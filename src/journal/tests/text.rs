@@ -18,9 +18,12 @@ fn sector() -> impl Strategy<Value = Sector> {
 
 fn side() -> impl Strategy<Value = Side> {
     let first_error = proptest::option::of((any::<i32>(), sector()));
-    (any::<String>(), (ranges(), ranges()), any::<u64>(), first_error, any::<bool>(), any::<u64>()).prop_map(
-        |(identity, (durable, taken), errors, first_error, failed, copied)| Side {
+    let names = (any::<String>(), any::<String>());
+    (names, (ranges(), ranges(), ranges()), any::<u64>(), first_error, any::<bool>(), any::<u64>()).prop_map(
+        |((identity, bytes), (durable, taken, overwritten), errors, first_error, failed, copied)| Side {
             identity,
+            bytes,
+            overwritten,
             durable,
             errors,
             first_error,
@@ -42,7 +45,7 @@ fn any_record() -> impl Strategy<Value = Record> {
     let text = || proptest::option::of(any::<String>());
     let head = (
         any::<u64>(),
-        (time(), time()),
+        (time(), time(), proptest::option::of(time()), proptest::option::of(time())),
         any::<Vec<u8>>(),
         0..State::ALL.len(),
         text(),
@@ -53,13 +56,23 @@ fn any_record() -> impl Strategy<Value = Record> {
     let sides = (proptest::option::of(side()), proptest::collection::vec(side(), 0..4));
     let bad = (proptest::collection::vec(bad(), 0..4), ranges());
     (head, figures, sides, bad).prop_map(|(head, figures, (source, dests), (bad, unreadable))| {
-        let (id, (created, progressed), spec, state, error, digest, (read_err, verified, followed, claimed)) = head;
+        let (
+            id,
+            (created, progressed, started, ended),
+            spec,
+            state,
+            error,
+            digest,
+            (read_err, verified, followed, claimed),
+        ) = head;
         let ((write_err, total, durable, bad_bytes, final_speed), elapsed, common) = figures;
         let (created, state) = (UNIX_EPOCH + created, State::ALL[state]);
         Record {
             id,
             created,
             progressed: UNIX_EPOCH + progressed,
+            started: started.map(|time| UNIX_EPOCH + time),
+            ended: ended.map(|time| UNIX_EPOCH + time),
             spec,
             state,
             error,
@@ -112,6 +125,7 @@ fn the_text_is_the_documented_one() {
         "id 7",
         "created 1763612345.678000000",
         "progressed 1763612357.500000000",
+        "started 1763612346.000000000",
         "state flushing",
         r"spec copy from=/dev/sda,0,4096 to='/srv/a b\xff\x5c',0,4096",
         "followed 1",
@@ -163,7 +177,19 @@ fn keys_of_later_versions_are_passed_over_and_missing_ones_are_not() {
     let longer = format!("{body}priority 5\ndest.0.zone 7\n");
     assert_eq!(parse(&seal("job", &longer)), Ok(record(7, 3)));
 
-    let optional = ["error", "digest", "claimed", "dest.0.first_error", "dest.1.first_error", "source.identity"];
+    let optional = [
+        "started",
+        "dest.0.bytes",
+        "dest.1.bytes",
+        "dest.0.overwritten",
+        "dest.1.overwritten",
+        "error",
+        "digest",
+        "claimed",
+        "dest.0.first_error",
+        "dest.1.first_error",
+        "source.identity",
+    ];
     for line in body.lines() {
         let key = line.split_once(' ').unwrap().0;
         let without = body.replacen(&format!("{line}\n"), "", 1);

@@ -3,7 +3,10 @@
 mod content;
 mod flags;
 mod life;
+mod ordered;
 mod random;
+mod schedules;
+mod thin;
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -17,7 +20,7 @@ use super::*;
 use crate::blkdev::Device;
 use crate::dm_io::IoRegion;
 use crate::error::ErrorKind;
-use crate::io::sim::Fault;
+use crate::io::sim::{Behaviour, Fault};
 use crate::io::{BackendKind, MIN_PAGES, Op, PagePool, Sim};
 
 fn sectors(number: u64) -> Sector {
@@ -37,6 +40,12 @@ fn stamp(seed: u8, first: u64, count: u64) -> Vec<u8> {
 fn disk(seed: u8, size: u64) -> Arc<Device> {
     let device = Device::in_memory(sectors(size), 512).unwrap();
     device.file().write_all_at(&stamp(seed, 0, size), 0).unwrap();
+    device
+}
+
+fn zoned(sim: &Sim, size: u64, zone: u64) -> Arc<Device> {
+    let device = Device::zoned_in_memory(sectors(size), 512).unwrap();
+    sim.behave(&device, Behaviour { zone: Some(sectors(zone)), ..Behaviour::default() });
     device
 }
 

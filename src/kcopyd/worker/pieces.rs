@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::content::{Part, parts};
-use super::super::job::Phase;
+use super::super::job::{Move, Phase};
 use super::{Owner, Worker, bytes};
 use crate::dm_io::{IoRegion, Memory};
 use crate::io::{Op, PageList};
@@ -28,8 +28,8 @@ impl Worker {
         core.start(Owner::SubJob(key).token(), Op::Read, region, sub.span.count, Some(memory));
     }
 
-    /// Writes a piece to every destination that takes part: zeros if it has no pages, in parts if it has holes.
-    pub(super) fn write(&mut self, key: usize, list: Option<PageList>) {
+    /// Writes a piece to every destination that takes part: zeros if there is no source, in parts if it has holes.
+    fn write(&mut self, key: usize, list: Option<PageList>) {
         let sub = &mut self.subs[key];
         let job = &self.jobs[sub.job];
         sub.phase = Phase::Writing;
@@ -37,24 +37,38 @@ impl Worker {
         let length = bytes(sub.span.count);
         let all = 0..length;
         match list {
-            None => {
+            list if job.new.work.source().is_none() => {
                 let op = if job.new.sparse { Op::Punch } else { Op::Zero };
-                self.write_part(key, op, all, None);
+                self.write_part(key, op, all, list.map(|list| Memory::Pages { list, offset: 0 }));
             }
+            None => unreachable!("what was read has pages"),
             Some(list) if !job.new.sparse => {
                 self.write_part(key, Op::Write, all, Some(Memory::Pages { list, offset: 0 }));
             }
             Some(list) => {
-                let parts = parts(&list, length);
-                let list = Arc::new(list);
-                for Part { bytes, is_zero } in parts {
-                    let (list, offset) = (Arc::clone(&list), bytes.start);
-                    let memory = (!is_zero).then_some(Memory::Shared { list, offset });
-                    let op = if is_zero { Op::Punch } else { Op::Write };
-                    self.write_part(key, op, bytes, memory);
+                sub.parts = parts(&list, length).into();
+                sub.list = Some(Arc::new(list));
+                // What is written in order is so inside of a piece, too.
+                let at_once = if job.is_sequential() { 1 } else { sub.parts.len() };
+                for _ in 0..at_once {
+                    self.write_next_part(key);
                 }
             }
         }
+    }
+
+    /// Writes the next part of a piece to the destinations that have what lies before it. False if there is none.
+    pub(super) fn write_next_part(&mut self, key: usize) -> bool {
+        let sub = &mut self.subs[key];
+        let list = if sub.parts.len() > 1 { sub.list.clone() } else { sub.list.take() };
+        let (Some(Part { bytes, is_zero }), Some(list)) = (sub.parts.pop_front(), list) else { return false };
+        if sub.to.without(sub.failed_bits()).is_empty() {
+            return false;
+        }
+        let op = if is_zero { Op::Punch } else { Op::Write };
+        let memory = Memory::Shared { list, offset: bytes.start };
+        self.write_part(key, op, bytes, Some(memory));
+        true
     }
 
     fn write_part(&mut self, key: usize, op: Op, part: Range<usize>, memory: Option<Memory>) {
@@ -66,7 +80,8 @@ impl Worker {
         let skip = Sector::whole_in(part.start as u64);
         let offset = sub.span.offset.checked_add(skip).expect("inside the job");
         let count = Sector::whole_in(part.len() as u64);
-        let dests = job.new.dests.iter().enumerate().filter(|(index, _)| sub.to.contains(*index));
+        let to = sub.to.without(sub.failed_bits());
+        let dests = job.new.dests.iter().enumerate().filter(|(index, _)| to.contains(*index));
         let regions = dests.map(|(index, dest)| (index, &dest.device, place(dest, offset), count));
         core.start(Owner::SubJob(key).token(), op, regions, count, memory);
     }
@@ -91,49 +106,35 @@ impl Worker {
         self.core.start(Owner::SubJob(key).token(), Op::Read, region, sub.span.count, Some(memory));
     }
 
-    /// Step 4, over again as long as it moves something: what one piece waits for may be another.
-    pub(super) fn write_out(&mut self) {
-        let mut moved = true;
-        while std::mem::take(&mut moved) {
-            for _ in 0..self.for_io.len() {
-                let Some(key) = self.for_io.pop_front() else { break };
-                moved |= self.go_on(key);
+    /// Step 4.
+    pub(super) fn move_pieces(&mut self) {
+        while let Some(job) = self.moved.pop_front() {
+            while let Some((key, next)) = self.jobs.get(job).and_then(|job| job.next_move(&self.subs)) {
+                match next {
+                    Move::Show => self.show(key),
+                    Move::Drop => self.sub_ended(key),
+                    Move::Write => self.go_on(key),
+                }
             }
         }
     }
 
-    /// Shows, writes or compares a piece that was read. If its turn has not come it goes back into the list.
-    fn go_on(&mut self, key: usize) -> bool {
+    fn show(&mut self, key: usize) {
         let (sub, job) = self.sub_and_job(key);
-        if !job.may_go_on() {
-            sub.phase = Phase::Waiting;
-            self.sub_ended(key);
-            return true;
-        }
-        let Phase::Read(list) = &sub.phase else { unreachable!("only what was read is in this list") };
-        let shown_now = job.new.in_order && !sub.shown;
-        if shown_now {
-            if sub.span.offset != job.shown_to {
-                self.for_io.push_back(key);
-                return false;
-            }
+        if let (Phase::Ready(Some(list)), Some(observer)) = (&sub.phase, &mut job.new.observer) {
             let length = bytes(sub.span.count);
-            if let Some(observer) = &mut job.new.observer {
-                observer.data(sub.span.offset, &|see| list.show(0, length, see));
-            }
-            job.shown_to = sub.span.offset.checked_add(sub.span.count).expect("inside the job");
-            sub.shown = true;
+            observer.data(sub.span.offset, &|see| list.show(0, length, see));
         }
-        if !job.is_turn_of(sub.span) {
-            self.for_io.push_back(key);
-            return shown_now;
+        sub.shown = true;
+    }
+
+    /// Writes or compares a piece whose turn has come.
+    fn go_on(&mut self, key: usize) {
+        let (sub, job) = self.sub_and_job(key);
+        let Phase::Ready(list) = std::mem::replace(&mut sub.phase, Phase::Writing) else { return };
+        match list {
+            Some(list) if job.is_comparison() => self.compare(key, list, 0),
+            list => self.write(key, list),
         }
-        let Phase::Read(list) = std::mem::replace(&mut sub.phase, Phase::Writing) else { unreachable!("as above") };
-        if job.is_comparison() {
-            self.compare(key, list, 0);
-        } else {
-            self.write(key, Some(list));
-        }
-        true
     }
 }

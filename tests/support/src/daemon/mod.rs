@@ -387,7 +387,8 @@ impl Daemon {
         self.running().watchdog.within(limit, &path.display().to_string(), work)
     }
 
-    fn log_path(&self) -> PathBuf {
+    /// The file that is its stderr.
+    pub fn log_path(&self) -> PathBuf {
         self.scratch.path().join("log")
     }
 }

@@ -1,4 +1,4 @@
-//! The rules of a job's life: what a verb does in which state, and how a job has ended. Pure.
+//! What a verb does in which state, and how a job has ended. Pure.
 
 use super::view::{State, Verb};
 use crate::error::{Error, ErrorKind, Result};

@@ -7,6 +7,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+/// The type of our own mounts.
+pub(crate) const KCOPYFS: &str = "fuse.kcopyfs";
+
 /// Types of file systems that ask a process or another machine for a file's attributes, and so may never answer. A type
 /// counts with all that begin so: `fuse.sshfs`, `nfs4`.
 const REMOTE: &[&str] =
@@ -14,24 +17,24 @@ const REMOTE: &[&str] =
 
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mount {
+pub(crate) struct Mount {
     /// Number of the file system's device; major 0 where it has none of its own.
-    pub(super) dev: u64,
+    pub(crate) dev: u64,
     /// The directory of that file system which is seen at `point`.
-    pub(super) root: PathBuf,
-    pub(super) point: PathBuf,
-    pub(super) fs: String,
-    pub(super) source: PathBuf,
+    pub(crate) root: PathBuf,
+    pub(crate) point: PathBuf,
+    pub(crate) fs: String,
+    pub(crate) source: PathBuf,
 }
 
 impl Mount {
     /// Whether asking this file system for a file's attributes may block for ever.
-    pub(super) fn is_remote(&self) -> bool {
+    pub(crate) fn is_remote(&self) -> bool {
         REMOTE.iter().any(|kind| self.fs.starts_with(kind))
     }
 
     /// Where in the file system itself `path` lies, whatever it is mounted at.
-    pub(super) fn inside(&self, path: &Path) -> PathBuf {
+    pub(crate) fn inside(&self, path: &Path) -> PathBuf {
         match path.strip_prefix(&self.point) {
             Ok(rest) => self.root.join(rest),
             Err(_) => path.to_owned(),
@@ -41,31 +44,41 @@ impl Mount {
 
 /// All mounts, in the order in which they were made.
 #[derive(Debug, Default)]
-pub(super) struct Mounts(Vec<Mount>);
+pub(crate) struct Mounts(Vec<Mount>);
 
 impl Mounts {
     /// Those of this process's mount namespace, now.
-    pub(super) fn read() -> io::Result<Self> {
+    pub(crate) fn read() -> io::Result<Self> {
         Ok(Self::parse(&fs::read("/proc/self/mountinfo")?))
     }
 
     /// Reads the text of mountinfo; a line that is none is passed over.
-    pub(super) fn parse(text: &[u8]) -> Self {
+    pub(crate) fn parse(text: &[u8]) -> Self {
         Self(text.split(|&byte| byte == b'\n').filter_map(parse_line).collect())
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Mount> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mount> {
         self.0.iter()
     }
 
+    /// The mount that is seen at `point`: the last one made there.
+    pub(crate) fn top_at(&self, point: &Path) -> Option<&Mount> {
+        self.0.iter().rfind(|mount| mount.point == point)
+    }
+
+    /// A mount of the file system with that device number, wherever it is.
+    pub(crate) fn of_device(&self, dev: u64) -> Option<&Mount> {
+        self.0.iter().find(|mount| mount.dev == dev)
+    }
+
     /// The mount on which `path` lies: the deepest, and of several at one place the last.
-    pub(super) fn holding(&self, path: &Path) -> Option<&Mount> {
+    pub(crate) fn holding(&self, path: &Path) -> Option<&Mount> {
         let over = self.0.iter().filter(|mount| path.starts_with(&mount.point));
         over.max_by_key(|mount| mount.point.as_os_str().len())
     }
 
     /// Whether walking to `path` passes a file system that may never answer.
-    pub(super) fn may_block(&self, path: &Path) -> bool {
+    pub(crate) fn may_block(&self, path: &Path) -> bool {
         self.0.iter().any(|mount| mount.is_remote() && path.starts_with(&mount.point))
     }
 }
@@ -83,13 +96,13 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
 }
 
 /// `MAJOR:MINOR`, as sysfs and mountinfo write a device's number.
-pub(super) fn parse_dev(text: &str) -> Option<u64> {
+pub(crate) fn parse_dev(text: &str) -> Option<u64> {
     let (major, minor) = text.trim().split_once(':')?;
     Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// A path in which /proc wrote blanks and backslashes as `\` and three octal digits.
-pub(super) fn unescape(text: &[u8]) -> PathBuf {
+pub(crate) fn unescape(text: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, tail)) = rest.split_first() {
@@ -125,6 +138,26 @@ mod tests {
         let mount = mounts.holding(Path::new("/mnt/two words/a.img")).unwrap();
         assert_eq!((mount.dev, mount.fs.as_str()), (libc::makedev(8, 2), "ext4"));
         assert_eq!(mount.inside(Path::new("/mnt/two words/a.img")), Path::new("/images/a.img"));
+    }
+
+    #[test]
+    fn paths_lose_their_escapes() {
+        assert_eq!(unescape(br"/mnt/a\040b\134c"), Path::new(r"/mnt/a b\c"));
+        assert_eq!(unescape(br"\1x\\040\04"), Path::new(r"\1x\ \04"));
+    }
+
+    #[test]
+    fn of_two_mounts_at_one_place_the_last_is_seen() {
+        let text = b"36 35 0:52 / /m rw - fuse.kcopyfs none rw\n37 36 98:0 /mnt1 /m rw master:1 shared:2 - ext3 /dev/root rw\n";
+        let mounts = Mounts::parse(text);
+        assert_eq!(mounts.top_at(Path::new("/m")).map(|mount| mount.fs.as_str()), Some("ext3"));
+        assert_eq!(mounts.top_at(Path::new("/")), None);
+        assert_eq!(Mounts::parse(b"36 35 98:0 /mnt1\n").iter().count(), 0);
+    }
+
+    #[test]
+    fn this_process_has_mounts() {
+        assert!(Mounts::read().unwrap().top_at(Path::new("/")).is_some());
     }
 
     #[test]

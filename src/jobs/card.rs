@@ -1,0 +1,285 @@
+//! What others see of a job: published by the owner at each change, read by anybody without asking the owner.
+//!
+//! # Invariants
+//! Only the owner writes. A card's lock is held for a few copies of numbers, by whoever has it, and no other lock is taken
+//! under it. The figures of a card agree with each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::clients::DEFAULT;
+use super::view::{Brief, DestView, JobId, State, View};
+use crate::dm_io::ErrorBits;
+use crate::figures::{DestState, Meter, Stopwatch, time_left};
+use crate::kcopyd::{JobHandle, SpeedLimit};
+use crate::sector::Sector;
+use crate::spec::{Action, Spec};
+
+/// A job, as others see it.
+#[derive(Debug)]
+pub(super) struct Card {
+    pub(super) id: JobId,
+    /// In canonical form: every count is said.
+    pub(super) spec: Spec,
+    /// Its own limit of speed.
+    pub(super) speed_max: SpeedLimit,
+    pub(super) created: SystemTime,
+    shown: Mutex<Shown>,
+}
+
+/// The figures of a card.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) state: State,
+    pub(super) read_err: bool,
+    pub(super) write_err: ErrorBits,
+    pub(super) total: u64,
+    pub(super) copied: u64,
+    pub(super) durable: u64,
+    pub(super) bad_bytes: u64,
+    /// Why it failed, is held, or waits.
+    pub(super) error: Option<String>,
+    pub(super) digest: Option<String>,
+    pub(super) dests: Box<[ShownDest]>,
+    /// Its speed, while it moves.
+    pub(super) meter: Option<Box<Meter>>,
+    pub(super) watch: Stopwatch,
+    /// Bytes per second of the last five seconds in which something moved.
+    pub(super) final_speed: u64,
+    /// The last progress, or the job's making where there was none.
+    pub(super) progressed: SystemTime,
+    /// When it began to run first, and when it ended.
+    pub(super) started: Option<SystemTime>,
+    pub(super) ended: Option<SystemTime>,
+    /// The engine's handle of the step that it had last.
+    pub(super) handle: Option<JobHandle>,
+    /// The engine has nothing of the job in flight.
+    pub(super) is_quiet: bool,
+    /// Since when a flush is awaited.
+    pub(super) flushing: Option<Instant>,
+    /// Open devices with direct I/O, and without.
+    pub(super) devices: (u32, u32),
+    /// Nothing more will move: it ends.
+    pub(super) is_over: bool,
+}
+
+/// One destination of a card.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ShownDest {
+    pub(super) state: DestState,
+    pub(super) copied: u64,
+    pub(super) durable: u64,
+    pub(super) errors: u64,
+    pub(super) first_error: Option<(i32, Sector)>,
+}
+
+impl Card {
+    /// The card of a job of so many bytes.
+    pub(super) fn new(id: JobId, mut spec: Spec, created: SystemTime, total: u64, state: State) -> Self {
+        // It is kept for long.
+        spec.to.shrink_to_fit();
+        let dest = ShownDest { state: DestState::Active, copied: 0, durable: 0, errors: 0, first_error: None };
+        let shown = Shown {
+            state,
+            read_err: false,
+            write_err: ErrorBits::NONE,
+            total,
+            copied: 0,
+            durable: 0,
+            bad_bytes: 0,
+            error: None,
+            digest: None,
+            dests: vec![dest; spec.to.len()].into_boxed_slice(),
+            meter: None,
+            watch: Stopwatch::default(),
+            final_speed: 0,
+            progressed: created,
+            started: None,
+            ended: None,
+            handle: None,
+            is_quiet: true,
+            flushing: None,
+            devices: (0, 0),
+            is_over: false,
+        };
+        let speed_max = SpeedLimit::new(spec.speed_max);
+        Self { id, spec, speed_max, created, shown: Mutex::new(shown) }
+    }
+
+    /// Changes what is shown. For the owner.
+    pub(super) fn show<T>(&self, change: impl FnOnce(&mut Shown) -> T) -> T {
+        change(&mut self.shown.lock())
+    }
+
+    /// In canonical form, with the limit of speed that it has now.
+    pub(super) fn line(&self) -> Vec<u8> {
+        Spec { speed_max: self.speed_max.get(), ..self.spec.clone() }.to_line()
+    }
+
+    pub(super) fn client_name(&self) -> &str {
+        self.spec.client.as_deref().unwrap_or(DEFAULT)
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.shown.lock().state
+    }
+
+    /// Whether `copied` grows in a state: a job that only compares counts what it has found equal.
+    pub(super) fn moves_in(&self, state: State) -> bool {
+        state == State::Running || (state == State::Verifying && self.spec.action == Action::Verify)
+    }
+
+    pub(super) fn brief(&self) -> Brief {
+        let shown = self.shown.lock();
+        Brief {
+            state: shown.state,
+            copied: shown.copied,
+            progressed: shown.progressed,
+            dests: self.spec.to.len(),
+            has_source: self.spec.from.is_some(),
+        }
+    }
+
+    pub(super) fn view(&self, now: Instant) -> View {
+        let shown = self.shown.lock();
+        let moves = self.moves_in(shown.state);
+        let speed = if moves { shown.measured(now) } else { shown.last_speed() };
+        let stalled = shown.stalled(now);
+        let goes_on = moves && !shown.is_over;
+        let eta = goes_on.then(|| time_left(shown.total.saturating_sub(shown.copied), speed, stalled)).flatten();
+        let dests = self.spec.to.iter().zip(&shown.dests).map(|(to, dest)| DestView {
+            state: dest.state,
+            copied: dest.copied,
+            durable: dest.durable,
+            errors: dest.errors,
+            first_error: dest.first_error,
+            path: to.path.clone(),
+        });
+        View {
+            id: self.id,
+            state: shown.state,
+            read_err: shown.read_err,
+            write_err: shown.write_err.bits(),
+            total: shown.total,
+            copied: shown.copied,
+            durable: shown.durable,
+            speed,
+            eta,
+            elapsed: shown.watch.elapsed(now),
+            stalled,
+            bad_bytes: shown.bad_bytes,
+            client: self.client_name().to_owned(),
+            name: self.spec.name.clone(),
+            digest: shown.digest.clone(),
+            error: shown.error.clone(),
+            source: self.spec.from.as_ref().map(|from| from.path.clone()),
+            dests: dests.collect(),
+            progressed: shown.progressed,
+        }
+    }
+
+    /// Open devices with direct I/O, and without.
+    pub(super) fn devices(&self) -> (u32, u32) {
+        self.shown.lock().devices
+    }
+}
+
+impl Shown {
+    /// Bytes per second where nothing is copied: of the last five seconds in which something was, where it is over.
+    fn last_speed(&self) -> u64 {
+        let is_over = matches!(self.state, State::Flushing | State::Verifying) || self.state.is_ended();
+        if is_over { self.final_speed } else { 0 }
+    }
+
+    /// Bytes per second now.
+    pub(super) fn measured(&self, now: Instant) -> u64 {
+        self.meter.as_ref().map_or(0, |meter| meter.speed(now, self.copied))
+    }
+
+    /// Since its devices last answered, while they should: to a piece, or with none under way to a flush.
+    fn stalled(&self, now: Instant) -> Duration {
+        match &self.handle {
+            Some(handle) if !self.is_quiet => handle.stalled(),
+            _ => self.flushing.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
+        }
+    }
+}
+
+/// The cards of all jobs, for readers.
+#[derive(Debug, Default)]
+pub(super) struct Cards {
+    table: RwLock<Table>,
+    /// Jobs that count among the active ones, and how many may.
+    active: AtomicUsize,
+    most_active: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    cards: BTreeMap<JobId, Arc<Card>>,
+    names: BTreeMap<String, BTreeSet<JobId>>,
+}
+
+impl Cards {
+    /// Shows a job. For the owner.
+    pub(super) fn insert(&self, card: &Arc<Card>) {
+        let mut table = self.table.write();
+        table.cards.insert(card.id, Arc::clone(card));
+        if let Some(name) = &card.spec.name {
+            table.names.entry(name.clone()).or_default().insert(card.id);
+        }
+    }
+
+    /// Shows a job no longer. For the owner.
+    pub(super) fn remove(&self, id: JobId) {
+        let mut table = self.table.write();
+        let Some(card) = table.cards.remove(&id) else { return };
+        if let Some(name) = &card.spec.name
+            && let Some(ids) = table.names.get_mut(name)
+        {
+            ids.remove(&id);
+            if ids.is_empty() {
+                table.names.remove(name);
+            }
+        }
+    }
+
+    /// How many jobs are active, and how many may be. For the owner.
+    pub(super) fn show_active(&self, active: usize, most: usize) {
+        self.active.store(active, Ordering::Relaxed);
+        self.most_active.store(most, Ordering::Relaxed);
+    }
+
+    /// Why no queued job starts: as many run as may.
+    pub(super) fn is_full(&self) -> Option<String> {
+        let most = self.most_active.load(Ordering::Relaxed);
+        let full = self.active.load(Ordering::Relaxed) >= most;
+        full.then(|| format!("waits: {most} jobs are running, and no more may at once (active={most})"))
+    }
+
+    pub(super) fn get(&self, id: JobId) -> Option<Arc<Card>> {
+        self.table.read().cards.get(&id).cloned()
+    }
+
+    pub(super) fn ids(&self) -> Vec<JobId> {
+        self.table.read().cards.keys().copied().collect()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Card>> {
+        self.table.read().cards.values().cloned().collect()
+    }
+
+    /// The newest job of each name.
+    pub(super) fn names(&self) -> Vec<(String, JobId)> {
+        let newest = |(name, ids): (&String, &BTreeSet<JobId>)| Some((name.clone(), *ids.last()?));
+        self.table.read().names.iter().filter_map(newest).collect()
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<JobId> {
+        self.table.read().names.get(name)?.last().copied()
+    }
+}

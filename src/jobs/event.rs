@@ -1,0 +1,123 @@
+//! What happens to jobs: everything that the owner is told, and what it is asked.
+
+use std::sync::mpsc;
+
+use super::job::Job;
+use super::open::{OpenError, Opened};
+use super::submit::{Made, NotMade, Ready};
+use super::view::{JobId, Verb};
+use crate::dm_io::ErrorBits;
+use crate::error::{Error, Result};
+use crate::figures::Hashing;
+use crate::journal::Record;
+use crate::kcopyd::Piece;
+use crate::sector::Sector;
+
+/// Something that happened, or is asked for.
+pub(super) enum Event {
+    /// Specs, with their open devices, are to become jobs: all or none.
+    Submit { ready: Vec<Ready>, reply: Reply<std::result::Result<Made, NotMade>> },
+    /// The jobs of an earlier daemon. The answer comes when the devices of those that had begun were looked at.
+    Restore { records: Vec<Record>, reply: Reply<()> },
+    /// A verb of `control`.
+    Control { id: JobId, verb: Verb, reply: Reply<Result<()>> },
+    /// A job's limit of speed.
+    SpeedMax { id: JobId, rate: Option<u64>, reply: Reply<Result<()>> },
+    /// An ended job is to be forgotten.
+    Dismiss { id: JobId, reply: Reply<Result<()>> },
+    /// Somebody wants to know something of a job that its card does not show.
+    Ask { id: JobId, question: Question },
+    /// Somebody wants to know who writes those bytes.
+    WhoWrites { extents: Vec<crate::blkdev::Extent>, reply: Reply<Option<JobId>> },
+    /// A job's devices were opened, or not.
+    Opened { id: JobId, attempt: u64, result: std::result::Result<Box<Opened>, OpenError> },
+    /// A job's destination files were locked and made long enough, or not.
+    Locked { id: JobId, attempt: u64, result: Result<()> },
+    /// The same for the new jobs of one write; which of them failed, and at which destination.
+    BatchLocked { batch: u64, result: std::result::Result<(), (usize, usize, Error)> },
+    /// A job's devices are closed.
+    Closed { id: JobId },
+    /// Those records are on disk.
+    Recorded { ids: Vec<JobId> },
+    /// Records cannot be written; it is tried again.
+    RecordsFail { why: String },
+    /// The records of new jobs are on disk, or none of them is.
+    BatchRecorded { batch: u64, result: Result<()> },
+    /// A piece of a job has ended.
+    Piece { id: JobId, piece: EndedPiece },
+    /// The step that the engine had of a job has ended.
+    StepEnded { id: JobId, hashing: Option<Box<Hashing>>, gone: Vec<(usize, i32)> },
+    /// The engine did not take a step.
+    StepRefused { id: JobId, error: Error },
+    /// A job is paused, and the engine has nothing of it in flight.
+    Quiet { id: JobId },
+    /// A destination was flushed, or not.
+    Flushed { id: JobId, run: u32, dest: usize, result: std::result::Result<(), i32> },
+    /// Nothing but time has passed.
+    Tick,
+    /// No new I/O, then a checkpoint. The answer comes when all that runs is quiet and durable.
+    Stop { reply: Reply<()> },
+}
+
+/// What is asked of a job, where it is there.
+pub(super) type Question = Box<dyn FnOnce(Option<&Job>) + Send>;
+
+/// Where an answer goes. Whoever asked may have gone.
+#[derive(Debug)]
+pub(super) struct Reply<T>(mpsc::Sender<T>);
+
+impl<T> Reply<T> {
+    /// A reply, and the place where it arrives.
+    pub(super) fn new() -> (Self, mpsc::Receiver<T>) {
+        let (sender, receiver) = mpsc::channel();
+        (Self(sender), receiver)
+    }
+
+    pub(super) fn send(self, answer: T) {
+        // Nobody waits any more: nothing is lost.
+        let _ = self.0.send(answer);
+    }
+}
+
+/// A [`Piece`] that has ended, on its way to the owner.
+#[derive(Clone, Debug)]
+pub(super) struct EndedPiece {
+    pub(super) offset: Sector,
+    pub(super) count: Sector,
+    pub(super) read_error: Option<i32>,
+    pub(super) written: ErrorBits,
+    pub(super) write_errors: Vec<(usize, i32)>,
+    pub(super) different: ErrorBits,
+    /// Destinations that are files and were taken away, and why.
+    pub(super) gone: Vec<(usize, i32)>,
+}
+
+impl EndedPiece {
+    pub(super) fn new(piece: &Piece<'_>, gone: Vec<(usize, i32)>) -> Self {
+        Self {
+            offset: piece.offset,
+            count: piece.count,
+            read_error: piece.read_error,
+            written: piece.written,
+            write_errors: piece.write_errors.to_vec(),
+            different: piece.different,
+            gone,
+        }
+    }
+
+    pub(super) fn piece(&self) -> Piece<'_> {
+        Piece {
+            offset: self.offset,
+            count: self.count,
+            read_error: self.read_error,
+            written: self.written,
+            write_errors: &self.write_errors,
+            different: self.different,
+        }
+    }
+
+    /// Whether nothing went wrong: nobody has to react at once.
+    pub(super) fn is_clean(&self) -> bool {
+        self.read_error.is_none() && self.write_errors.is_empty() && self.different.is_empty() && self.gone.is_empty()
+    }
+}

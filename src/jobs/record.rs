@@ -1,0 +1,165 @@
+//! Jobs to records and back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::job::{Follows, Job};
+use super::state::{Life, PausedBy, Wait};
+use super::view::State;
+use crate::claims::{Lasting, parse_region, print_region};
+use crate::dm_io::ErrorBits;
+use crate::figures::{DIFFERENT, Dest, RangeSet, Stopwatch};
+use crate::journal::{Record, Side};
+use crate::salvage::Phase;
+use crate::sector::{SECTOR_SIZE, Sector};
+use crate::spec;
+
+impl Job {
+    /// The job as a record: what is true once this is on disk.
+    pub(super) fn to_record(&self, now: Instant) -> Record {
+        let progress = &self.progress;
+        let sources = usize::from(self.spec().from.is_some());
+        let identity = |index: usize| self.identities.get(index).cloned().flatten().unwrap_or_default();
+        // What a record can say of a job that is alive: it goes on after a restart, or it is paused.
+        let state = match self.life() {
+            Life::Ending(end, _) | Life::Ended(end) => *end,
+            Life::Paused(PausedBy::Administrator) => State::Paused,
+            _ => State::Queued,
+        };
+        let dests = (0..progress.dests.len()).map(|index| {
+            let dest = &progress.dests[index];
+            let durable = self.durable_when_recorded(index);
+            // What is not durable counts for nothing after a restart, unless the job has ended and only its figures remain.
+            let taken = if state.is_ended() { &dest.taken } else { &durable };
+            Side {
+                identity: identity(index + sources),
+                bytes: self.lasting.as_ref().map_or(String::new(), |lasting| print_region(&lasting.dests[index])),
+                copied: taken.bytes(),
+                taken: pairs(taken),
+                durable: pairs(&durable),
+                overwritten: self.overwritten.as_ref().map_or(Vec::new(), |sets| pairs(&sets[index])),
+                errors: dest.errors(),
+                first_error: dest.first_error(),
+                failed: progress.write_err.contains(index),
+            }
+        });
+        let (progressed, elapsed, final_speed) =
+            self.card.show(|card| (card.progressed, card.watch.elapsed(now), card.final_speed));
+        let (started, ended) = self.card.show(|card| (card.started, card.ended));
+        Record {
+            id: self.id(),
+            created: self.card.created,
+            progressed,
+            started,
+            ended,
+            spec: self.card.line(),
+            state,
+            error: progress.error.clone(),
+            read_err: progress.read_err,
+            write_err: progress.write_err.bits(),
+            followed: self.follows == Follows::Nobody,
+            claimed: (self.has_claim() || self.returning) && !state.is_ended(),
+            total: progress.total_bytes(),
+            common: pairs(progress.common()),
+            durable: progress.durable,
+            bad_bytes: progress.bad_bytes(),
+            elapsed,
+            final_speed,
+            digest: self.digest.clone(),
+            verified: self.phase == Phase::Verify,
+            source: self.spec().from.as_ref().map(|_| Side {
+                identity: identity(0),
+                bytes: self.lasting.as_ref().map_or(String::new(), |lasting| print_region(&lasting.source)),
+                ..Side::default()
+            }),
+            dests: dests.collect(),
+            bad: progress.bad.clone(),
+            unreadable: pairs(&progress.unreadable),
+        }
+    }
+
+    /// The job of a record, or why there is none.
+    pub(super) fn from_record(record: Record) -> Result<Self, String> {
+        let parsed = spec::parse(&record.spec);
+        let spec = parsed.map_err(|error| format!("its spec is not understood: {}", error.error))?.spec;
+        let count = Sector::new(record.total / SECTOR_SIZE).ok_or("its length is beyond any device")?;
+        if record.dests.len() != spec.to.len() {
+            return Err("its record does not fit its spec".to_owned());
+        }
+        if let Some(range) = record.bad.iter().find(|range| range.dest.is_some_and(|dest| dest >= spec.to.len())) {
+            return Err(format!("its record tells of destination {}, and it has no such", range.dest.unwrap_or(0)));
+        }
+        let life = match record.state {
+            state if state.is_ended() => Life::Ended(state),
+            State::Paused => Life::Paused(PausedBy::Administrator),
+            _ => Life::Queued(Wait::Turn),
+        };
+        let mut job = Self::new(record.id, spec, record.created, count, life);
+        job.fill(record);
+        Ok(job)
+    }
+
+    fn fill(&mut self, record: Record) {
+        self.recognised = false;
+        self.returning = record.claimed && !record.state.is_ended();
+        if record.followed {
+            self.follows = Follows::Nobody;
+        }
+        // A comparison begins anew, unless there is a digest still to be made of what was copied.
+        if record.verified && (self.spec().digest.is_none() || record.digest.is_some()) {
+            self.phase = Phase::Verify;
+        }
+        self.digest.clone_from(&record.digest);
+        self.card.show(|card| {
+            card.progressed = record.progressed;
+            card.final_speed = record.final_speed;
+            card.watch = Stopwatch::at(record.elapsed.max(Duration::ZERO));
+            (card.started, card.ended) = (record.started, record.ended);
+        });
+        let identity = |side: &Side| (!side.identity.is_empty()).then(|| side.identity.clone());
+        let sides = || record.source.iter().chain(&record.dests);
+        self.identities = sides().map(identity).collect();
+        if self.identities.iter().all(Option::is_none) {
+            self.identities = Vec::new();
+        }
+        self.lasting = self.lasting_of(&record);
+        for (index, side) in record.dests.iter().enumerate() {
+            for (start, end) in &side.overwritten {
+                self.overwrite(std::iter::once(index), &(*start..*end));
+            }
+        }
+        let progress = &mut self.progress;
+        for (dest, side) in progress.dests.iter_mut().zip(record.dests) {
+            *dest = Dest::recorded(ranges(&side.taken), ranges(&side.durable), side.errors, side.first_error);
+        }
+        progress.unreadable = ranges(&record.unreadable);
+        progress.read_err = record.read_err;
+        progress.write_err = ErrorBits::from_bits(record.write_err);
+        progress.bad = record.bad;
+        progress.error = record.error;
+        for range in &progress.bad {
+            if let (Some(dest), DIFFERENT) = (range.dest, range.errno) {
+                progress.dests[dest].differs();
+            }
+        }
+        progress.restored(record.bad_bytes, ranges(&record.common), record.durable);
+    }
+}
+
+impl Job {
+    /// Its bytes by names that last; `None` where a record does not tell them all.
+    fn lasting_of(&self, record: &Record) -> Option<Arc<Lasting>> {
+        let region = |side: &Side| parse_region(&side.bytes).filter(|_| !side.bytes.is_empty());
+        let source = record.source.as_ref().map_or(Some(Vec::new()), region)?;
+        let dests = record.dests.iter().map(region).collect::<Option<Vec<_>>>()?;
+        Some(Arc::new(Lasting { source, dests, writes: self.writes(), sectors: self.progress.total }))
+    }
+}
+
+fn pairs(set: &RangeSet) -> Vec<(u64, u64)> {
+    set.iter().map(|range| (range.start, range.end)).collect()
+}
+
+fn ranges(pairs: &[(u64, u64)]) -> RangeSet {
+    pairs.iter().map(|(start, end)| *start..*end).collect()
+}

@@ -1,0 +1,297 @@
+//! From a job's turn to its first step: its devices, its claim, its record.
+//!
+//! # Protocol of a start
+//! 1. Its devices are opened if they are not yet, by a worker. A job that comes from a record, or lives again, goes on only
+//!    with the devices that it began with; else it is held.
+//! 2. It claims what it reads and writes. What other jobs have lost by that is entered into their records.
+//! 3. A worker locks its destination files, and makes those of a sparse copy as long as they will be.
+//! 4. Its record says that it has its claim, and is on disk, unless it was so already: after a crash nobody takes it for one
+//!    that had not begun.
+//! 5. It runs.
+//!
+//! What is busy at 1, 2 or 3 has the job give its place up; it is tried again when another job ends, or in a second. A
+//! pause or a cancel at any point leaves the job where it is; `resume` goes on from there.
+
+use super::effect::Effect;
+use super::job::{Claim, Devices, Follows, Job};
+use super::open::{OpenError, Opened};
+use super::state::{Life, PausedBy, Wait};
+use super::turn::Turn;
+use super::view::State;
+use crate::error::{Error, ErrorKind};
+use crate::salvage::Phase;
+
+impl Job {
+    /// Takes a place among the active jobs and goes through the protocol as far as it can.
+    pub(super) fn begin(&mut self, turn: &mut Turn<'_>) {
+        let why = match self.life() {
+            Life::Queued(Wait::Device(why)) => Some(why.clone()),
+            _ => None,
+        };
+        self.change(Life::Starting(why), None, turn);
+        self.start(turn);
+    }
+
+    fn is_starting(&self) -> bool {
+        matches!(self.life(), Life::Starting(_))
+    }
+
+    /// Goes on with a start.
+    pub(super) fn start(&mut self, turn: &mut Turn<'_>) {
+        match self.devices {
+            _ if turn.stopping => return,
+            Devices::Closed => return self.open(turn),
+            Devices::Opening(_) => return,
+            Devices::Open(_) => {}
+        }
+        if self.claim == Claim::None
+            && let Err(error) = self.claim(turn)
+        {
+            return self.wait_for_device(error.to_string(), turn);
+        }
+        if self.claim == Claim::Claimed {
+            self.lock(turn);
+        }
+        match self.claim {
+            Claim::Locked if turn.keeps && !self.claim_is_recorded => {
+                self.claim = Claim::Recording;
+                self.record(turn);
+            }
+            Claim::Locked | Claim::Ready => {
+                self.claim = Claim::Ready;
+                self.run(turn);
+            }
+            Claim::None | Claim::Claimed | Claim::Locking(_) | Claim::Recording => {}
+        }
+    }
+
+    /// Has a worker open its devices.
+    pub(super) fn open(&mut self, turn: &mut Turn<'_>) {
+        let attempt = turn.next_attempt();
+        self.devices = Devices::Opening(attempt);
+        turn.push(Effect::Open { card: std::sync::Arc::clone(&self.card), attempt });
+    }
+
+    /// Gives its place up until the device is free.
+    fn wait_for_device(&mut self, why: String, turn: &mut Turn<'_>) {
+        self.change(Life::Queued(Wait::Device(why)), None, turn);
+    }
+
+    /// Claims what it reads and writes, unless somebody is in the way.
+    pub(super) fn claim(&mut self, turn: &mut Turn<'_>) -> Result<(), Error> {
+        let Devices::Open(opened) = &mut self.devices else { return Ok(()) };
+        let Some(footprint) = &opened.footprint else { return Ok(()) };
+        let id = self.card.id;
+        let claimed = turn.claims.claim(id, footprint);
+        turn.claims.has_asked(id);
+        match claimed {
+            Ok(overwritten) => {
+                opened.footprint = None;
+                turn.overwritten.extend(overwritten);
+            }
+            Err(conflict) => return Err(conflict.error(&format!("job {}", conflict.owner))),
+        }
+        self.claim = Claim::Claimed;
+        // One that had begun is known as such.
+        self.claim_is_recorded = self.returning && self.overwritten.is_none();
+        self.returning = false;
+        self.forget_overwritten();
+        Ok(())
+    }
+
+    /// Step 3.
+    fn lock(&mut self, turn: &mut Turn<'_>) {
+        let files = self.files_to_lock();
+        if files.is_empty() {
+            self.claim = Claim::Locked;
+            return;
+        }
+        let attempt = turn.next_attempt();
+        self.claim = Claim::Locking(attempt);
+        turn.push(Effect::Lock { id: self.id(), attempt, dests: files, extend: self.spec().sparse });
+    }
+
+    /// A worker has locked its files, or not.
+    pub(super) fn locked(&mut self, attempt: u64, result: Result<(), Error>, turn: &mut Turn<'_>) {
+        if self.claim != Claim::Locking(attempt) {
+            return;
+        }
+        let starts = self.is_starting();
+        match result {
+            Ok(()) => {
+                self.claim = Claim::Locked;
+                if starts {
+                    self.start(turn);
+                }
+            }
+            Err(error) => {
+                self.release(turn);
+                match error.kind() {
+                    ErrorKind::Busy if starts => self.wait_for_device(error.to_string(), turn),
+                    _ if starts => self.fail(&error, turn),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Gives its claim back: it did not begin after all. What it reaches is looked at again when it asks again.
+    fn release(&mut self, turn: &mut Turn<'_>) {
+        turn.claims.release(self.id());
+        self.claim = Claim::None;
+        self.claim_is_recorded = false;
+        if let Devices::Open(devices) = std::mem::replace(&mut self.devices, Devices::Closed) {
+            turn.push(Effect::Close { id: self.id(), devices, answer: false });
+        }
+    }
+
+    /// It cannot run at all.
+    pub(super) fn fail(&mut self, error: &Error, turn: &mut Turn<'_>) {
+        self.progress.error = Some(error.to_string());
+        self.conclude(State::Failed, turn);
+    }
+
+    /// A worker has opened its devices, or not.
+    pub(super) fn was_opened(&mut self, attempt: u64, result: Result<Box<Opened>, OpenError>, turn: &mut Turn<'_>) {
+        if !matches!(self.devices, Devices::Opening(mine) if mine == attempt) {
+            // Nobody waits for them any more.
+            if let Ok(devices) = result {
+                turn.push(Effect::Close { id: self.id(), devices, answer: false });
+            }
+            return;
+        }
+        self.devices = Devices::Closed;
+        match result {
+            Ok(opened) => self.recognise(opened, turn),
+            Err(why) => self.not_opened(why, turn),
+        }
+    }
+
+    fn recognise(&mut self, opened: Box<Opened>, turn: &mut Turn<'_>) {
+        if let Err(why) = self.are_its_own(&opened) {
+            turn.push(Effect::Close { id: self.id(), devices: opened, answer: false });
+            return self.hold(why, turn);
+        }
+        self.identities.clone_from(&opened.identities);
+        self.lasting = opened.lasting();
+        self.share_names(turn.claims);
+        self.recognised = true;
+        self.devices = Devices::Open(opened);
+        if self.is_starting() {
+            return self.start(turn);
+        }
+        // Looked at before its turn: what it had before a restart is its own again.
+        if let Err(error) = self.claim(turn) {
+            log::info!("job {} does not have its devices back yet: {error}", self.id());
+        }
+    }
+
+    fn not_opened(&mut self, why: OpenError, turn: &mut Turn<'_>) {
+        let starts = self.is_starting();
+        match why {
+            // A late write of a killed daemon, or another program: it is tried again.
+            OpenError::Busy(_, error) if starts => self.wait_for_device(error.to_string(), turn),
+            OpenError::Busy(..) => {}
+            // Something else has its device now: what is on it may be another's.
+            OpenError::InUse(_, error) if self.returning => {
+                self.hold(error.to_string(), turn);
+            }
+            OpenError::InUse(_, error) if starts => self.wait_for_device(error.to_string(), turn),
+            // A job that has begun does not end for a device that is not there yet.
+            OpenError::Failed(_, error) if !self.recognised || !self.identities.is_empty() => {
+                self.hold(error.to_string(), turn);
+            }
+            OpenError::Failed(_, error) if starts => self.fail(&error, turn),
+            OpenError::InUse(..) | OpenError::Failed(..) => {}
+        }
+    }
+
+    /// A job that comes from a record goes on only with the devices that it began with.
+    fn are_its_own(&self, opened: &Opened) -> Result<(), String> {
+        if opened.count().get() != self.progress.total {
+            return Err("the source does not have the size that it had".to_owned());
+        }
+        if self.recognised || self.identities.len() != opened.identities.len() {
+            return Ok(());
+        }
+        let regions = self.spec().from.iter().chain(&self.spec().to);
+        for (region, (old, new)) in regions.zip(self.identities.iter().zip(&opened.identities)) {
+            if old.is_none() || old != new {
+                let path = region.path.to_string_lossy();
+                let differs = difference(old.as_deref(), new.as_deref());
+                return Err(format!("{path} may not be the same device ({differs}): check it, then write `resume`"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Its devices are not surely its own: nothing is written until an administrator says so.
+    fn hold(&mut self, why: String, turn: &mut Turn<'_>) {
+        turn.claims.has_asked(self.id());
+        match self.life() {
+            Life::Queued(_) | Life::Starting(_) => self.change(Life::Held(why.clone()), Some(why), turn),
+            // It is looked at again when it is resumed.
+            _ => {}
+        }
+    }
+
+    /// Step 5.
+    fn run(&mut self, turn: &mut Turn<'_>) {
+        let life = if self.phase == Phase::Verify { Life::Verifying } else { Life::Running };
+        let now = turn.now.wall;
+        self.card.show(|shown| _ = shown.started.get_or_insert(now));
+        self.change(life, None, turn);
+        self.go_on(turn);
+    }
+
+    /// The daemon paused it because records could not be written, and they can be again.
+    pub(super) fn recorder_recovered(&mut self, turn: &mut Turn<'_>) {
+        if matches!(self.life(), Life::Paused(PausedBy::Daemon(_))) {
+            self.change(Life::Queued(Wait::Turn), None, turn);
+        }
+    }
+
+    /// It waits for another job, or for its turn.
+    pub(super) fn wait(&self) -> Wait {
+        match self.follows {
+            Follows::Job(after) => Wait::Job(after),
+            Follows::Nobody | Follows::Lost(_) => Wait::Turn,
+        }
+    }
+}
+
+/// What of two identities differs, in a few words.
+fn difference(old: Option<&str>, new: Option<&str>) -> String {
+    let (Some(old), Some(new)) = (old, new) else {
+        return match (old, new) {
+            (None, _) => "nothing lasting was known of it before".to_owned(),
+            (_, None) => "nothing lasting is known of it now".to_owned(),
+            (Some(_), Some(_)) => unreachable!("both are there"),
+        };
+    };
+    let parts = |text: &str| text.split(';').map(str::to_owned).collect::<Vec<_>>();
+    let (old_parts, new_parts) = (parts(old), parts(new));
+    let pair = old_parts.iter().zip(&new_parts).find(|(old, new)| old != new);
+    match pair {
+        Some((old, new)) => match (old.split_once([':', '=']), new.split_once([':', '='])) {
+            (Some((key, old)), Some((same, new))) if key == same => format!("{key} {old} is now {new}"),
+            _ => format!("{old} is now {new}"),
+        },
+        None => format!("{old} is now {new}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_told_in_a_line() {
+        let say = |old, new| difference(Some(old), Some(new));
+        assert_eq!(say("serial:WD-1;sectors=8", "serial:WD-2;sectors=8"), "serial WD-1 is now WD-2");
+        assert_eq!(say("wwid:x;sectors=8", "wwid:x;sectors=9"), "sectors 8 is now 9");
+        assert_eq!(say("wwid:x;sectors=8", "serial:y;sectors=8"), "wwid:x is now serial:y");
+        assert_eq!(say("wwid:x", "wwid:x;part=1"), "wwid:x is now wwid:x;part=1");
+        assert_eq!(difference(None, Some("wwid:x")), "nothing lasting was known of it before");
+    }
+}

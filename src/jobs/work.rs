@@ -1,0 +1,87 @@
+//! What a job works with from its first step to its end: the plan, the step that the engine has, the flushes under way.
+
+use std::time::Instant;
+
+use crate::figures::{Hashing, RangeSet};
+use crate::salvage::{Salvage, Step};
+use crate::spec::Spec;
+
+/// The work of a job that is neither new nor ended. Jobs that wait are many, and so are those that have ended.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) salvage: Salvage,
+    pub(super) step: Option<StepRun>,
+    /// The source's digest; with the engine while a step runs.
+    pub(super) hashing: Option<Box<Hashing>>,
+    /// By destination.
+    pub(super) flushes: Box<[Flush]>,
+    /// There is no step left in this phase: whether the job went to the phase's end.
+    pub(super) drained: Option<bool>,
+}
+
+/// A step that the engine has.
+#[derive(Debug)]
+pub(super) struct StepRun {
+    pub(super) step: Step,
+    pub(super) pace: Pace,
+}
+
+/// What the engine was told of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// It goes on.
+    Going,
+    /// It was asked to take no new pieces.
+    Pausing,
+    /// It takes none, and nothing of it is in flight.
+    Quiet,
+    /// It ends.
+    Cancelled,
+}
+
+/// How far the flush of a destination is. What it had taken when the flush began is durable once that is recorded.
+#[derive(Debug, Default)]
+pub(super) struct Flush {
+    /// Under way since then; with what the destination had taken.
+    pub(super) asked: Option<(Instant, RangeSet)>,
+    /// It has succeeded, and waits for its record.
+    pub(super) flushed: Option<RangeSet>,
+    /// The record that says so is being written.
+    pub(super) recording: Option<RangeSet>,
+}
+
+impl Flush {
+    /// A record is made now: it says what was flushed before.
+    pub(super) fn begin_recording(&mut self) {
+        if let Some(flushed) = self.flushed.take() {
+            self.recording = Some(self.recording.take().map_or(flushed.clone(), |earlier| earlier.union(&flushed)));
+        }
+    }
+
+    /// Whether nothing of it is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.asked.is_none() && self.flushed.is_none() && self.recording.is_none()
+    }
+}
+
+impl Work {
+    pub(super) fn new(spec: &Spec, block: u64, hashing: Option<Hashing>) -> Box<Self> {
+        Box::new(Self {
+            salvage: Salvage::new(spec, block),
+            step: None,
+            hashing: hashing.map(Box::new),
+            flushes: spec.to.iter().map(|_| Flush::default()).collect(),
+            drained: None,
+        })
+    }
+
+    /// Whether the engine has nothing of the job in flight.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.step.as_ref().is_none_or(|step| step.pace == Pace::Quiet)
+    }
+
+    /// Since when a flush has been awaited.
+    pub(super) fn flushing_since(&self) -> Option<Instant> {
+        self.flushes.iter().filter_map(|flush| Some(flush.asked.as_ref()?.0)).min()
+    }
+}

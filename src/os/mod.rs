@@ -1,0 +1,4 @@
+//! What the system tells, and the standard library does not read.
+
+pub(crate) mod mounts;
+pub(crate) mod process;
