@@ -109,8 +109,12 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// A destination. Whoever looks for a free loop device claims the one that it tries for a moment, also one that is taken by now.
 fn dest(path: &Path) -> Arc<Device> {
-    open_dest(path, OpenDest::default()).unwrap()
+    kcopyfs_support::until("nobody else holds it", || match open_dest(path, OpenDest::default()) {
+        Err(error) if error.kind() == ErrorKind::Busy => None,
+        device => Some(device.unwrap()),
+    })
 }
 
 fn source(path: &Path) -> Arc<Device> {

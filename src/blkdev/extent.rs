@@ -3,7 +3,7 @@
 //! A region of a device is followed downward: a partition to its disk, a loop device to its backing file or device, a
 //! dm device by its table, an md device to its slaves. Each level it passes is an [`Extent`]; two regions that share bytes share them at
 //! some level, so they are found by comparing extents of one [`Place`]. The walk is pure; what lies below a device
-//! comes from a [`Topology`]; [`super::resolve`] puts both together.
+//! comes from a [`Topology`]; [`super::resolve()`] puts both together.
 //!
 //! A file does not claim the device below its file system: which of its blocks are the file's is known to the file
 //! system alone. Nothing is lost by that: that device is mounted, and so refused as a destination unless it is forced.
@@ -41,7 +41,7 @@ pub enum Place {
         /// From the root of the file system.
         path: Box<Path>,
     },
-    /// A [`Device::in_memory`].
+    /// A [`Device::in_memory`](super::Device::in_memory).
     Memory {
         /// Its number.
         serial: u64,

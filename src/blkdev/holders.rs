@@ -16,6 +16,7 @@ use std::path::Path;
 use super::device::{Device, Target};
 use super::extent::{Backing, Extent, Place, Topology, View, Walk};
 use super::resolve::{read_mounts, resolve_bytes};
+use super::sysfs;
 use super::topology::{self, Sysfs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::mounts::{Mounts, unescape};
@@ -74,7 +75,7 @@ impl Holders {
         let mut uses = Vec::new();
         mounted(&mut uses, &sysfs, &mounts)?;
         swaps(&mut uses, &sysfs, &mounts)?;
-        for dev in topology::all_devices() {
+        for dev in sysfs::all_devices() {
             parts(&mut uses, &sysfs, dev)?;
             if topology::is_attached_loop(dev) {
                 uses.extend(over_loop(&sysfs, dev)?);
@@ -130,8 +131,8 @@ impl Use {
 
 /// File systems that lie on block devices.
 fn mounted(uses: &mut Vec<Use>, sysfs: &Sysfs, mounts: &Mounts) -> Result<()> {
-    let known = topology::all_devices();
-    let mut btrfs = topology::btrfs_devices();
+    let known = sysfs::all_devices();
+    let mut btrfs = sysfs::btrfs_devices();
     let mut seen: Vec<u64> = Vec::new();
     for mount in mounts.iter() {
         // The number is not the device's on btrfs, the source may be any text elsewhere: either will do.
@@ -146,13 +147,13 @@ fn mounted(uses: &mut Vec<Use>, sysfs: &Sysfs, mounts: &Mounts) -> Result<()> {
             }
             seen.push(dev);
             let point = mount.point.display();
-            let what = format!("{} is mounted at {point}", topology::device_path(dev).display());
+            let what = format!("{} is mounted at {point}", sysfs::device_path(dev).display());
             uses.push(of_device(HolderKind::Mounted, what, format!("unmount {point}"), sysfs, dev)?);
         }
     }
     btrfs.retain(|dev| !seen.contains(dev));
     for dev in btrfs {
-        let what = format!("{} is part of a mounted btrfs", topology::device_path(dev).display());
+        let what = format!("{} is part of a mounted btrfs", sysfs::device_path(dev).display());
         uses.push(of_device(HolderKind::Mounted, what, "unmount it".to_owned(), sysfs, dev)?);
     }
     Ok(())
@@ -184,9 +185,9 @@ fn swaps(uses: &mut Vec<Use>, sysfs: &Sysfs, mounts: &Mounts) -> Result<()> {
 
 /// A device of which dm, md or bcache devices are made.
 fn parts(uses: &mut Vec<Use>, sysfs: &Sysfs, dev: u64) -> Result<()> {
-    let names = topology::holders_of(dev);
+    let names = sysfs::holders_of(dev);
     if let Some(name) = names.first() {
-        let what = format!("{} is held by {}", topology::device_path(dev).display(), names.join(", "));
+        let what = format!("{} is held by {}", sysfs::device_path(dev).display(), names.join(", "));
         uses.push(of_device(HolderKind::Part, what, format!("stop {name}"), sysfs, dev)?);
     }
     Ok(())
@@ -194,7 +195,7 @@ fn parts(uses: &mut Vec<Use>, sysfs: &Sysfs, dev: u64) -> Result<()> {
 
 /// What lies below an attached loop device.
 fn over_loop(topology: &impl Topology, dev: u64) -> Result<Option<Use>> {
-    let path = topology::device_path(dev);
+    let path = sysfs::device_path(dev);
     let what = format!("{} is attached to it", path.display());
     let mut held = of_device(HolderKind::Loop, what, format!("losetup -d {}", path.display()), topology, dev)?;
     held.extents.retain(|extent| extent.place != Place::Disk { dev });
@@ -202,7 +203,7 @@ fn over_loop(topology: &impl Topology, dev: u64) -> Result<Option<Use>> {
 }
 
 fn of_device(kind: HolderKind, what: String, remedy: String, topology: &impl Topology, dev: u64) -> Result<Use> {
-    let mut walk = Walk::new(topology, topology::device_path(dev));
+    let mut walk = Walk::new(topology, sysfs::device_path(dev));
     walk.block(dev, WHOLE)?;
     Ok(Use { kind, what, remedy, extents: walk.found })
 }

@@ -16,7 +16,7 @@
 //! taken for one; where a thing lasting is missing (an unset serial, a file system whose inodes change their numbers) the
 //! next best is used, never a name.
 //!
-//! sysfs is read in `sysfs`, which knows nothing of open files; the rest asks the descriptor itself.
+//! sysfs is read in `disk`, which knows nothing of open files; the rest asks the descriptor itself.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -25,13 +25,14 @@ use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
 use super::device::{Device, Target};
+use super::sysfs::disk_of;
 use super::topology;
 use crate::os::mounts::Mounts;
 
+mod disk;
 mod sys;
-mod sysfs;
 
-use sysfs::Node;
+use disk::Node;
 
 /// Loop devices over files on loop devices: deeper than this is nobody's disk.
 const MAX_DEPTH: u32 = 4;
@@ -72,9 +73,9 @@ pub fn identity(device: &Device) -> Option<String> {
     }
 }
 
-/// The name of the bytes of a whole disk, by its number: see [`super::lasting`].
+/// The name of the bytes of a whole disk, by its number: see [`super::lasting()`].
 pub(super) fn medium_of_disk(dev: u64) -> Option<String> {
-    sysfs::medium(&Node::of(Path::new("/sys"), dev), boot_id()?)
+    disk::medium(&Node::of(Path::new("/sys"), dev), boot_id()?)
 }
 
 /// The name of the bytes of an open regular file.
@@ -86,8 +87,8 @@ pub(super) fn medium_of_file(file: &File) -> Option<String> {
 fn of(file: &File, depth: u32) -> Option<String> {
     let meta = file.metadata().ok().filter(|_| depth < MAX_DEPTH)?;
     if meta.file_type().is_block_device() {
-        let disk = |node: &Node| of_loop(file, topology::disk_of(meta.rdev()), node, depth);
-        return sysfs::identity(&Node::of(Path::new("/sys"), meta.rdev()), disk, boot_id());
+        let over = |node: &Node| of_loop(file, disk_of(meta.rdev()), node, depth);
+        return disk::identity(&Node::of(Path::new("/sys"), meta.rdev()), over, boot_id());
     }
     if meta.is_file() { of_regular(file) } else { None }
 }
@@ -127,7 +128,7 @@ fn file_system(file: &File, dev: u64) -> Option<String> {
     if *fsid_lasts && fsid != 0 {
         return Some(format!("fsid:{fsid:016x}"));
     }
-    sysfs::identity(&Node::of(Path::new("/sys"), dev), |_| None, None)
+    disk::identity(&Node::of(Path::new("/sys"), dev), |_| None, None)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,7 +1,7 @@
 //! The bytes that a region reaches, by names that last: for jobs whose devices are not open now.
 //!
 //! Where an [`Extent`] has a [`Place`], good while devices are open, this has the name of a *medium*: a disk by its wwid,
-//! serial, dm or md uuid; a file by inode, birth and file system; both as in [`super::identity`], but without the size, so that
+//! serial, dm or md uuid; a file by inode, birth and file system; both as in [`super::identity()`], but without the size, so that
 //! a disk which is resized stays the same medium. What has no such name has one that is good until the machine restarts: the
 //! boot id with the disk's sequence number, or with device number and inode or path.
 //!
@@ -36,7 +36,7 @@ pub struct LastingExtent {
     pub at: Option<u64>,
 }
 
-/// Names that last for what [`resolve`](super::resolve) has found of a region of `device`, level by level.
+/// Names that last for what [`resolve`](super::resolve()) has found of a region of `device`, level by level.
 ///
 /// # Errors
 /// Where mountinfo cannot be read.

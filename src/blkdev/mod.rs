@@ -9,8 +9,8 @@
 //!    number;
 //! 2. [`Holders`] refuses what the kernel does not see: bytes that are in use under another name, or through a loop
 //!    device;
-//! 3. [`resolve`] follows a region down to the disks and files it really reaches, as [`Extent`]s;
-//!    [`lasting`] names them by what outlives a restart;
+//! 3. [`resolve()`] follows a region down to the disks and files it really reaches, as [`Extent`]s;
+//!    [`lasting()`] names them by what outlives a restart;
 //! 4. `claims`, the room above, compares a job with itself and with all other jobs.
 //!
 //! Who owns what: a `Device` owns its descriptor and closes it when the last `Arc` goes; with it goes the `O_EXCL`
@@ -25,6 +25,7 @@ mod lasting;
 mod open;
 mod resolve;
 mod sys;
+mod sysfs;
 mod table;
 mod topology;
 

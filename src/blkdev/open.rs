@@ -16,7 +16,7 @@ use nix::sys::stat::fstat;
 use nix::sys::statfs;
 
 use super::device::{Device, Target};
-use super::sys;
+use super::{sys, sysfs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::mounts::{self, Mounts};
 use crate::sector::{SECTOR_SIZE, Sector};
@@ -266,9 +266,9 @@ fn clear_direct(file: &File) -> io::Result<()> {
 
 /// Whether the block device, or the disk of the partition, is host-managed: zones that take writes in order only.
 fn is_zoned(rdev: u64) -> bool {
-    let node = format!("/sys/dev/block/{}:{}", libc::major(rdev), libc::minor(rdev));
+    let node = sysfs::node(rdev);
     ["queue/zoned", "../queue/zoned"]
         .iter()
-        .find_map(|name| std::fs::read_to_string(Path::new(&node).join(name)).ok())
+        .find_map(|name| std::fs::read_to_string(node.join(name)).ok())
         .is_some_and(|model| model.trim() == "host-managed")
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::device::{Device, Target};
 use super::open::{OpenDest, judge, open_dest};
-use super::topology::disk_of;
+use super::sysfs::disk_of;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A close that another thread has begun takes microseconds; these bound how long an open waits for it.

@@ -19,8 +19,8 @@ use super::device::{Device, Target};
 use super::dm::{self, On, Piece};
 use super::extent::{Backing, Below, Place, Topology};
 use super::sys;
-use crate::os::mounts::{Mounts, parse_dev};
-use crate::sector::SECTOR_SIZE;
+use super::sysfs::{device_path, disk_of, node, number, numbers_in, partition};
+use crate::os::mounts::Mounts;
 
 /// What the kernel puts after the path of a file that has no name any more.
 const DELETED: &[u8] = b" (deleted)";
@@ -104,33 +104,6 @@ fn map(dev: u64, slaves: &[u64]) -> Option<Vec<Piece>> {
     Some(pieces)
 }
 
-/// The directory of a block device in sysfs.
-fn node(dev: u64) -> PathBuf {
-    PathBuf::from(format!("/sys/dev/block/{}:{}", libc::major(dev), libc::minor(dev)))
-}
-
-/// The path of a device by its number, as the kernel calls it: `/dev/sda1`.
-pub(super) fn device_path(dev: u64) -> PathBuf {
-    let link = fs::read_link(node(dev)).unwrap_or_default();
-    match link.file_name() {
-        Some(name) => Path::new("/dev").join(name.to_string_lossy().replace('!', "/")),
-        None => PathBuf::from(format!("block device {}:{}", libc::major(dev), libc::minor(dev))),
-    }
-}
-
-/// Every block device of the system, disks and partitions.
-pub(super) fn all_devices() -> Vec<u64> {
-    numbers_in(Path::new("/sys/class/block"))
-}
-
-/// The names of what holds a device as a part of itself: dm, md, bcache.
-pub(super) fn holders_of(dev: u64) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(node(dev).join("holders")) else { return Vec::new() };
-    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
-
 /// Whether it is a loop device with a backing file.
 pub(super) fn is_attached_loop(dev: u64) -> bool {
     loop_path(dev).is_some()
@@ -139,43 +112,6 @@ pub(super) fn is_attached_loop(dev: u64) -> bool {
 /// The path of a loop's backing file, while one is attached.
 pub(super) fn loop_path(dev: u64) -> Option<PathBuf> {
     backing_path(&node(dev).join("loop"))
-}
-
-/// The devices of all mounted btrfs: mountinfo names one of each at most, and none by its number.
-pub(super) fn btrfs_devices() -> Vec<u64> {
-    let Ok(entries) = fs::read_dir("/sys/fs/btrfs") else { return Vec::new() };
-    entries.flatten().flat_map(|entry| numbers_in(&entry.path().join("devices"))).collect()
-}
-
-/// The numbers of the devices whose directories `path` lists.
-fn numbers_in(path: &Path) -> Vec<u64> {
-    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-    let mut numbers: Vec<_> = entries.flatten().filter_map(|entry| read_dev(&entry.path().join("dev"))).collect();
-    numbers.sort_unstable();
-    numbers
-}
-
-fn read_dev(path: &Path) -> Option<u64> {
-    parse_dev(&fs::read_to_string(path).ok()?)
-}
-
-fn number(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-/// The whole disk of a device.
-pub(super) fn disk_of(dev: u64) -> u64 {
-    partition(dev).map_or(dev, |(disk, ..)| disk)
-}
-
-/// Disk, first byte and bytes of a partition.
-fn partition(dev: u64) -> Option<(u64, u64, u64)> {
-    let node = node(dev);
-    number(&node.join("partition"))?;
-    let disk = read_dev(&node.join("../dev"))?;
-    let start = number(&node.join("start"))?.checked_mul(SECTOR_SIZE)?;
-    let size = number(&node.join("size"))?.checked_mul(SECTOR_SIZE)?;
-    Some((disk, start, size))
 }
 
 /// The path of a loop's backing file, `None` while none is attached.

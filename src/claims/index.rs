@@ -47,6 +47,7 @@ impl<K, V> Default for Index<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V> Index<K, V> {
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }

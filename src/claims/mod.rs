@@ -264,12 +264,14 @@ impl Claims {
     }
 
     /// Whether the job has a claim.
-    pub(crate) fn has_claim(&self, id: JobId) -> bool {
+    #[cfg(test)]
+    fn has_claim(&self, id: JobId) -> bool {
         self.live.contains_key(&id)
     }
 
     /// Whether nothing is claimed, kept or remembered.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.held.is_empty() && self.reserved.is_empty() && self.remembered.is_empty()
     }
 

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::blkdev::sysfs::node_in;
+
 /// A block device's directory in sysfs.
 #[derive(Debug)]
 pub(super) struct Node(PathBuf);
@@ -10,7 +12,7 @@ pub(super) struct Node(PathBuf);
 impl Node {
     /// The device of that number, below `/sys` or, in tests, a tree like it.
     pub(super) fn of(root: &Path, rdev: u64) -> Self {
-        Self(root.join(format!("dev/block/{}:{}", libc::major(rdev), libc::minor(rdev))))
+        Self(node_in(root, rdev))
     }
 
     /// An attribute as it is.
