@@ -253,12 +253,6 @@ impl Progress {
         self.total * SECTOR_SIZE
     }
 
-    /// Whether a live destination has more than what is durable.
-    pub(crate) fn is_behind(&self) -> bool {
-        // What is durable is part of what was taken.
-        self.live().iter().any(|index| self.dests[index].taken.bytes() != self.dests[index].durable.bytes())
-    }
-
     /// Destinations that take part.
     pub(crate) fn live(&self) -> ErrorBits {
         let all = ErrorBits::first(self.dests.len()).without(self.dropped);
@@ -511,11 +505,6 @@ impl Progress {
         (self.read_errors, self.suspect_bytes, self.verified) = (0, 0, 0);
         (self.common, self.durable) = (RangeSet::new(), 0);
         self.look_again();
-    }
-
-    /// Whether a destination has anything.
-    pub(crate) fn has_any(&self) -> bool {
-        self.dests.iter().any(|dest| dest.taken.bytes() > 0)
     }
 
     /// A destination does not have a range any more.

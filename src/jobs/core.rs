@@ -415,7 +415,9 @@ impl Core {
         }
         self.overwrite(overwritten, now);
         let mut jobs: Vec<Job> = ready.into_iter().zip(first..).map(|(one, id)| one.into_job(id, now.wall)).collect();
-        jobs.iter_mut().for_each(|job| job.share_names(&self.claims));
+        for job in &mut jobs {
+            job.share_names(&self.claims);
+        }
         self.next += jobs.len() as JobId;
         self.attempts += 1;
         let batch = self.attempts;
@@ -470,12 +472,7 @@ impl Core {
         })
     }
 
-    fn refuse(
-        &mut self,
-        reply: Reply<std::result::Result<Made, NotMade>>,
-        refusal: Refusal,
-        devices: Vec<Box<Opened>>,
-    ) {
+    fn refuse(&mut self, reply: Reply<std::result::Result<Made, NotMade>>, refusal: Refusal, devices: Vec<Opened>) {
         self.effects.push(Effect::Answer(Answer::Submit(reply, Err(NotMade { refusal, devices }))));
     }
 
@@ -512,7 +509,9 @@ impl Core {
     /// None of the new jobs becomes one.
     fn drop_batch(&mut self, id: u64, refusal: Refusal) {
         let Some(Batch { jobs, reply }) = self.batches.remove(&id) else { return };
-        jobs.iter().for_each(|job| self.claims.release(job.id()));
+        for job in &jobs {
+            self.claims.release(job.id());
+        }
         let last = jobs.last().map_or(0, Job::id);
         if self.next == last + 1 {
             self.next -= jobs.len() as JobId;
@@ -588,7 +587,7 @@ impl Core {
                 match job.life() {
                     _ if job.returning => self.claims.reserve(id, lasting, Rank::Begun),
                     Life::Queued(_) if job.follows == Follows::Nobody => {
-                        self.claims.reserve(id, lasting, Rank::Waiting)
+                        self.claims.reserve(id, lasting, Rank::Waiting);
                     }
                     _ => {}
                 }

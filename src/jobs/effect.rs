@@ -62,7 +62,7 @@ pub(super) struct Start {
     /// Sees the data, if there is one.
     pub(super) hashing: Option<Box<Hashing>>,
     /// Sectors before the step, for the digest.
-    pub(super) start: u64,
+    pub(super) first: u64,
     /// Destinations that are files, and may be taken away.
     pub(super) files: Vec<(usize, Arc<Device>)>,
 }

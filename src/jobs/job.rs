@@ -362,9 +362,9 @@ impl Job {
     }
 
     /// Its devices, of a job that is refused.
-    pub(super) fn into_devices(self) -> Option<Box<Opened>> {
+    pub(super) fn into_devices(self) -> Option<Opened> {
         match self.devices {
-            Devices::Open(opened) => Some(opened),
+            Devices::Open(opened) => Some(*opened),
             Devices::Closed | Devices::Opening(_) => None,
         }
     }

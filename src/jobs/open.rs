@@ -30,8 +30,6 @@ pub(super) struct Opened {
     pub(super) identities: Vec<Option<String>>,
     /// What it reaches, until that is claimed.
     pub(super) footprint: Option<Footprint>,
-    /// Files that `create` made: they go again if the job is refused.
-    made: Vec<PathBuf>,
 }
 
 /// Why a job's devices were not opened, and which region it is about.
@@ -48,8 +46,8 @@ pub(super) enum OpenError {
 impl OpenError {
     fn at(place: Place) -> impl Fn(Error) -> Self {
         move |error| match error.kind() {
-            ErrorKind::Busy => Self::Busy(place.clone(), error),
-            _ => Self::Failed(place.clone(), error),
+            ErrorKind::Busy => Self::Busy(place, error),
+            _ => Self::Failed(place, error),
         }
     }
 }
@@ -125,17 +123,22 @@ impl Opened {
 
     /// Open devices with direct I/O, and without.
     pub(super) fn direct_and_not(&self) -> (u32, u32) {
-        self.dests.iter().chain(&self.from).fold((0, 0), |(direct, not), region| match region.device.is_direct() {
-            true => (direct + 1, not),
-            false => (direct, not + 1),
+        let devices = self.dests.iter().chain(&self.from).map(|region| &region.device);
+        devices.fold((0, 0), |(direct, not), device| match u32::from(device.is_direct()) {
+            0 => (direct, not + 1),
+            _ => (direct + 1, not),
         })
     }
 
-    /// The job is refused after all: nothing of it stays behind.
-    pub(super) fn undo(self) {
-        for path in &self.made {
-            if let Err(error) = std::fs::remove_file(path) {
-                log::warn!("{}: made for a job that was refused, and cannot be removed: {error}", path.display());
+    /// The job is refused after all: files that `create` made go again, unless another job writes to them by now.
+    pub(super) fn undo(self, with: &Opener<'_>) {
+        for dest in self.dests.iter().filter(|dest| dest.device.was_made()) {
+            let extents = blkdev::resolve(&dest.device, dest.sector, dest.count).unwrap_or_default();
+            if (with.who_writes)(extents).is_some() {
+                continue;
+            }
+            if let Err(error) = dest.device.remove_made() {
+                log::warn!("made for a job that was refused: {error}");
             }
         }
     }
@@ -170,7 +173,7 @@ pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened
         }
     };
     let dests = Vec::with_capacity(spec.to.len());
-    let mut opened = Opened { client, from, dests, identities: Vec::new(), footprint: None, made: Vec::new() };
+    let mut opened = Opened { client, from, dests, identities: Vec::new(), footprint: None };
     match add_dests(&mut opened, spec, count, with).and_then(|()| reach(&mut opened, spec)) {
         Ok(()) => {
             let regions = opened.from.iter().chain(&opened.dests);
@@ -178,7 +181,7 @@ pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened
             Ok(opened)
         }
         Err(why) => {
-            opened.undo();
+            opened.undo(with);
             Err(why)
         }
     }
@@ -195,11 +198,12 @@ fn add_dests(opened: &mut Opened, spec: &Spec, count: Sector, with: &Opener<'_>)
             Err(error) if error.kind() == ErrorKind::Busy => return Err(name_holder(index, to, error, with)),
             Err(error) => return Err(at(error)),
         };
+        opened.dests.push(IoRegion::new(&device, to.sector, count));
+        refuse_record(Path::new(&to.path), &device, with).map_err(&at)?;
         device.check_region(to.sector, count, writes).map_err(&at)?;
         if let Some(holder) = holders.map(|holders| holders.of(&device)).transpose().map_err(&at)?.flatten() {
             return Err(OpenError::InUse(Place::To(index), holder.into()));
         }
-        opened.dests.push(IoRegion::new(&device, to.sector, count));
     }
     Ok(())
 }

@@ -1,8 +1,11 @@
 //! The thread that owns all jobs, and what it carries out.
 //!
 //! # Protocol of a turn
-//! 1. It takes all events that came. 2. The [`Core`] decides. 3. What changed is published. 4. The effects are carried out
-//! in their order: none of them waits for anybody, see [`Hands`]. 5. It sleeps until an event comes or a timer is due.
+//! 1. It takes all events that came.
+//! 2. The [`Core`] decides.
+//! 3. What changed is published.
+//! 4. The effects are carried out in their order: none of them waits for anybody, see [`Hands`].
+//! 5. It sleeps until an event comes or a timer is due.
 //!
 //! A piece that ended well is no hurry: events of that kind wait up to [`LAG`] for company. With nothing to do the thread
 //! sleeps without a timeout.
@@ -201,7 +204,7 @@ impl Hands {
                     }
                 });
             }
-            Effect::Record(record) => self.recorder.save(*record),
+            Effect::Record(record) => self.recorder.save(record),
             Effect::RecordBatch { batch, records } => self.recorder.save_batch(batch, records),
             Effect::Forget(id) => self.recorder.forget(id),
             Effect::Start(start) => self.start(*start),
@@ -235,10 +238,10 @@ impl Hands {
     }
 
     fn start(&mut self, start: Start) {
-        let Start { card, client, request, hashing, start, files } = start;
+        let Start { card, client, request, hashing, first, files } = start;
         let id = card.id;
         let hashing = Arc::new(Mutex::new(hashing));
-        let watcher = Watcher { id, inbox: Arc::clone(&self.inbox), hashing: Arc::clone(&hashing), start, files };
+        let watcher = Watcher { id, inbox: Arc::clone(&self.inbox), hashing: Arc::clone(&hashing), first, files };
         let (inbox, files) = (Arc::clone(&self.inbox), watcher.files.clone());
         let request = Request { observer: Some(Box::new(watcher)), ..request };
         let submitted = client.submit(request, (), move |_, ()| {
@@ -268,7 +271,7 @@ struct Watcher {
     /// With the engine while the step runs.
     hashing: Arc<Mutex<Option<Box<Hashing>>>>,
     /// Sectors of the job before the step.
-    start: u64,
+    first: u64,
     files: Vec<(usize, Arc<Device>)>,
 }
 
@@ -287,7 +290,7 @@ impl Observer for Watcher {
 
     fn data(&mut self, offset: Sector, bytes: &Bytes<'_>) {
         if let Some(hashing) = &mut *self.hashing.lock() {
-            hashing.see(self.start + offset.get(), bytes);
+            hashing.see(self.first + offset.get(), bytes);
         }
     }
 

@@ -40,7 +40,7 @@ struct Queue {
 }
 
 enum Task {
-    Save(Record),
+    Save(Box<Record>),
     SaveNew { batch: u64, records: Vec<Record> },
     Forget(JobId),
     Settings(Settings, Reply<Result<()>>),
@@ -73,7 +73,7 @@ impl Recorder {
     }
 
     /// Writes a job's record.
-    pub(super) fn save(&self, record: Record) {
+    pub(super) fn save(&self, record: Box<Record>) {
         self.put(Task::Save(record));
     }
 
@@ -120,7 +120,7 @@ impl Writer {
             let mut forgets = Vec::new();
             for task in tasks {
                 match task {
-                    Task::Save(record) => saves.push(record),
+                    Task::Save(record) => saves.push(*record),
                     Task::Forget(id) => forgets.push(id),
                     Task::SaveNew { batch, records } => self.save_new(batch, &records),
                     Task::Settings(settings, reply) => {

@@ -110,7 +110,7 @@ impl Job {
             client: Arc::clone(&opened.client),
             request,
             hashing,
-            start: step.range().start,
+            first: step.range().start,
             files: opened.files(),
         };
         work.step = Some(StepRun { step, pace: Pace::Going });

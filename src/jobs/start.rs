@@ -191,7 +191,6 @@ impl Job {
         match why {
             // A late write of a killed daemon, or another program: it is tried again.
             OpenError::Busy(_, error) if starts => self.wait_for_device(error.to_string(), turn),
-            OpenError::Busy(..) => {}
             // Something else has its device now: what is on it may be another's.
             OpenError::InUse(_, error) if self.returning => {
                 self.hold(error.to_string(), turn);
@@ -202,7 +201,7 @@ impl Job {
                 self.hold(error.to_string(), turn);
             }
             OpenError::Failed(_, error) if starts => self.fail(&error, turn),
-            OpenError::InUse(..) | OpenError::Failed(..) => {}
+            OpenError::Busy(..) | OpenError::InUse(..) | OpenError::Failed(..) => {}
         }
     }
 

@@ -29,7 +29,7 @@ pub(super) struct Made {
 /// None of the specs of a write became a job; what was opened for them.
 pub(super) struct NotMade {
     pub(super) refusal: Refusal,
-    pub(super) devices: Vec<Box<Opened>>,
+    pub(super) devices: Vec<Opened>,
 }
 
 impl Jobs {
@@ -45,7 +45,7 @@ impl Jobs {
                 match Ready::new(spec, with) {
                     Ok(one) => ready.push(one),
                     Err((place, error)) => {
-                        ready.into_iter().filter_map(Ready::opened).for_each(|opened| opened.undo());
+                        ready.into_iter().filter_map(Ready::opened).for_each(Opened::undo);
                         return Err(Refusal { index, place, error });
                     }
                 }
@@ -55,7 +55,7 @@ impl Jobs {
         match self.make(ready) {
             Ok(Made { ids }) => Ok(ids),
             Err(NotMade { refusal, devices }) => {
-                devices.into_iter().for_each(|opened| opened.undo());
+                devices.into_iter().for_each(Opened::undo);
                 Err(refusal)
             }
         }
@@ -80,8 +80,8 @@ impl Ready {
         }
     }
 
-    pub(super) fn opened(self) -> Option<Box<Opened>> {
-        self.devices.ok()
+    pub(super) fn opened(self) -> Option<Opened> {
+        self.devices.ok().map(|opened| *opened)
     }
 
     /// What it claims when it is made. Those that wait claim when their turn comes.
