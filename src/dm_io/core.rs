@@ -90,6 +90,15 @@ impl Core {
         self.backend.waker()
     }
 
+    /// The process is gone: in the simulation what is in flight stays with the devices, and nobody needs its memory any more.
+    #[cfg(test)]
+    pub(crate) fn abandon(&mut self) {
+        self.backend.abandon();
+        self.transfers.clear();
+        self.requests.clear();
+        self.done.clear();
+    }
+
     /// When the next transfer ends, where that is known beforehand: in the simulation.
     #[cfg(test)]
     pub(crate) fn next_due(&self) -> Option<Duration> {

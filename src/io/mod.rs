@@ -138,6 +138,12 @@ pub trait Backend {
         None
     }
 
+    /// The process is gone: what is in flight stays with the devices. In the simulation alone.
+    #[cfg(test)]
+    fn abandon(&mut self) {
+        unimplemented!("only a simulated process can be gone while its backend is there");
+    }
+
     /// Whether the page pool is registered with it as fixed buffers.
     fn has_fixed_buffers(&self) -> bool {
         false

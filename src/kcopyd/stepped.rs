@@ -59,6 +59,14 @@ impl Stepped {
         self.worker.step()
     }
 
+    /// Ends it as kill -9 does, at any moment: no callback comes any more, and its writes in flight are [orphans](Sim::orphans) of the
+    /// simulation, which arrive when [`Sim::land_orphans`] is called, or in part at a [`Sim::power_cut`].
+    pub(crate) fn kill(self) {
+        let Self { client, worker, .. } = self;
+        worker.abandon();
+        drop(client);
+    }
+
     /// Asserts, for a client without work, that every page and every list entry is back.
     pub(crate) fn assert_clean(&self) {
         self.worker.assert_clean();

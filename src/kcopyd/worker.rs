@@ -161,6 +161,14 @@ impl Worker {
         super::Turn { has_work: !self.is_idle() || !self.mailbox.is_empty(), next }
     }
 
+    /// The process is gone: nobody is told anything, and what is in flight stays with the simulated devices.
+    #[cfg(test)]
+    pub(super) fn abandon(mut self) {
+        self.core.abandon();
+        // Pages go back before the account does.
+        self.subs.clear();
+    }
+
     /// Asserts that a worker without work has nothing left.
     #[cfg(test)]
     pub(super) fn assert_clean(&self) {

@@ -145,15 +145,20 @@ impl Backend for SimBackend {
         if state.stepped { state.clock } else { self.clock }
     }
 
+    #[cfg(test)]
+    fn abandon(&mut self) {
+        self.leave_orphans();
+    }
+
     fn next_due(&self) -> Option<Duration> {
         self.due.first_key_value().map(|((time, _), _)| *time)
     }
 }
 
-/// What a process that is gone had in flight stays with the devices.
-impl Drop for SimBackend {
+impl SimBackend {
+    /// What a process that is gone had in flight stays with the devices.
     #[allow(unsafe_code)]
-    fn drop(&mut self) {
+    fn leave_orphans(&mut self) {
         let flying = std::mem::take(&mut self.due).into_values().map(|flying| flying.transfer);
         let writes = flying.chain(self.hung.drain(..)).filter(|transfer| transfer.op == Op::Write);
         let orphans: Vec<Orphan> = writes
@@ -165,5 +170,11 @@ impl Drop for SimBackend {
             })
             .collect();
         self.shared.state.lock().orphans.extend(orphans);
+    }
+}
+
+impl Drop for SimBackend {
+    fn drop(&mut self) {
+        self.leave_orphans();
     }
 }

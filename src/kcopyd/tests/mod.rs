@@ -4,6 +4,7 @@ mod content;
 mod flags;
 mod life;
 mod ordered;
+mod power;
 mod random;
 mod schedules;
 mod thin;
