@@ -18,5 +18,8 @@ pub(crate) use digest::Hashing;
 pub(crate) use map::Map;
 pub(crate) use meter::{Meter, Stopwatch};
 pub use progress::DestState;
+// Destinations are to be flushed one by one.
+#[allow(unused_imports)]
+pub(crate) use progress::DestMark;
 pub(crate) use progress::{DIFFERENT, Dest, Mark, Progress};
 pub(crate) use ranges::RangeSet;

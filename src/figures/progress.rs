@@ -134,8 +134,23 @@ impl Dest {
         self.trouble.as_ref().is_some_and(|trouble| trouble.mismatch)
     }
 
+    /// What a flush that begins now will cover.
+    // Each destination is to be flushed by itself.
+    #[allow(dead_code)]
+    pub(crate) fn mark(&self) -> DestMark {
+        DestMark { taken: self.taken.clone(), zeros: self.zeroed().clone() }
+    }
+
+    /// Whether it has got anything, data or zeros, that is not durable.
+    // As above.
+    #[allow(dead_code)]
+    pub(crate) fn needs_flush(&self) -> bool {
+        let lacks = |zeros: &Zeros| zeros.written.bytes() != zeros.durable.bytes();
+        self.taken.bytes() != self.durable.bytes() || self.zeros.as_deref().is_some_and(lacks)
+    }
+
     /// What was written to it and is not durable may be lost.
-    fn is_doubtful(&self) -> bool {
+    pub(crate) fn is_doubtful(&self) -> bool {
         self.trouble.as_ref().is_some_and(|trouble| trouble.flush_failed)
     }
 
@@ -192,6 +207,22 @@ pub(crate) struct Progress {
     pub(crate) verified: u64,
     /// Go on writing to a destination that failed.
     keeps_failed: bool,
+}
+
+/// What a destination had taken, and where it was given zeros, when a flush of it began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DestMark {
+    taken: RangeSet,
+    zeros: RangeSet,
+}
+
+// As above.
+#[allow(dead_code)]
+impl DestMark {
+    /// What one flush or another covers.
+    pub(crate) fn union(&self, other: &Self) -> Self {
+        Self { taken: self.taken.union(&other.taken), zeros: self.zeros.union(&other.zeros) }
+    }
 }
 
 /// What was taken, and what was given zeros, when a flush began.
@@ -461,6 +492,33 @@ impl Progress {
             }
         }
         self.look_again();
+    }
+
+    /// What a destination had taken when a flush of it began is durable, and recorded.
+    // As above.
+    #[allow(dead_code)]
+    pub(crate) fn dest_made_durable(&mut self, index: usize, flushed: &DestMark) {
+        let (durable, zeros) = (self.durable_after(index, flushed), self.zeros_after(index, flushed));
+        self.dests[index].durable = durable;
+        if let Some(known) = &mut self.dests[index].zeros {
+            known.durable = zeros;
+        }
+        self.look_again();
+    }
+
+    /// What is durable on a destination once that is recorded. What it had lost meanwhile is not.
+    // As above.
+    #[allow(dead_code)]
+    pub(crate) fn durable_after(&self, index: usize, flushed: &DestMark) -> RangeSet {
+        let dest = &self.dests[index];
+        dest.durable.union(&flushed.taken.intersection(&dest.taken))
+    }
+
+    /// Where zeros for what could not be read are durable on a destination once that is recorded.
+    // As above.
+    #[allow(dead_code)]
+    pub(crate) fn zeros_after(&self, index: usize, flushed: &DestMark) -> RangeSet {
+        self.zeros(index).union(&flushed.zeros)
     }
 
     /// What would be durable on a destination, were the mark recorded now.

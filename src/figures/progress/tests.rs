@@ -170,3 +170,24 @@ fn what_is_known_of_zeros_is_what_was_flushed() {
     let restored = Dest::recorded(RangeSet::new(), RangeSet::new(), 0, None).with_zeros(progress.zeros(0));
     assert_eq!(restored.zeroed().bytes(), 10 * 512);
 }
+
+#[test]
+fn zeros_are_a_reason_to_flush_and_durable_after_it() {
+    let spec = spec(2);
+    let mut progress = progress(&spec, 100);
+    progress.taken(&(0..50), BOTH);
+    let first = progress.dests[0].mark();
+    progress.dest_made_durable(0, &first);
+    assert!(!progress.dests[0].needs_flush() && progress.dests[1].needs_flush());
+    assert_eq!(progress.durable, 0, "the other one has nothing yet");
+    progress.zeroed(&(60..70), BOTH);
+    assert!(progress.dests[0].needs_flush() && progress.zeros(0).is_empty());
+    let mark = progress.dests[0].mark();
+    progress.taken(&(50..60), BOTH);
+    progress.verify_failed(&spec, 0, &(10..20), DIFFERENT);
+    assert_eq!(progress.durable_after(0, &mark).bytes(), 40 * 512, "it was lost meanwhile");
+    progress.dest_made_durable(0, &first.union(&mark));
+    assert_eq!((progress.zeros(0).bytes(), progress.dests[0].durable.bytes()), (10 * 512, 40 * 512));
+    progress.begin_anew();
+    assert_eq!([0, 1].map(|index: usize| progress.dests[index].zeroed().bytes()), [10 * 512, 0]);
+}
