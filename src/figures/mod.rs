@@ -18,5 +18,5 @@ pub(crate) use digest::Hashing;
 pub(crate) use map::Map;
 pub(crate) use meter::{Meter, Stopwatch};
 pub use progress::DestState;
-pub(crate) use progress::{DIFFERENT, Dest, Mark, Progress};
+pub(crate) use progress::{DIFFERENT, Dest, DestMark, Progress};
 pub(crate) use ranges::RangeSet;

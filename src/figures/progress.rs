@@ -134,6 +134,19 @@ impl Dest {
         self.trouble.as_ref().is_some_and(|trouble| trouble.mismatch)
     }
 
+    /// What a flush that begins now will cover.
+    // Each destination is to be flushed by itself.
+    pub(crate) fn mark(&self) -> DestMark {
+        DestMark { taken: self.taken.clone(), zeros: self.zeroed().clone() }
+    }
+
+    /// Whether it has got anything, data or zeros, that is not durable.
+    // As above.
+    pub(crate) fn needs_flush(&self) -> bool {
+        let lacks = |zeros: &Zeros| zeros.written.bytes() != zeros.durable.bytes();
+        self.taken.bytes() != self.durable.bytes() || self.zeros.as_deref().is_some_and(lacks)
+    }
+
     /// What was written to it and is not durable may be lost.
     pub(crate) fn is_doubtful(&self) -> bool {
         self.trouble.as_ref().is_some_and(|trouble| trouble.flush_failed)
@@ -174,8 +187,6 @@ pub(crate) struct Progress {
     pub(crate) write_err: ErrorBits,
     /// Destinations that failed only when they were read back.
     differ: ErrorBits,
-    /// Destinations that were given up because somebody said so.
-    pub(crate) dropped: ErrorBits,
     /// Ascending, by side; see [`bad`] for its bound.
     pub(crate) bad: Vec<BadRange>,
     /// Ranges that found no room in `bad`.
@@ -194,18 +205,18 @@ pub(crate) struct Progress {
     keeps_failed: bool,
 }
 
-/// What a destination had when a flush of it began.
-#[derive(Clone, Debug)]
-pub(crate) struct Mark {
+/// What a destination had taken, and where it was given zeros, when a flush of it began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DestMark {
     taken: RangeSet,
-    /// Of that, zeros for what could not be read.
-    zeroed: RangeSet,
+    zeros: RangeSet,
 }
 
-impl Mark {
-    /// What it had at either of two marks.
+// As above.
+impl DestMark {
+    /// What one flush or another covers.
     pub(crate) fn union(&self, other: &Self) -> Self {
-        Self { taken: self.taken.union(&other.taken), zeroed: self.zeroed.union(&other.zeroed) }
+        Self { taken: self.taken.union(&other.taken), zeros: self.zeros.union(&other.zeros) }
     }
 }
 
@@ -221,7 +232,6 @@ impl Progress {
             read_err: false,
             write_err: ErrorBits::NONE,
             differ: ErrorBits::NONE,
-            dropped: ErrorBits::NONE,
             bad: Vec::new(),
             unlisted: 0,
             error: None,
@@ -255,16 +265,8 @@ impl Progress {
 
     /// Destinations that take part.
     pub(crate) fn live(&self) -> ErrorBits {
-        let all = ErrorBits::first(self.dests.len()).without(self.dropped);
+        let all = ErrorBits::first(self.dests.len());
         if self.keeps_failed { all } else { all.without(self.write_err) }
-    }
-
-    /// A destination is given up because somebody said so. It is no error.
-    // The verb `drop` is to call it.
-    #[allow(dead_code)]
-    pub(crate) fn drop_dest(&mut self, index: usize) {
-        self.dropped.set(index);
-        self.look_again();
     }
 
     /// Destinations that are compared: to its end, however different one is.
@@ -435,12 +437,6 @@ impl Progress {
         }
     }
 
-    /// What a destination has now, all of it complete: what a flush that begins now makes durable.
-    pub(crate) fn mark(&self, index: usize) -> Mark {
-        let dest = &self.dests[index];
-        Mark { taken: dest.taken.clone(), zeroed: dest.zeroed().clone() }
-    }
-
     /// Those flushes failed. Returns the destinations that are given up for it.
     pub(crate) fn flush_failed(&mut self, spec: &Spec, failed: &[(usize, i32)]) -> ErrorBits {
         let before = self.live();
@@ -456,33 +452,32 @@ impl Progress {
         before.without(self.live())
     }
 
-    /// What a destination had when a flush of it began is durable, and recorded.
-    pub(crate) fn made_durable(&mut self, index: usize, mark: &Mark) {
-        let zeros = self.zeros_after(index, mark);
-        let durable = self.durable_after(index, mark);
-        let dest = &mut self.dests[index];
-        dest.durable = durable;
-        if let Some(known) = &mut dest.zeros {
+    /// What a destination had taken when a flush of it began is durable, and recorded.
+    // As above.
+    pub(crate) fn dest_made_durable(&mut self, index: usize, flushed: &DestMark) {
+        let (durable, zeros) = (self.durable_after(index, flushed), self.zeros_after(index, flushed));
+        self.dests[index].durable = durable;
+        if let Some(known) = &mut self.dests[index].zeros {
             known.durable = zeros;
         }
         self.look_again();
     }
 
-    /// What is durable on a destination once that is recorded: not what it has lost meanwhile, and nothing more where another
-    /// flush has failed since.
-    pub(crate) fn durable_after(&self, index: usize, mark: &Mark) -> RangeSet {
+    /// What is durable on a destination once that is recorded. What it had lost meanwhile is not.
+    // As above.
+    pub(crate) fn durable_after(&self, index: usize, flushed: &DestMark) -> RangeSet {
         let dest = &self.dests[index];
+        // Where another flush has failed since, nobody knows what the device has lost.
         if dest.is_doubtful() {
             return dest.durable.clone();
         }
-        dest.durable.union(&mark.taken.intersection(&dest.taken))
+        dest.durable.union(&flushed.taken.intersection(&dest.taken))
     }
 
     /// Where zeros for what could not be read are durable on a destination once that is recorded.
-    pub(crate) fn zeros_after(&self, index: usize, mark: &Mark) -> RangeSet {
-        let dest = &self.dests[index];
-        let Some(zeros) = &dest.zeros else { return RangeSet::new() };
-        if dest.is_doubtful() { zeros.durable.clone() } else { zeros.durable.union(&mark.zeroed) }
+    // As above.
+    pub(crate) fn zeros_after(&self, index: usize, flushed: &DestMark) -> RangeSet {
+        self.zeros(index).union(&flushed.zeros)
     }
 
     /// Where zeros for what could not be read are durable on a destination.
@@ -498,7 +493,6 @@ impl Progress {
         self.read_err = false;
         self.write_err = ErrorBits::NONE;
         self.differ = ErrorBits::NONE;
-        self.dropped = ErrorBits::NONE;
         self.bad.clear();
         self.unlisted = 0;
         (self.error, self.compared_at) = (None, None);
@@ -547,7 +541,6 @@ impl Progress {
             (_, true) if dest.is_different() => DestState::Mismatch,
             (false, true) if self.keeps_failed => DestState::Active,
             (_, true) => DestState::Failed,
-            _ if self.dropped.contains(index) => DestState::Dropped,
             (false, false) => DestState::Active,
             (true, false) if whole() => DestState::Done,
             _ => DestState::Dropped,

@@ -112,6 +112,7 @@ pub(super) mod samples {
             source: Some("/dev/sda".into()),
             dests: vec![dest("/dev/sdb"), failed],
             progressed: UNIX_EPOCH,
+            course: crate::jobs::Course::default(),
         }
     }
 

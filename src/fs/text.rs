@@ -44,6 +44,11 @@ pub(super) fn status(view: &View) -> Vec<u8> {
     flat.put_text("name", view.name.as_deref());
     flat.put_text("digest", view.digest.as_deref());
     flat.put_text("error", view.error.as_deref());
+    let course = &view.course;
+    flat.put_text("phase", course.phase);
+    flat.put("verified", course.verified);
+    flat.put("read_errors", course.read_errors);
+    flat.put("suspect_bytes", course.suspect_bytes);
     flat.0
 }
 

@@ -264,6 +264,7 @@ mod tests {
             source: None,
             dests: Vec::new(),
             progressed: SystemTime::UNIX_EPOCH,
+            course: crate::jobs::Course::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Mutex, RwLock};
 
 use super::clients::DEFAULT;
-use super::view::{Brief, DestView, JobId, State, View};
+use super::view::{Brief, Course, DestView, JobId, State, View};
 use crate::dm_io::ErrorBits;
 use crate::figures::{DestState, Meter, Stopwatch};
 use crate::kcopyd::{JobHandle, SpeedLimit};
@@ -52,9 +52,7 @@ pub(super) struct Shown {
     pub(super) final_speed: u64,
     /// The last progress, or the job's making where there was none.
     pub(super) progressed: SystemTime,
-    /// When it began to run first, and when it ended.
-    pub(super) started: Option<SystemTime>,
-    pub(super) ended: Option<SystemTime>,
+    pub(super) course: Course,
     /// The engine's handle of the step that it had last.
     pub(super) handle: Option<JobHandle>,
     /// The engine has nothing of the job in flight.
@@ -98,8 +96,7 @@ impl Card {
             watch: Stopwatch::default(),
             final_speed: 0,
             progressed: created,
-            started: None,
-            ended: None,
+            course: Course::default(),
             handle: None,
             is_quiet: true,
             flushing: None,
@@ -181,6 +178,7 @@ impl Card {
             source: self.spec.from.as_ref().map(|from| from.path.clone()),
             dests: dests.collect(),
             progressed: shown.progressed,
+            course: shown.course,
         }
     }
 

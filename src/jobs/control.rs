@@ -120,7 +120,7 @@ impl Job {
         }
         self.recognised = false;
         self.follows = Follows::Nobody;
-        self.card.show(|card| card.ended = None);
+        self.card.show(|card| card.course.ended = None);
         self.change(Life::Queued(Wait::Turn), None, turn);
     }
 

@@ -558,7 +558,7 @@ impl Core {
             }
         }
         // The oldest end first.
-        jobs.sort_by_key(|job| (job.card.show(|card| card.ended), job.id()));
+        jobs.sort_by_key(|job| (job.card.show(|card| card.course.ended), job.id()));
         let mut alive = Vec::new();
         for mut job in jobs {
             let id = job.id();

@@ -230,6 +230,10 @@ impl Job {
             shown.copied = progress.copied();
             shown.durable = progress.durable;
             shown.bad_bytes = progress.bad_bytes();
+            shown.course.phase = self.activity();
+            shown.course.verified = progress.verified;
+            shown.course.read_errors = progress.read_errors;
+            shown.course.suspect_bytes = progress.suspect_bytes;
             if shown.error != error {
                 shown.error = error;
             }
@@ -250,6 +254,15 @@ impl Job {
             shown.devices = devices;
             shown.is_over = self.life.is_over();
         });
+    }
+
+    /// What it does now, in a word.
+    fn activity(&self) -> Option<&'static str> {
+        match self.life.state() {
+            State::Flushing => Some("flush"),
+            State::Running | State::Verifying => self.work.as_ref().map(|work| work.salvage.activity().as_str()),
+            _ => None,
+        }
     }
 
     /// Why it waits, where that is told with its birth.

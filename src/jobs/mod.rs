@@ -44,6 +44,6 @@ mod workers;
 pub use api::{Followed, Jobs};
 pub use config::Config;
 pub use view::{
-    BadKind, BadRange, Brief, Change, ClientView, DestState, DestView, EngineView, JobId, Refusal, State, Totals, Verb,
-    View,
+    BadKind, BadRange, Brief, Change, ClientView, Course, DestState, DestView, EngineView, JobId, Refusal, State,
+    Totals, Verb, View,
 };

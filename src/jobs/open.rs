@@ -5,7 +5,7 @@
 //! is asked last. It may take as long as a sick device likes, so the owner never does it itself.
 
 use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::clients::{Clients, DEFAULT};
@@ -15,7 +15,7 @@ use crate::claims::{Footprint, Lasting};
 use crate::dm_io::IoRegion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kcopyd::Client;
-use crate::salvage::Geometry;
+use crate::salvage::{Geometry, objection};
 use crate::sector::{SECTOR_SIZE, Sector};
 use crate::spec::{Action, Place, RegionSpec, Spec};
 
@@ -174,7 +174,15 @@ pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened
     };
     let dests = Vec::with_capacity(spec.to.len());
     let mut opened = Opened { client, from, dests, identities: Vec::new(), footprint: None };
-    match add_dests(&mut opened, spec, count, with).and_then(|()| reach(&mut opened, spec)) {
+    let objection = |opened: &Opened| match objection(spec, opened.geometry()) {
+        Some(what) => {
+            let error = Error::new(ErrorKind::Invalid, what);
+            Err(OpenError::Failed(Place::Word("on_read_error"), error))
+        }
+        None => Ok(()),
+    };
+    let opening = add_dests(&mut opened, spec, count, with).and_then(|()| objection(&opened));
+    match opening.and_then(|()| reach(&mut opened, spec)) {
         Ok(()) => {
             let regions = opened.from.iter().chain(&opened.dests);
             opened.identities = regions.map(|region| blkdev::identity(&region.device)).collect();
@@ -248,29 +256,18 @@ fn rest_of(path: &Path, device: &Device, sector: Sector) -> Result<Sector> {
     })
 }
 
-fn open_dest(
-    opened: &mut Opened,
-    spec: &Spec,
-    to: &RegionSpec,
-    count: Sector,
-    with: &Opener<'_>,
-) -> Result<Arc<Device>> {
+fn open_dest(opened: &Opened, spec: &Spec, to: &RegionSpec, count: Sector, with: &Opener<'_>) -> Result<Arc<Device>> {
     let path = Path::new(&to.path);
     let aligned_to = alignment(to.sector, count);
     if spec.action == Action::Verify {
-        let device = open_source(path, aligned_to)?;
-        return refuse_record(path, &device, with).map(|()| device);
+        return open_source(path, aligned_to);
     }
     let device = with.devices.open_dest(path, OpenDest { create: spec.create, force: spec.force_mounted, aligned_to });
     let own: Vec<_> = opened.dests.iter().map(|dest| Arc::clone(&dest.device)).collect();
-    let device = device.map_err(|error| match error.kind() {
+    device.map_err(|error| match error.kind() {
         ErrorKind::Busy => blkdev::clash_within(path, &own).unwrap_or(error),
         _ => error,
-    })?;
-    if device.was_made() {
-        opened.made.push(path.to_owned());
-    }
-    refuse_record(path, &device, with).map(|()| device)
+    })
 }
 
 /// The records of the jobs are no disks.

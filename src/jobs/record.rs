@@ -46,7 +46,7 @@ impl Job {
         });
         let (progressed, elapsed, final_speed) =
             self.card.show(|card| (card.progressed, card.watch.elapsed(now), card.final_speed));
-        let (started, ended) = self.card.show(|card| (card.started, card.ended));
+        let (started, ended) = self.card.show(|card| (card.course.started, card.course.ended));
         Record {
             id: self.id(),
             created: self.card.created,
@@ -117,7 +117,7 @@ impl Job {
             card.progressed = record.progressed;
             card.final_speed = record.final_speed;
             card.watch = Stopwatch::at(record.elapsed.max(Duration::ZERO));
-            (card.started, card.ended) = (record.started, record.ended);
+            (card.course.started, card.course.ended) = (record.started, record.ended);
         });
         let identity = |side: &Side| (!side.identity.is_empty()).then(|| side.identity.clone());
         let sides = || record.source.iter().chain(&record.dests);

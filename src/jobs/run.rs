@@ -248,10 +248,10 @@ impl Job {
         let Self { work: Some(work), devices: Devices::Open(opened), progress, card, run, .. } = self else { return };
         for index in dests.iter() {
             let (flush, dest) = (&mut work.flushes[index], &progress.dests[index]);
-            if !flush.is_idle() || dest.taken == dest.durable || dest.is_doubtful() {
+            if !flush.is_idle() || !dest.needs_flush() || dest.is_doubtful() {
                 continue;
             }
-            flush.asked = Some((turn.now.instant, progress.mark(index)));
+            flush.asked = Some((turn.now.instant, dest.mark()));
             turn.push(Effect::Flush {
                 id: card.id,
                 run: *run,
@@ -344,7 +344,7 @@ impl Job {
         if let Some(work) = &mut self.work {
             for (index, flush) in work.flushes.iter_mut().enumerate() {
                 if let Some(mark) = flush.recording.take() {
-                    self.progress.made_durable(index, &mark);
+                    self.progress.dest_made_durable(index, &mark);
                 }
             }
         }
@@ -380,7 +380,7 @@ impl Job {
         }
         self.card.show(|card| {
             card.watch.stop(turn.now.instant);
-            card.ended = Some(turn.now.wall);
+            card.course.ended = Some(turn.now.wall);
         });
         self.change(Life::Ending(end, shown), None, turn);
         self.record(turn);

@@ -238,7 +238,7 @@ impl Job {
     fn run(&mut self, turn: &mut Turn<'_>) {
         let life = if self.phase == Phase::Verify { Life::Verifying } else { Life::Running };
         let now = turn.now.wall;
-        self.card.show(|shown| _ = shown.started.get_or_insert(now));
+        self.card.show(|shown| _ = shown.course.started.get_or_insert(now));
         self.change(life, None, turn);
         self.go_on(turn);
     }

@@ -45,7 +45,7 @@ impl Jobs {
                 match Ready::new(spec, with) {
                     Ok(one) => ready.push(one),
                     Err((place, error)) => {
-                        ready.into_iter().filter_map(Ready::opened).for_each(Opened::undo);
+                        ready.into_iter().filter_map(Ready::opened).for_each(|opened| opened.undo(with));
                         return Err(Refusal { index, place, error });
                     }
                 }
@@ -55,7 +55,7 @@ impl Jobs {
         match self.make(ready) {
             Ok(Made { ids }) => Ok(ids),
             Err(NotMade { refusal, devices }) => {
-                devices.into_iter().for_each(Opened::undo);
+                self.opener(|with| devices.into_iter().for_each(|opened| opened.undo(with)));
                 Err(refusal)
             }
         }

@@ -98,6 +98,25 @@ pub struct View {
     pub dests: Vec<DestView>,
     /// The last progress, or the job's making where there was none.
     pub progressed: SystemTime,
+    /// How its work goes on.
+    pub course: Course,
+}
+
+/// How a job's work goes on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Course {
+    /// What it does now, in a word; `None` where it does nothing.
+    pub phase: Option<&'static str>,
+    /// Bytes compared so far.
+    pub verified: u64,
+    /// Reads that failed so far.
+    pub read_errors: u64,
+    /// Bytes of pieces that failed and have not been looked at again.
+    pub suspect_bytes: u64,
+    /// When it began to run first.
+    pub started: Option<SystemTime>,
+    /// When it ended.
+    pub ended: Option<SystemTime>,
 }
 
 /// The engine's figures at one moment.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::figures::{Hashing, Mark};
+use crate::figures::{DestMark, Hashing};
 use crate::salvage::{Geometry, Salvage, Step};
 use crate::spec::Spec;
 
@@ -43,11 +43,11 @@ pub(super) enum Pace {
 #[derive(Debug, Default)]
 pub(super) struct Flush {
     /// Under way since then; with what the destination had taken.
-    pub(super) asked: Option<(Instant, Mark)>,
+    pub(super) asked: Option<(Instant, DestMark)>,
     /// It has succeeded, and waits for its record.
-    pub(super) flushed: Option<Mark>,
+    pub(super) flushed: Option<DestMark>,
     /// The record that says so is being written.
-    pub(super) recording: Option<Mark>,
+    pub(super) recording: Option<DestMark>,
 }
 
 impl Flush {

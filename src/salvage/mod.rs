@@ -64,8 +64,6 @@ pub(crate) enum Activity {
 
 impl Activity {
     /// The word for it.
-    // Status is to show it.
-    #[allow(dead_code)]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Copy => "copy",
@@ -101,8 +99,6 @@ impl Default for Geometry {
 }
 
 /// Why a job cannot do what its spec says on its devices, in a line for whoever wrote it.
-// Specs are to be refused for it.
-#[allow(dead_code)]
 pub(crate) fn objection(spec: &Spec, geometry: Geometry) -> Option<&'static str> {
     let skips = geometry.sequential && spec.on_read_error == OnReadError::Skip;
     skips.then_some(
@@ -148,8 +144,6 @@ impl Salvage {
     }
 
     /// What the last step was for.
-    // Status is to show it.
-    #[allow(dead_code)]
     pub(crate) fn activity(&self) -> Activity {
         self.plan.activity
     }

@@ -68,11 +68,11 @@ fn a_flush_that_succeeds_beside_one_that_fails_counts_nothing() {
         let mark = marks(&progress);
         made_durable(&mut progress, &mark, BOTH);
         progress.taken(&(8..16), BOTH);
-        let marks = [marks(&progress), marks(&progress)];
+        let both = [marks(&progress), marks(&progress)];
         progress.flush_failed(&spec, &[(0, libc::EIO)]);
-        made_durable(&mut progress, &marks[0], ErrorBits::from_bits(2));
-        assert_eq!(progress.durable_after(0, &marks[1][0]).bytes(), 8 * 512);
-        made_durable(&mut progress, &marks[1], BOTH);
+        made_durable(&mut progress, &both[0], ErrorBits::from_bits(2));
+        assert_eq!(progress.durable_after(0, &both[1][0]).bytes(), 8 * 512);
+        made_durable(&mut progress, &both[1], BOTH);
         assert_eq!([0, 1].map(|index: usize| progress.dests[index].durable.bytes()), [8 * 512, 16 * 512]);
     }
 }
@@ -145,10 +145,9 @@ fn only_what_failed_is_said_to_have_failed() {
     progress.write_failed(&spec, 0, &(8..16), libc::EIO);
     let mark = marks(&progress);
     made_durable(&mut progress, &mark, ErrorBits::first(3));
-    progress.drop_dest(2);
     let states = [true, false].map(|ended| [0, 1, 2].map(|index: usize| progress.dest_state(index, ended).as_str()));
-    assert_eq!(states, [["failed", "done", "dropped"], ["failed", "active", "dropped"]]);
-    assert_eq!((progress.live().bits(), progress.write_err.bits(), progress.copied()), (2, 1, 16 * 512));
+    assert_eq!(states, [["failed", "done", "dropped"], ["failed", "active", "active"]]);
+    assert_eq!((progress.live().bits(), progress.write_err.bits()), (6, 1));
     let cancelled = Progress::new(&spec, Sector::new(16).unwrap());
     assert_eq!(cancelled.dest_state(0, true), DestState::Dropped);
     progress.begin_anew();
@@ -171,12 +170,33 @@ fn what_is_known_of_zeros_is_what_was_flushed() {
     assert_eq!(restored.zeroed().bytes(), 10 * 512);
 }
 
+#[test]
+fn zeros_are_a_reason_to_flush_and_durable_after_it() {
+    let spec = spec(2);
+    let mut progress = progress(&spec, 100);
+    progress.taken(&(0..50), BOTH);
+    let first = progress.dests[0].mark();
+    progress.dest_made_durable(0, &first);
+    assert!(!progress.dests[0].needs_flush() && progress.dests[1].needs_flush());
+    assert_eq!(progress.durable, 0, "the other one has nothing yet");
+    progress.zeroed(&(60..70), BOTH);
+    assert!(progress.dests[0].needs_flush() && progress.zeros(0).is_empty());
+    let mark = progress.dests[0].mark();
+    progress.taken(&(50..60), BOTH);
+    progress.verify_failed(&spec, 0, &(10..20), DIFFERENT);
+    assert_eq!(progress.durable_after(0, &mark).bytes(), 40 * 512, "it was lost meanwhile");
+    progress.dest_made_durable(0, &first.union(&mark));
+    assert_eq!((progress.zeros(0).bytes(), progress.dests[0].durable.bytes()), (10 * 512, 40 * 512));
+    progress.begin_anew();
+    assert_eq!([0, 1].map(|index: usize| progress.dests[index].zeroed().bytes()), [10 * 512, 0]);
+}
+
 /// Marks of all destinations.
-fn marks(progress: &Progress) -> Vec<Mark> {
-    (0..progress.dests.len()).map(|index| progress.mark(index)).collect()
+fn marks(progress: &Progress) -> Vec<DestMark> {
+    progress.dests.iter().map(Dest::mark).collect()
 }
 
 /// Those of them are durable.
-fn made_durable(progress: &mut Progress, marks: &[Mark], dests: ErrorBits) {
-    dests.iter().for_each(|index| progress.made_durable(index, &marks[index]));
+fn made_durable(progress: &mut Progress, marks: &[DestMark], dests: ErrorBits) {
+    dests.iter().for_each(|index| progress.dest_made_durable(index, &marks[index]));
 }

@@ -29,6 +29,7 @@ fn view() -> View {
         source: Some("/dev/sda".into()),
         dests: vec![dest(b"/dev/sdb")],
         progressed: UNIX_EPOCH,
+        course: crate::jobs::Course { phase: Some("copy"), ..Default::default() },
     }
 }
 
@@ -51,7 +52,8 @@ fn string(text: Vec<u8>) -> String {
 fn status_has_its_keys_in_order() {
     let expected = "state running\nread_err 0\nwrite_err 0x0\ntotal 107374182400\ncopied 45281234944\n\
         durable 44023414784\npercent 42.17\nspeed 1932735283\neta_usec 32126000\nelapsed_usec 23431201\n\
-        stalled_usec 0\nbad_bytes 0\nclient default\nname -\ndigest -\nerror -\n";
+        stalled_usec 0\nbad_bytes 0\nclient default\nname -\ndigest -\nerror -\nphase copy\nverified 0\nread_errors 0\n\
+        suspect_bytes 0\n";
     assert_eq!(string(status(&view())), expected);
 }
 

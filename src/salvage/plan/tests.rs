@@ -459,7 +459,7 @@ fn a_coarser_destination_loses_no_more_than_the_source_forces() {
 fn retried(mut progress: Progress) -> Progress {
     let all = ErrorBits::first(progress.dests.len());
     for index in all.iter() {
-        progress.made_durable(index, &progress.mark(index));
+        progress.dest_made_durable(index, &progress.dests[index].mark());
     }
     progress.begin_anew();
     progress

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// The keys of `status`, in order.
-pub const STATUS_KEYS: [&str; 16] = [
+pub const STATUS_KEYS: [&str; 20] = [
     "state",
     "read_err",
     "write_err",
@@ -21,6 +21,10 @@ pub const STATUS_KEYS: [&str; 16] = [
     "name",
     "digest",
     "error",
+    "phase",
+    "verified",
+    "read_errors",
+    "suspect_bytes",
 ];
 
 /// The states that a job can be in.
