@@ -14,8 +14,6 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum ErrorKind {
     /// Text that is not in the language: unknown word, bad number, missing region.
     Syntax,
-    /// A word of the language whose work this version does not do.
-    Unsupported,
     /// Source and destination, or two destinations, share sectors.
     Overlap,
     /// A position or length that the device cannot address.
@@ -53,7 +51,6 @@ impl ErrorKind {
     pub const fn errno(self) -> i32 {
         match self {
             Self::Syntax | Self::Overlap | Self::Unaligned | Self::Invalid => libc::EINVAL,
-            Self::Unsupported => libc::EOPNOTSUPP,
             Self::NotFound => libc::ENOENT,
             Self::NotBlock => libc::ENOTBLK,
             Self::BeyondEnd | Self::Exhausted => libc::ENOSPC,

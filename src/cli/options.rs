@@ -219,14 +219,14 @@ static OPTIONS: [Opt; 13] = [
         name: "client_pages",
         value: Some("N"),
         default: "1024",
-        doc: "pages the client `default` has set aside, at most `pages`",
+        doc: "pages reserved for the client `default`, at most `pages`",
         field: Field::Number(1..=PAGES_MAX, |options, pages| options.client_pages = pages),
     },
     Opt {
         name: "subjob_kb",
         value: Some("N"),
         default: "512",
-        doc: "KiB of a sub-job, a power of two",
+        doc: "size of a sub-job in KiB, a power of two",
         field: Field::Number(4..=1024, |options, kb| options.subjob_kb = kb),
     },
     Opt {
@@ -240,7 +240,7 @@ static OPTIONS: [Opt; 13] = [
         name: "throttle",
         value: Some("N"),
         default: "100",
-        doc: "percent of time in which the engine does I/O",
+        doc: "percent of the time during which the engine does I/O",
         field: Field::Number(1..=100, |options, percent| options.throttle = percent),
     },
     Opt {
@@ -254,21 +254,21 @@ static OPTIONS: [Opt; 13] = [
         name: "keep",
         value: Some("N"),
         default: "1000",
-        doc: "ended jobs kept; the oldest beyond that are dismissed",
+        doc: "most ended jobs kept; the oldest are dismissed first",
         field: Field::Number(0..=JOBS_MAX, |options, keep| options.keep = keep),
     },
     Opt {
         name: "max_jobs",
         value: Some("N"),
         default: "100000",
-        doc: "live and ended jobs held at all",
+        doc: "most jobs kept, live and ended",
         field: Field::Number(1..=JOBS_MAX, |options, jobs| options.max_jobs = jobs),
     },
     Opt {
         name: "active",
         value: Some("N"),
         default: "64",
-        doc: "jobs that run at once; others wait in order",
+        doc: "jobs that run at once; the others wait, in order",
         field: Field::Number(1..=ACTIVE_MAX, |options, jobs| options.active = jobs),
     },
     Opt {
@@ -289,14 +289,14 @@ static OPTIONS: [Opt; 13] = [
         name: "gid",
         value: Some("G"),
         default: "0",
-        doc: "group of the writable files, by number or name: it can write every disk",
+        doc: "group of the writable files, by number or name; one that may write jobs/new is root",
         field: Field::Text(set_gid),
     },
     Opt {
         name: "mode",
         value: Some("M"),
         default: "0600",
-        doc: "mode of the writable files, octal, within 0664",
+        doc: "mode of the writable files, octal, within 0664: who may write jobs/new is root",
         field: Field::Text(set_mode),
     },
 ];
@@ -327,7 +327,7 @@ fn set_gid(options: &mut Options, value: &OsStr) -> std::result::Result<(), Stri
         Err(_) => group::find(value).map_err(|error| error.to_string())?,
     }
     .ok_or_else(|| {
-        format!("{} is no group here; write a number, or a name that getent group knows", shown(value.as_bytes()))
+        format!("there is no group {}; write a number, or a name that getent group knows", shown(value.as_bytes()))
     })?;
     Ok(())
 }
@@ -358,7 +358,7 @@ const IGNORED: &str = "_netdev async atime auto comment defaults dev diratime di
 const REFUSED: [(&str, &str); 2] = [
     // The first that is there is told: `mount -o remount,ro` is about remounting.
     ("remount", "kcopyfs cannot be remounted; unmount it and mount it again with the new options"),
-    ("ro", "a control tree is there to be written; leave `ro` out, and see mode= for who may write"),
+    ("ro", "the control tree cannot be read-only; drop `ro`, and see mode= for who may write"),
 ];
 
 impl Options {
@@ -464,11 +464,11 @@ pub(super) fn help() -> String {
         let _ = writeln!(out, "  {:width$}  {} ({range}default {})", option.usage(), option.doc, option.default);
     }
     out.push_str(
-        "What mount(8) adds (rw dev noauto nofail x-...) is taken and ignored; ro and remount are refused.\n\n\
-         Begin: mkdir /run/kcopyfs; kcopyfs /run/kcopyfs; less /run/kcopyfs/README\n\
-         End: umount /run/kcopyfs. Jobs that have not ended go on when it is mounted again.\n\n",
+        "What mount(8) adds (rw dev noauto nofail x-...) is accepted and ignored; ro and remount are refused.\n\n\
+         Begin: mkdir -p /run/kcopyfs; kcopyfs /run/kcopyfs; less /run/kcopyfs/README\n\
+         End: umount /run/kcopyfs. Jobs that have not ended resume when it is mounted again.\n\n",
     );
-    out.push_str("Exit codes: 0, 1 wrong arguments, 32 the mount failed. MOUNTPOINT/README says how to go on.");
+    out.push_str("Exit codes: 0, 1 wrong arguments, 32 the mount failed. MOUNTPOINT/README explains the files.");
     out
 }
 

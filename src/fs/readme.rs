@@ -12,15 +12,15 @@ const HEAD: &str = "\
 kcopyfs: block-copy jobs as files
 
     echo 'from=/dev/sda to=/dev/sdb' > jobs/new          copy a device; what is on the destination is lost;
-                                                         more to= are more copies of one read
+                                                         each further to= gets a copy too, from the same read
     exec 3<>jobs/new; echo \"$spec\" >&3; read id <&3      the same, and the number of the job
-    cat jobs/$id/status                                  how it is
-    cat wait/$id && echo done                            until it ends; fails unless it is done
+    cat jobs/$id/status                                  its status
+    cat wait/$id && echo done                            wait for its end; fails unless it is done
     echo \"$spec after=$id\" > jobs/new                    the next one, when that is done
-    echo cancel > jobs/$id/control                       end it; pause and resume work like this too, and what is
-                                                         paused stays so, also when kcopyfs is started again
+    echo cancel > jobs/$id/control                       end it; pause and resume work like this too; a paused
+                                                         job stays paused across a restart
     echo 100M > jobs/$id/speed_max                       at most so many bytes per second
-    watch -n1 cat summary                                all that goes on
+    watch -n1 cat summary                                everything in progress
     ls state/running state/failed state/degraded         which jobs are running, which did not end well
     cat jobs/$id/dests jobs/$id/errors                   which destination failed, and where
     rmdir jobs/$id                                       forget an ended job
@@ -28,24 +28,24 @@ kcopyfs: block-copy jobs as files
 
     echo 'from=/dev/sda to=/dev/sdb verify digest=sha256' > jobs/new     copy, then read back and compare
     echo 'verify from=/dev/sda to=/dev/sdb' > jobs/new                   only compare
-    echo \"zero to=/dev/sdb,0,$(blockdev --getsz /dev/sdb)\" > jobs/new    write zeros
+    echo \"zero to=/dev/sdb,0,$(blockdev --getsz /dev/sdb)\" > jobs/new    overwrite with zeros
     echo 'from=/dev/sda to=/dev/sdb on_read_error=zero retries=2' > jobs/new   save what can be read of a failing disk
-    cp jobs/$id/map.0 map; head -n2 map                                  and let ddrescue go on; -r3 tries bad sectors again
+    cp jobs/$id/map.0 map; head -n2 map                                  continue with ddrescue; -r3 retries bad sectors
 
-How a job stands: queued (error says for what it waits), running, paused, flushing, verifying; at its end
+Job states: queued (`error` says what it waits for), running, paused, flushing, verifying. At the end:
     done       nothing is missing anywhere
-    degraded   it went to its end, and a destination has all but what errors lists: `retry` tries that again
-    failed     anything else: `retry` goes on where it was
-    cancelled  by `cancel`, or because the job that it waited for was not done
-held: after a start its devices are not surely the same; look, then resume or cancel it.
-In errors `differs`, and in dests EBADMSG, says that the destination reads back differently.
+    degraded   finished, but a destination lacks the ranges in errors; `retry` tries those again
+    failed     anything else; `retry` resumes it
+    cancelled  by `cancel`, or because the job it was waiting for did not end done
+held: after a restart kcopyfs could not confirm that these are the same devices; check, then resume or cancel.
+`differs` in errors and EBADMSG in dests mean that the destination reads back differently.
 
-Sectors are 512 bytes. Reading never blocks, wait/ aside. A write does all or nothing; its errno says why not.
-Control files read back what was written, as plain integers; on the way in they take K M G (of 1024).
+Sectors are 512 bytes. Only files in wait/ block on read. A write does all or nothing; error_log says why it failed.
+Control files read back as plain integers; K, M and G (powers of 1024) are accepted when writing.
 ";
 
 const WORDS: &str = "
-A spec is a line. Blank lines and lines that begin with # pass; quotes or a backslash protect blanks and commas.
+A spec is one line. Blank lines and lines that begin with # are ignored; quote blanks and commas, or use a backslash.
 
 ";
 
@@ -68,13 +68,12 @@ fn render(config: &TreeConfig) -> String {
     }
     text.push_str(WORDS);
     for word in spec::words() {
-        let later = if word.supported { "" } else { " (not in this version)" };
-        _ = writeln!(text, "    {:<34} {}{later}", word.usage(), word.doc);
+        _ = writeln!(text, "    {:<34} {}", word.usage(), word.doc);
     }
     if config.mode & 0o020 != 0 {
         _ = write!(
             text,
-            "\nTake care: mode={:o} lets group {} write to jobs/new. Who can do that can write every disk of this machine.\n",
+            "\nTake care: mode={:o} lets group {} write jobs/new. Whoever may write jobs/new can write every disk and create\nfiles anywhere, so is root.\n",
             config.mode, config.gid
         );
     }

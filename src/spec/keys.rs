@@ -1,7 +1,6 @@
 //! The words of the language: one table for the parser, the printer and the documentation.
 //!
-//! A row says how a word is written, what it means, whether this version does its work, and how it reaches its field of
-//! the [`Spec`]. To support a word is to set its row's `supported`; nothing else knows.
+//! A row says how a word is written, what it means, and how it reaches its field of the [`Spec`]; nothing else knows.
 //!
 //! # Invariants
 //! The order of the rows is the order of the canonical form. A name is there once as an action and once otherwise:
@@ -31,8 +30,6 @@ pub struct Word {
     pub value: Option<&'static str>,
     /// What it means, in one line for people.
     pub doc: &'static str,
-    /// Whether this version does its work. Where it does not, only the default may be said.
-    pub supported: bool,
     pub(super) field: Field,
 }
 
@@ -105,34 +102,21 @@ pub(super) fn suggest(name: &[u8]) -> String {
     format!("the words are: {}", all.join(" "))
 }
 
-/// The row of a table whose name is a slip of the fingers away from `name`, or begins with it.
+/// The row of a table whose name is a slip of the fingers away from `name`, or begins with it, in whatever case.
 pub(crate) fn nearest<'a, T>(name: &[u8], table: &'a [T], name_of: fn(&T) -> &'static str) -> Option<&'a T> {
-    /// Most letters that a slip of the fingers gets wrong.
-    const SLIP_MAX: usize = 2;
+    /// Longest name in which one letter alone may be wrong; more would make another short word of it.
+    const SHORT: usize = 4;
     /// Fewest letters that are taken for the beginning of a word.
     const STEM_MIN: usize = 3;
-    let far = |row: &&T| distance(name_of(row).as_bytes(), name);
-    let slip = table.iter().min_by_key(far).filter(|row| far(row) <= SLIP_MAX && far(row) < name.len());
-    let begins = |row: &&T| name.len() >= STEM_MIN && name_of(row).as_bytes().starts_with(name);
-    slip.or_else(|| table.iter().find(begins))
-}
-
-/// Levenshtein's distance. A `name` much longer than any word is as far as it is long, without the work.
-fn distance(word: &[u8], name: &[u8]) -> usize {
     if name.len() > MAX_LABEL {
-        return name.len();
+        return None;
     }
-    let mut row: Vec<usize> = (0..=word.len()).collect();
-    for (index, letter) in name.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = index + 1;
-        for column in 1..=word.len() {
-            let change = diagonal + usize::from(word[column - 1] != *letter);
-            diagonal = row[column];
-            row[column] = change.min(row[column] + 1).min(row[column - 1] + 1);
-        }
-    }
-    row[word.len()]
+    let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+    let slips = if name.len() <= SHORT { 1 } else { 2 };
+    let far = |row: &&T| strsim::osa_distance(name_of(row), &name);
+    let slip = table.iter().min_by_key(far).filter(|row| far(row) <= slips && far(row) < name.len());
+    let begins = |row: &&T| name.len() >= STEM_MIN && name_of(row).starts_with(&name);
+    slip.or_else(|| table.iter().find(begins))
 }
 
 static WORDS: [Word; 21] = [
@@ -140,56 +124,48 @@ static WORDS: [Word; 21] = [
         name: "copy",
         value: None,
         doc: "copy the source to every destination (may be left out)",
-        supported: true,
         field: Field::Action(Action::Copy),
     },
     Word {
         name: "zero",
         value: None,
         doc: "write zeros to every destination; needs SECTOR and COUNT, which blockdev --getsz tells",
-        supported: true,
         field: Field::Action(Action::Zero),
     },
     Word {
         name: "verify",
         value: None,
         doc: "as the first word: compare every destination with the source, write nothing",
-        supported: true,
         field: Field::Action(Action::Verify),
     },
     Word {
         name: "from",
         value: Some("PATH[,SECTOR[,COUNT]]"),
         doc: "the source; SECTOR defaults to 0, COUNT to the rest of it",
-        supported: true,
         field: Field::From,
     },
     Word {
         name: "to",
         value: Some("PATH[,SECTOR[,COUNT]]"),
         doc: "a destination, up to 64 of them; a COUNT here is the length of the whole job",
-        supported: true,
         field: Field::To,
     },
     Word {
         name: "ignore_error",
         value: None,
         doc: "go on after errors, to every destination; a piece that cannot be read is written as zeros",
-        supported: true,
         field: Field::Flag { set: |spec| spec.ignore_error = true, get: |spec| spec.ignore_error },
     },
     Word {
         name: "write_seq",
         value: None,
         doc: "write each destination in ascending order; cancels ignore_error",
-        supported: true,
         field: Field::Flag { set: |spec| spec.write_seq = true, get: |spec| spec.write_seq },
     },
     Word {
         name: "on_read_error",
         value: Some("stop|zero|skip"),
         doc: "stop (default): the job fails; zero, skip: find the bad blocks, write zeros there or leave what is there",
-        supported: true,
         field: Field::Value {
             set: |spec, text| values::on_read_error(text).map(|chosen| spec.on_read_error = chosen),
             get: |spec| values::on_read_error_said(spec.on_read_error),
@@ -199,7 +175,6 @@ static WORDS: [Word; 21] = [
         name: "on_write_error",
         value: Some("drop|stop"),
         doc: "drop (default): that destination is given up, the others go on; stop: the job fails",
-        supported: true,
         field: Field::Value {
             set: |spec, text| values::on_write_error(text).map(|chosen| spec.on_write_error = chosen),
             get: |spec| values::on_write_error_said(spec.on_write_error),
@@ -209,7 +184,6 @@ static WORDS: [Word; 21] = [
         name: "retries",
         value: Some("N"),
         doc: "a failed block is tried N more times (default 0)",
-        supported: true,
         field: Field::Value {
             set: |spec, text| values::count(text).map(|count| spec.retries = count),
             get: |spec| (spec.retries != 0).then(|| spec.retries.to_string()),
@@ -219,7 +193,6 @@ static WORDS: [Word; 21] = [
         name: "client",
         value: Some("NAME"),
         doc: "the client whose pages it uses (default: the client named default)",
-        supported: true,
         field: Field::Value {
             set: |spec, text| values::client(text).map(|client| spec.client = client),
             get: |spec| values::client_said(spec.client.as_deref()),
@@ -229,7 +202,6 @@ static WORDS: [Word; 21] = [
         name: "name",
         value: Some("LABEL"),
         doc: "a name for names/: letters, digits and . _ -",
-        supported: true,
         field: Field::Value {
             set: |spec, text| values::label(text).map(|label| spec.name = Some(label)),
             get: |spec| spec.name.clone(),
@@ -239,7 +211,6 @@ static WORDS: [Word; 21] = [
         name: "speed_max",
         value: Some("BYTES"),
         doc: "bytes per second at most, with K M G T (of 1024), or max (default)",
-        supported: true,
         field: Field::Value {
             set: |spec, text| values::speed(text).map(|speed| spec.speed_max = speed),
             get: |spec| spec.speed_max.map(|speed| speed.to_string()),
@@ -249,14 +220,12 @@ static WORDS: [Word; 21] = [
         name: "paused",
         value: None,
         doc: "start paused, until `resume` is written to control",
-        supported: true,
         field: Field::Flag { set: |spec| spec.paused = true, get: |spec| spec.paused },
     },
     Word {
         name: "after",
         value: Some("ID"),
         doc: "start when job ID is done; if that ends otherwise, this one ends cancelled and says why",
-        supported: true,
         field: Field::Value {
             set: |spec, text| values::job(text).map(|id| spec.after = Some(id)),
             get: |spec| spec.after.map(|id| id.to_string()),
@@ -266,21 +235,18 @@ static WORDS: [Word; 21] = [
         name: "queue",
         value: None,
         doc: "wait for busy destinations instead of being refused",
-        supported: true,
         field: Field::Flag { set: |spec| spec.queue = true, get: |spec| spec.queue },
     },
     Word {
         name: "verify",
         value: None,
         doc: "read every destination back and compare with what was read",
-        supported: true,
         field: Field::Flag { set: |spec| spec.verify = true, get: |spec| spec.verify },
     },
     Word {
         name: "digest",
         value: Some("sha256|blake3"),
         doc: "the digest of the source stream, in order, in status",
-        supported: true,
         field: Field::Value {
             set: |spec, text| values::digest(text).map(|chosen| spec.digest = Some(chosen)),
             get: |spec| values::digest_said(spec.digest),
@@ -290,21 +256,18 @@ static WORDS: [Word; 21] = [
         name: "sparse",
         value: None,
         doc: "punch blocks of zeros instead of writing them: destinations stay thin and still read as zeros",
-        supported: true,
         field: Field::Flag { set: |spec| spec.sparse = true, get: |spec| spec.sparse },
     },
     Word {
         name: "create",
         value: None,
         doc: "make destination files that are missing (mode 0600)",
-        supported: true,
         field: Field::Flag { set: |spec| spec.create = true, get: |spec| spec.create },
     },
     Word {
         name: "force",
         value: Some("mounted"),
         doc: "write destinations that are mounted or held by the system",
-        supported: true,
         field: Field::Value {
             set: |spec, text| values::force(text).map(|()| spec.force_mounted = true),
             get: |spec| values::force_said(spec.force_mounted),
@@ -343,6 +306,8 @@ mod tests {
         assert_eq!(suggest(b"speedmax"), "did you mean `speed_max=BYTES`?");
         assert_eq!(suggest(b"ignore_errors"), "did you mean `ignore_error`?");
         assert_eq!(suggest(b"speed"), "did you mean `speed_max=BYTES`?");
+        assert_eq!(suggest(b"COPY"), "did you mean `copy`?");
+        assert!(suggest(b"foo").starts_with("the words are:"));
         assert!(suggest(b"count").starts_with("the words are: copy zero"));
         assert!(suggest(&"x".repeat(60_000).into_bytes()).starts_with("the words are:"));
     }

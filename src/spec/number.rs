@@ -30,7 +30,7 @@ impl fmt::Display for NumberError {
         f.write_str(match self {
             Self::Empty => "a number is missing",
             Self::NotDigits => "not a number: write decimal digits",
-            Self::Unit => "not a unit: K, M, G and T (capital, of 1024) are",
+            Self::Unit => "unknown unit: use K, M, G or T (powers of 1024)",
             Self::TooLarge => "too large",
             Self::NotWhole => "not a multiple of 512 bytes",
         })

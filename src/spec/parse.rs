@@ -3,7 +3,6 @@
 //! 1. The line falls into words (`quote`).
 //! 2. Each word is looked up in the table (`keys`) and read into its field. Columns are kept for the caret.
 //! 3. The job is checked as a whole: what its action needs, counts that agree, regions that end somewhere.
-//! 4. Words whose work this version does not do are refused, last: an error of writing is told first.
 
 use std::ffi::OsString;
 use std::ops::Range;
@@ -20,33 +19,9 @@ use crate::sector::Sector;
 /// Reads a line without its newline, which is neither blank nor a comment.
 ///
 /// # Errors
-/// `Syntax` for a line that is not in the language, `Unsupported` for a word whose work this version does not do,
-/// `TooBig` for too long a line or too many destinations, `BeyondEnd` for a region that no device could have.
+/// `Syntax` for a line that is not in the language, `TooBig` for too long a line or too many destinations, `BeyondEnd` for a
+/// region that no device could have.
 pub fn parse(line: &[u8]) -> Result<Parsed, SpecError> {
-    let (parsed, given) = parse_any(line)?;
-    for Given { word, span } in given {
-        if word.supported {
-            continue;
-        }
-        if let Some(said) = word.said(&parsed.spec) {
-            // An action cannot be left out: what is meant to be compared would be copied.
-            let remedy = if word.kind() == Kind::Action { "" } else { "; leave it out" };
-            let text = format!("`{said}` is not supported by this version{remedy}");
-            return Err(SpecError::new(ErrorKind::Unsupported, span, text));
-        }
-    }
-    Ok(parsed)
-}
-
-/// A word that the line has, and its columns.
-#[derive(Debug)]
-pub(super) struct Given {
-    pub(super) word: &'static Word,
-    pub(super) span: Range<usize>,
-}
-
-/// As [`parse`], with the words that this version does not support.
-pub(super) fn parse_any(line: &[u8]) -> Result<(Parsed, Vec<Given>), SpecError> {
     if line.len() > MAX_LINE {
         let text = format!("the line has {} bytes; at most {MAX_LINE} are read", line.len());
         return Err(SpecError::new(ErrorKind::TooBig, MAX_LINE..line.len(), text));
@@ -58,8 +33,7 @@ pub(super) fn parse_any(line: &[u8]) -> Result<(Parsed, Vec<Given>), SpecError> 
     }
     reader.share_count();
     check(&reader.spec, &reader.spans)?;
-    let Reader { spec, spans, given } = reader;
-    Ok((Parsed { spec, spans }, given))
+    Ok(Parsed { spec: reader.spec, spans: reader.spans })
 }
 
 /// The job as far as the line is read.
@@ -67,7 +41,7 @@ pub(super) fn parse_any(line: &[u8]) -> Result<(Parsed, Vec<Given>), SpecError> 
 struct Reader {
     spec: Spec,
     spans: Spans,
-    given: Vec<Given>,
+    given: Vec<&'static Word>,
 }
 
 impl Reader {
@@ -100,7 +74,7 @@ impl Reader {
             (Field::To, Some(value)) => self.dest(word, &value)?,
         }
         self.spans.words.push((word.name, token.span.clone()));
-        self.given.push(Given { word, span: token.span.clone() });
+        self.given.push(word);
         Ok(())
     }
 
@@ -114,9 +88,9 @@ impl Reader {
 
     /// Only `to` may be said more than once: of two values one would silently not count.
     fn once(&self, word: &'static Word, key: &Part) -> Result<(), SpecError> {
-        let again = self.given.iter().any(|given| std::ptr::eq(given.word, word));
+        let again = self.given.iter().any(|given| std::ptr::eq(*given, word));
         if again && !matches!(word.field, Field::To) {
-            let text = format!("`{}` is there twice; drop one", word.name);
+            let text = format!("`{}` is given twice; drop one", word.name);
             return Err(SpecError::syntax(key.span.clone(), text));
         }
         Ok(())
@@ -167,9 +141,7 @@ fn known(key: &Part, first: bool) -> Result<&'static Word, SpecError> {
             refuse(format!("`{}` says what is done; write it first, and only one such word", word.name))
         }
         Some(word) => Ok(word),
-        None if name.first() == Some(&b'/') => {
-            refuse(format!("{} stands alone; write from= or to= before a path", shown(&name)))
-        }
+        None if name.first() == Some(&b'/') => refuse(format!("{} needs from= or to= before it", shown(&name))),
         None => refuse(format!("unknown word {}; {}", shown(&name), keys::suggest(&name))),
     }
 }

@@ -70,7 +70,7 @@ pub(super) fn label(text: &[u8]) -> Value<String> {
         b"." | b".." => Err(format!("{} cannot be a file's name; choose another", shown(text))),
         _ if text.len() > MAX_LABEL => Err(format!("{} is longer than {MAX_LABEL} bytes; shorten it", shown(text))),
         _ if !text.iter().all(is_letter) => {
-            Err(format!("{} has more than ASCII letters, digits and . _ -; use these alone", shown(text)))
+            Err(format!("{} has other characters than ASCII letters, digits and . _ -; use only these", shown(text)))
         }
         _ => Ok(String::from_utf8_lossy(text).into_owned()),
     }
@@ -109,7 +109,7 @@ fn choose<T: Copy>(choices: &[(&str, T)], text: &[u8]) -> Value<T> {
         return Ok(*value);
     }
     let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-    Err(format!("{} is not among its values: {}", shown(text), names.join(" ")))
+    Err(format!("{} is not one of: {}", shown(text), names.join(", ")))
 }
 
 /// The name of a choice.
