@@ -23,7 +23,7 @@ use fuser::{
 use super::access::Caller;
 use super::inode::Key;
 use super::mount;
-use super::table::Kind;
+use super::table::{Kind, Node, nodes};
 use super::tree::{Attr, Tree, TreeConfig};
 use super::walk::Entry;
 use crate::error::ErrorKind;
@@ -131,6 +131,12 @@ fn caller(request: &Request) -> Caller {
 
 fn directory(ino: INodeNo) -> Option<Key> {
     Key::from_ino(ino.0).filter(|key| key.node().kind() == Kind::Dir)
+}
+
+/// Why a file cannot be made. One that the tree has elsewhere was meant there: `echo cancel > jobs/control` lacks the job.
+fn not_made(name: &OsStr) -> Errno {
+    let is_elsewhere = |node: &Node| node.path.rsplit('/').next().is_some_and(|last| name == last);
+    if nodes().iter().any(is_elsewhere) { Errno::ENOENT } else { Errno::EACCES }
 }
 
 /// How long a write surely comes in one request: one page less than a request holds, because the writer's buffer may
@@ -362,14 +368,27 @@ impl Filesystem for Glue {
         &self,
         _req: &Request,
         _parent: INodeNo,
-        _name: &OsStr,
+        name: &OsStr,
         mode: u32,
         _umask: u32,
         _rdev: u32,
         reply: ReplyEntry,
     ) {
         let is_file = matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG);
-        reply.error(if is_file { Errno::EACCES } else { Errno::EPERM });
+        reply.error(if is_file { not_made(name) } else { Errno::EPERM });
+    }
+
+    fn create(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(not_made(name));
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -385,7 +404,6 @@ impl Filesystem for Glue {
     }
 
     always! {
-        EACCES: create(INodeNo, &OsStr, u32, u32, i32) -> ReplyCreate;
         EPERM: symlink(INodeNo, &OsStr, &Path) -> ReplyEntry;
         EPERM: link(INodeNo, INodeNo, &OsStr) -> ReplyEntry;
         EPERM: unlink(INodeNo, &OsStr) -> ReplyEmpty;

@@ -217,4 +217,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("bash", "echo x > $M/version", 1, Said::Has(&["Permission denied"]), ""),
     row("bash", "mkfifo $M/pipe", 1, NOT_PERMITTED, ""),
     row("dash", "echo x > $M/nothing", 2, Said::Has(&["Permission denied"]), ""),
+    // A file of the tree, but not there.
+    row("bash", "echo cancel > $M/jobs/control", 1, Said::Has(&["No such file or directory"]), ""),
+    row("dash", "cd $M; echo cancel > control", 2, Said::Has(&["control"]), ""),
 ];
