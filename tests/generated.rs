@@ -105,7 +105,7 @@ fn head() -> Roff {
     roff.control("SH", ["DESCRIPTION"]);
     roff.text([roman(
         "kcopyfs copies regions of block devices and files, each to up to 64 destinations at once, as the kernel's kcopyd \
-         does. It mounts a control tree; a line written to jobs/new there starts a job, and files tell how it is. The tree \
+         does. It mounts a control tree; a line written to jobs/new there starts a job, and files show its status. The tree \
          has a README of its own.",
     )]);
     paragraph(
@@ -118,7 +118,7 @@ fn head() -> Roff {
 
 fn mount_options() -> Roff {
     let mut roff = section("MOUNT OPTIONS");
-    roff.text([roman("Between commas after -o, or in the fourth column of fstab; a backslash protects a comma.")]);
+    roff.text([roman("Separated by commas after -o, or in the fourth column of fstab; a backslash protects a comma.")]);
     for option in cli::options() {
         let mut text = option.doc.to_owned();
         let range = option.range().map(|range| format!("{} to {}, ", range.start(), range.end())).unwrap_or_default();
@@ -127,7 +127,7 @@ fn mount_options() -> Roff {
     }
     paragraph(
         &mut roff,
-        "What mount(8) adds (rw dev suid noauto nofail _netdev x-...) is taken and ignored; ro and remount are refused.",
+        "What mount(8) adds (rw dev suid noauto nofail _netdev x-...) is accepted and ignored; ro and remount are refused.",
     );
     roff
 }
@@ -153,29 +153,29 @@ fn specs() -> Roff {
     let mut roff = section("SPECS");
     roff.text([roman(
         "A line is a job: words separated by blanks. Quotes or a backslash protect blanks and commas in a path. Blank lines and \
-         lines that begin with # pass. Numbers are sectors of 512 bytes, or bytes with a unit (K M G T, of 1024). All lines of \
-         one write(2) become jobs, or none; the errno says why, and error_log says it in words.",
+         lines that begin with # are ignored. Numbers are sectors of 512 bytes, or bytes with a unit (K, M, G or T, powers of \
+         1024). All lines of one write(2) become jobs, or none does; the shell's printf writes each line by itself, so for several \
+         use `cat FILE > jobs/new`. error_log says why a write failed.",
     )]);
     for word in spec::words() {
-        let later = if word.supported { "" } else { " (not in this version)" };
-        entry(&mut roff, [bold(word.usage())], &format!("{}{later}", word.doc));
+        entry(&mut roff, [bold(word.usage())], &format!("{}", word.doc));
     }
     roff
 }
 
 fn system() -> Roff {
     let mut roff = section("EXIT STATUS");
-    roff.text([roman("As mount(8): 0, 1 for wrong arguments, 32 where the mount failed.")]);
+    roff.text([roman("As for mount(8): 0 for success, 1 for wrong arguments, 32 if the mount failed.")]);
     roff.control("SH", ["SIGNALS"]);
     roff.text([roman(
-        "SIGTERM and SIGINT end it within 5 seconds, whatever the devices do: no new I/O, a flush, the mount is taken away. \
+        "SIGTERM and SIGINT end it within 5 seconds, whatever the devices do: it starts no new I/O, flushes, and unmounts. \
          SIGHUP is ignored.",
     )]);
     roff.control("SH", ["ENVIRONMENT"]);
     entry(&mut roff, [bold("RUST_LOG")], "how much is logged: error, warn, info (default), debug or trace");
     entry(&mut roff, [bold("NOTIFY_SOCKET")], "with -f: where a service manager listens");
     roff.control("SH", ["FILES"]);
-    entry(&mut roff, [bold("/run/kcopyfs")], "where the tree is mounted by custom");
+    entry(&mut roff, [bold("/run/kcopyfs")], "the usual mount point");
     entry(&mut roff, [bold("/var/lib/kcopyfs")], "where jobs are kept, see state=");
     roff
 }
@@ -185,7 +185,8 @@ fn examples() -> Roff {
     roff.text([roman("Copy a disk to two others, at most 200 MiB a second, and wait for the end:")]);
     verbatim(
         &mut roff,
-        "kcopyfs /run/kcopyfs\n\
+        "mkdir -p /run/kcopyfs\n\
+         kcopyfs /run/kcopyfs\n\
          cd /run/kcopyfs\n\
          exec 3<>jobs/new\n\
          echo 'from=/dev/sda to=/dev/sdb to=/dev/sdc speed_max=200M' >&3\n\
@@ -194,7 +195,10 @@ fn examples() -> Roff {
     );
     paragraph(&mut roff, "In fstab; `mount /run/kcopyfs` starts it:");
     verbatim(&mut roff, "none  /run/kcopyfs  fuse.kcopyfs  noauto,nofail,x-mount.mkdir,pages=8192  0  0");
-    paragraph(&mut roff, "Let the group disk drive it. Who can do that can write every disk of the machine:");
+    paragraph(
+        &mut roff,
+        "Let the group disk write jobs/new. Whoever may write jobs/new can write every disk and create files anywhere, so is root:",
+    );
     verbatim(&mut roff, "kcopyfs -o allow_other,gid=disk,mode=0660 /run/kcopyfs");
     roff.control("SH", ["SEE ALSO"]);
     roff.text([bold("mount"), roman("(8), "), bold("umount"), roman("(8), "), bold("fstab"), roman("(5),")]);

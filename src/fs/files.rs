@@ -137,7 +137,7 @@ pub(super) fn control(tree: &Tree, key: Key, data: &[u8]) -> Result<()> {
         return tree.jobs.control(key.id, verb);
     }
     let verbs = Verb::ALL.map(Verb::as_str).join(" ");
-    Err(Error::new(ErrorKind::Syntax, format!("{} is not a verb; write one of: {verbs}", shown(word))))
+    Err(Error::new(ErrorKind::Syntax, format!("unknown verb {}; write one of: {verbs}", shown(word))))
 }
 
 pub(super) fn has_source(tree: &Tree, key: Key) -> bool {
