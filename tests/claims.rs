@@ -380,7 +380,7 @@ fn a_job_has_its_bytes_in_every_state_that_lives() {
     let again = to.alias(0);
     let path = |disk: &LoopDevice| text(disk.path());
     let daemon = start(&["active=1"]);
-    let slow = format!("from={},0,{COUNT} to={} speed_max=4K", path(&from), path(&to));
+    let slow = format!("from={},0,{COUNT} to={} speed_max=1", path(&from), path(&to));
     let wanted = format!("zero to={},8,8", path(&again));
     // of one write the second is in the way of the first, and neither is made
     refused(&daemon, &format!("{slow}\n{wanted}"), "is being written by an earlier line of this write, by the name");

@@ -292,7 +292,7 @@ fn a_limit_of_speed_outlives_the_daemon() {
     source.fill(SEED);
     let dest = disk();
     let mut daemon = daemon().start();
-    let id = daemon.job(&spec(&source, &[&dest], "speed_max=64K")).unwrap();
+    let id = daemon.job(&spec(&source, &[&dest], "speed_max=1")).unwrap();
     until("progress", || (daemon.status(id).copied() > 0).then_some(()));
     daemon.write(format!("jobs/{id}/speed_max"), "128K\n").unwrap();
     checkpoint(&daemon, id);

@@ -24,7 +24,7 @@ impl Half {
         });
         let mut daemon = daemon().start();
         let to = dest.path().display();
-        let id = daemon.job(&format!("from={} to={to} speed_max=256K", first.path().display())).unwrap();
+        let id = daemon.job(&format!("from={} to={to} speed_max=1", first.path().display())).unwrap();
         for words in more {
             daemon.job(&format!("from={} to={to} {words}", second.path().display())).unwrap();
         }
@@ -106,6 +106,7 @@ fn a_paused_job_keeps_what_it_had() {
     drop(alias);
     let second = daemon.job(&half.spec("queue")).unwrap();
     until_reason(daemon, second, "job 1");
+    daemon.write("jobs/1/speed_max", "max\n").unwrap();
     daemon.control(1, "resume").unwrap();
     assert_eq!((daemon.wait(1).state(), daemon.wait(second).state()), ("done", "done"));
     half.dest.check(2).unwrap();

@@ -43,7 +43,7 @@ impl Half {
         let mut daemon = daemon().start();
         let [from, first, second] = &names;
         let (from, first, second) = (from.display(), first.display(), second.display());
-        let id = daemon.job(&format!("from={from} to={first} to={second} speed_max=256K")).unwrap();
+        let id = daemon.job(&format!("from={from} to={first} to={second} speed_max=1")).unwrap();
         until("progress", || (daemon.status(id).copied() > 0).then_some(()));
         daemon.control(id, "pause").unwrap();
         until("a checkpoint", || (daemon.status(id).durable() > 0).then_some(()));
@@ -301,7 +301,7 @@ fn a_file_that_was_replaced_under_its_name_is_held() {
     }
     let mut daemon = daemon().start();
     let to = format!("to={} to={}", names[0].display(), names[1].display());
-    let id = daemon.job(&format!("from={} {to} speed_max=64K", source.path().display())).unwrap();
+    let id = daemon.job(&format!("from={} {to} speed_max=1", source.path().display())).unwrap();
     until("progress", || (daemon.status(id).copied() > 0).then_some(()));
     daemon.kill9();
     // the files change places

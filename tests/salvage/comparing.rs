@@ -120,7 +120,7 @@ fn a_comparison_can_be_paused_and_goes_on_after_a_restart() {
         let bad = SIZE - 512..SIZE;
         to[1].load(bad.start, &[0; 512]);
         let mut daemon = Daemon::builder(env!("CARGO_BIN_EXE_kcopyfs")).option(io).start();
-        let id = daemon.job(&format!("verify {}", spec(&from, &to, "speed_max=1M"))).unwrap();
+        let id = daemon.job(&format!("verify {}", spec(&from, &to, "speed_max=4K"))).unwrap();
         until("progress", || (daemon.status(id).copied() > 0).then_some(()));
         daemon.control(id, "pause").unwrap();
         assert_eq!(daemon.status(id).state(), "paused");
@@ -130,7 +130,7 @@ fn a_comparison_can_be_paused_and_goes_on_after_a_restart() {
                 daemon.restart();
             }
             assert_eq!(daemon.status(id).state(), "paused");
-            daemon.write(format!("jobs/{id}/speed_max"), if restarts { "max" } else { "1M" }).unwrap();
+            daemon.write(format!("jobs/{id}/speed_max"), if restarts { "max" } else { "4K" }).unwrap();
             daemon.control(id, "resume").unwrap();
             if !restarts {
                 until("verifying", || (daemon.status(id).state() == "verifying").then_some(()));
