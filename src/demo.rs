@@ -14,8 +14,8 @@ use kcopyfs::{Error, ErrorKind, Result};
 
 /// Bytes of a scratch image.
 const IMAGE: usize = 96 << 20;
-/// What the daemon runs under: a file that grows beyond so many blocks of 512 bytes is an error (EFBIG), not a signal.
-const LIMITED: &str = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
+/// What the daemon runs under: no file grows beyond so many blocks of 512 bytes (EFBIG).
+const LIMITED: &str = "ulimit -f \"$1\"; shift; exec \"$@\"";
 /// The engine may do I/O in so many percent of the time: on scratch images in memory it would end before it is seen.
 const THROTTLE: u32 = 5;
 

@@ -158,7 +158,7 @@ fn specs() -> Roff {
          use `cat FILE > jobs/new`. error_log says why a write failed.",
     )]);
     for word in spec::words() {
-        entry(&mut roff, [bold(word.usage())], &format!("{}", word.doc));
+        entry(&mut roff, [bold(word.usage())], word.doc);
     }
     roff
 }

@@ -14,11 +14,15 @@
 //! 4. The daemon unmounts, says its end, closes all that it has, and ends. The caller's process waits half a second for that.
 //!    One that says nothing for 4.5 s after a signal is killed.
 //! 5. A line that is closed without a word is a daemon that died.
-#![allow(unsafe_code)] // fork, setsid, prctl, kill and waitpid have no safe form in std
+#![allow(unsafe_code)] // fork has no safe form
 
-use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
+
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, setsid};
 
 use super::line::{self, Ear, Said};
 use super::signals::{Event, Signals};
@@ -53,9 +57,9 @@ pub fn start(foreground: bool) -> Result<Role> {
     let signals = if foreground { Some(Signals::block()?) } else { None };
     let caller = std::process::id();
     // SAFETY: there is one thread yet, so the child finds no lock held by a thread that it does not have.
-    match unsafe { libc::fork() } {
-        -1 => Err(Error::os("start the daemon's process", io::Error::last_os_error())),
-        0 => {
+    let forked = unsafe { fork() };
+    match forked.map_err(|errno| Error::os("start the daemon's process", errno.into()))? {
+        ForkResult::Child => {
             drop((ear, signals));
             let result = if foreground {
                 die_with(caller)
@@ -68,7 +72,7 @@ pub fn start(foreground: bool) -> Result<Role> {
                 Err(error) => line.end(&Exit::mount(&error)),
             }
         }
-        daemon => {
+        ForkResult::Parent { child: daemon } => {
             drop(line);
             Ok(Role::Caller(match signals {
                 Some(signals) => attend(daemon, ear, &signals)?,
@@ -79,7 +83,7 @@ pub fn start(foreground: bool) -> Result<Role> {
 }
 
 /// Waits until the daemon is ready, or was not to be.
-fn outcome(daemon: libc::pid_t, mut ear: Ear) -> Exit {
+fn outcome(daemon: Pid, mut ear: Ear) -> Exit {
     match ear.hear() {
         Said::Ready | Said::Stopping => Exit { code: 0, text: String::new() },
         Said::Ended(exit) => exit,
@@ -88,7 +92,7 @@ fn outcome(daemon: libc::pid_t, mut ear: Ear) -> Exit {
 }
 
 /// Stays with the daemon to its end.
-fn attend(daemon: libc::pid_t, mut ear: Ear, signals: &Signals) -> Result<Exit> {
+fn attend(daemon: Pid, mut ear: Ear, signals: &Signals) -> Result<Exit> {
     let mut late: Option<Instant> = None;
     loop {
         let left = late.map(|late| late.saturating_duration_since(Instant::now()));
@@ -121,20 +125,20 @@ fn attend(daemon: libc::pid_t, mut ear: Ear, signals: &Signals) -> Result<Exit> 
 }
 
 /// Sends a signal to a child that was not waited for.
-fn tell(daemon: libc::pid_t, signal: libc::c_int) {
-    // SAFETY: takes numbers alone; the number is still that of the child.
-    unsafe { libc::kill(daemon, signal) };
+fn tell(daemon: Pid, signal: i32) {
+    // It may have ended, which is all that was wanted.
+    let _ = Signal::try_from(signal).and_then(|signal| kill(daemon, signal));
 }
 
 /// Waits for the end of a daemon that has said it, but not for a device.
-fn see_off(daemon: libc::pid_t, ear: &mut Ear, signals: &Signals) -> Result<()> {
+fn see_off(daemon: Pid, ear: &mut Ear, signals: &Signals) -> Result<()> {
     let late = Instant::now() + GRACE;
     loop {
         match signals.wait(Some(ear.as_fd()), Some(late.saturating_duration_since(Instant::now())))? {
             // It is ending.
             Some(Event::Signal(_)) => {}
             Some(Event::Other) => {
-                wait_for(daemon);
+                let _ = waitpid(daemon, None);
                 return Ok(());
             }
             None => {
@@ -146,38 +150,26 @@ fn see_off(daemon: libc::pid_t, ear: &mut Ear, signals: &Signals) -> Result<()> 
 }
 
 /// The end of a daemon that died without a word.
-fn died(daemon: libc::pid_t, when: &str) -> Exit {
-    let how = match wait_for(daemon) {
-        Some(status) if libc::WIFSIGNALED(status) => format!("was killed by signal {}", libc::WTERMSIG(status)),
-        Some(status) if libc::WIFEXITED(status) => format!("ended with code {}", libc::WEXITSTATUS(status)),
+fn died(daemon: Pid, when: &str) -> Exit {
+    let how = match waitpid(daemon, None) {
+        Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by signal {}", signal as i32),
+        Ok(WaitStatus::Exited(_, code)) => format!("ended with code {code}"),
         _ => "ended".into(),
     };
     Exit { code: EXIT_MOUNT, text: format!("the daemon {how}{when}") }
 }
 
-/// Waits for the end of a child, and says how it ended.
-fn wait_for(child: libc::pid_t) -> Option<libc::c_int> {
-    let mut status = 0;
-    // SAFETY: the pointer is to a local; the child is ours and was not waited for.
-    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
-    (waited == child).then_some(status)
-}
-
 /// Out of the caller's session and directory.
 fn leave() -> Result<()> {
-    // SAFETY: takes nothing; a process that was just forked leads no group, so it may.
-    if unsafe { libc::setsid() } < 0 {
-        return Err(Error::os("leave the caller's session", io::Error::last_os_error()));
-    }
+    // A process that was just forked leads no group, so it may.
+    setsid().map_err(|errno| Error::os("leave the caller's session", errno.into()))?;
     std::env::set_current_dir("/").map_err(|error| Error::os("change to the directory /", error))
 }
 
 /// Has this process killed when its parent, which was `caller` before the fork, ends.
 fn die_with(caller: u32) -> Result<()> {
-    // SAFETY: takes numbers alone.
-    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } < 0 {
-        return Err(Error::os("tie the daemon to its caller", io::Error::last_os_error()));
-    }
+    let tied = prctl::set_pdeathsig(Signal::SIGKILL);
+    tied.map_err(|errno| Error::os("tie the daemon to its caller", errno.into()))?;
     if std::os::unix::process::parent_id() == caller {
         Ok(())
     } else {
@@ -194,7 +186,7 @@ mod tests {
     fn heard(says: impl FnOnce(Line)) -> Exit {
         let (ear, line) = line::pair(false).unwrap();
         says(line);
-        outcome(libc::pid_t::MAX, ear)
+        outcome(Pid::from_raw(libc::pid_t::MAX), ear)
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! # Invariants
 //! After [`Line::end`] nothing is open any more but what the kernel itself keeps for I/O that hangs: whoever waits for one
 //! of our devices, for the lock of the state directory or for the end of our output waits no longer than that.
-#![allow(unsafe_code)] // close_range, dup2 and _exit have no safe form in std
+#![allow(unsafe_code)] // close_range and _exit have no safe form
 
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::Exit;
 use crate::error::{Error, Result};
@@ -164,13 +166,8 @@ fn close_all_but(kept: Option<RawFd>, first: RawFd) {
 fn quiet() -> Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.map_err(|error| Error::os("open /dev/null", error))?;
-    for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
-        // SAFETY: both are open descriptors; std's handles of the streams hold numbers alone.
-        if unsafe { libc::dup2(null.as_raw_fd(), stream) } < 0 {
-            return Err(Error::os("redirect the standard streams to /dev/null", io::Error::last_os_error()));
-        }
-    }
-    Ok(())
+    let redirected = dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(&null));
+    redirected.map_err(|errno| Error::os("redirect the standard streams to /dev/null", errno.into()))
 }
 
 #[cfg(test)]

@@ -3,23 +3,22 @@
 //! fuser's own mounting is not used: it unmounts whatever is at the mount point when it ends, shows the type `fuse`, and
 //! cannot mount over a dead mount. It is handed the open /dev/fuse instead.
 //!
-//! The one file of the room with system calls that std does not have.
-//!
 //! # Invariants
 //! Only our own mount is unmounted, known by its device number wherever it was moved to. A dropped [`Mount`] is detached.
-#![allow(unsafe_code)]
+#![allow(unsafe_code)] // a descriptor that was received has no safe form
 
-use std::ffi::CString;
 use std::fs::{self, File};
-use std::io;
-use std::mem;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::ptr;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::unistd::{SysconfVar, getegid, geteuid, sysconf};
 
 use super::fusermount;
 use super::mountpoint::{self, Found};
@@ -141,15 +140,19 @@ fn look_patiently(point: &Path) -> Result<Found> {
 fn mount_directly(point: &Path, source: &str, allow_other: bool) -> Result<Option<OwnedFd>> {
     let device = match File::options().read(true).write(true).open(DEVICE) {
         Ok(device) => OwnedFd::from(device),
-        Err(error) if is_refusal(&error) && user() != 0 => return Ok(None),
+        Err(error) if is_refusal(&error) && !geteuid().is_root() => return Ok(None),
         Err(error) => {
             let missing = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO));
             let hint = if missing { " (load the module: modprobe fuse)" } else { "" };
             return Err(Error::os(format!("open {DEVICE}{hint}"), error));
         }
     };
-    let mut data =
-        format!("fd={},rootmode=40000,user_id={},group_id={},default_permissions", device.as_raw_fd(), user(), group());
+    let mut data = format!(
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions",
+        device.as_raw_fd(),
+        geteuid(),
+        getegid()
+    );
     if allow_other {
         data.push_str(",allow_other");
     }
@@ -172,7 +175,7 @@ fn is_refusal(error: &io::Error) -> bool {
 
 /// Detaches what is on top at `point`.
 fn detach_at(point: &Path) -> Result<()> {
-    match umount(point, 0) {
+    match umount(point, MntFlags::empty()) {
         Err(error) if is_refusal(&error) => fusermount::unmount(point),
         result => result.map_err(|error| Error::os(format!("unmount {}", point.display()), error)),
     }
@@ -181,7 +184,7 @@ fn detach_at(point: &Path) -> Result<()> {
 /// Detaches a dead mount, and answers whoever still waits for it.
 fn abort_at(point: &Path) -> Result<()> {
     // Forcing aborts the FUSE connection; it needs privilege, and without it those wait until the process is gone.
-    match umount(point, libc::MNT_FORCE) {
+    match umount(point, MntFlags::MNT_FORCE) {
         Err(_) => detach_at(point),
         Ok(()) => Ok(()),
     }
@@ -189,48 +192,19 @@ fn abort_at(point: &Path) -> Result<()> {
 
 /// mount(2) of our type.
 fn mount(source: &str, point: &Path, data: &str) -> io::Result<()> {
-    let (source, point) = (CString::new(source)?, c_path(point)?);
-    let (fs_type, data) = (CString::new(FS_TYPE)?, CString::new(data)?);
-    let flags = libc::MS_NODEV | libc::MS_NOSUID | libc::MS_NOEXEC;
-    // SAFETY: all four are NUL-terminated strings that live until the call returns; the kernel keeps copies.
-    let result = unsafe {
-        libc::mount(source.as_ptr(), point.as_ptr(), fs_type.as_ptr(), flags, data.as_ptr().cast::<libc::c_void>())
-    };
-    done(result)
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    Ok(nix::mount::mount(Some(source), point, Some(FS_TYPE), flags, Some(data))?)
 }
 
 /// umount2(2), lazily, not following a symbolic link.
-fn umount(point: &Path, flags: libc::c_int) -> io::Result<()> {
-    let point = c_path(point)?;
-    // SAFETY: `point` is a NUL-terminated string that lives until the call returns.
-    let result = unsafe { libc::umount2(point.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW | flags) };
-    done(result)
-}
-
-fn c_path(path: &Path) -> io::Result<CString> {
-    Ok(CString::new(path.as_os_str().as_bytes())?)
-}
-
-fn done(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Who this process is, for the kernel's judgement.
-fn user() -> u32 {
-    // SAFETY: has no preconditions and cannot fail.
-    unsafe { libc::geteuid() }
-}
-
-fn group() -> u32 {
-    // SAFETY: has no preconditions and cannot fail.
-    unsafe { libc::getegid() }
+fn umount(point: &Path, flags: MntFlags) -> io::Result<()> {
+    Ok(umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW | flags)?)
 }
 
 /// Bytes in a page of the machine.
 pub(super) fn page_size() -> usize {
-    // SAFETY: has no preconditions.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).unwrap_or(4096)
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| usize::try_from(size).ok()).unwrap_or(4096)
 }
 
 /// Most pages of one request that the administrator allows.
@@ -241,42 +215,47 @@ pub(super) fn request_pages_max() -> usize {
 
 /// Receives the one descriptor that fusermount3 sends, or `None` where it sent nothing and ended.
 pub(super) fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
-    /// Room for a header and a descriptor, aligned as a header must be.
-    const CONTROL_WORDS: usize = 8;
-    let mut byte = 0u8;
-    let mut part = libc::iovec { iov_base: ptr::from_mut(&mut byte).cast(), iov_len: 1 };
-    let mut control = [0u64; CONTROL_WORDS];
-    // SAFETY: a msghdr is integers and pointers; zeros are a message without parts.
-    let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = mem::size_of_val(&control) as _;
-    let received = loop {
-        // SAFETY: `message` points at `part`, `byte` and `control` with their sizes; all live until the call returns.
-        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
-        if received >= 0 {
-            break received;
+    let mut byte = [0];
+    let mut control = nix::cmsg_space!(RawFd);
+    loop {
+        let mut parts = [IoSliceMut::new(&mut byte)];
+        let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC);
+        let message = match received {
+            Err(Errno::EINTR) => continue,
+            received => received?,
+        };
+        if message.bytes == 0 {
+            return Ok(None);
         }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    };
-    if received == 0 {
-        return Ok(None);
+        let rights = message.cmsgs()?.find_map(|control| match control {
+            ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
+            _ => None,
+        });
+        // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
+        return Ok(rights.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) }));
     }
-    // SAFETY: recvmsg filled `message`; its control part lies in `control`.
-    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-    // SAFETY: null, or within `control`, which is aligned for a header.
-    let Some(header) = (unsafe { header.as_ref() }) else { return Ok(None) };
-    if header.cmsg_level != libc::SOL_SOCKET || header.cmsg_type != libc::SCM_RIGHTS {
-        return Ok(None);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{IoSlice, Read};
+
+    use nix::sys::socket::{ControlMessage, sendmsg};
+
+    use super::*;
+
+    #[test]
+    fn the_descriptor_that_is_sent_arrives() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "sent").unwrap();
+        let sent = [file.as_file().as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&sent)];
+        sendmsg::<()>(theirs.as_raw_fd(), &[IoSlice::new(b"x")], &rights, MsgFlags::empty(), None).unwrap();
+        let mut text = String::new();
+        File::from(receive_descriptor(&ours).unwrap().unwrap()).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "sent");
+        drop(theirs);
+        assert!(receive_descriptor(&ours).unwrap().is_none());
     }
-    // SAFETY: the header is a complete one within `control`.
-    let data = unsafe { libc::CMSG_DATA(header) };
-    // SAFETY: a message with rights carries at least one descriptor, which may be unaligned.
-    let descriptor = unsafe { data.cast::<RawFd>().read_unaligned() };
-    // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
-    Ok(Some(unsafe { OwnedFd::from_raw_fd(descriptor) }))
 }
