@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use kcopyfs::Result;
-use kcopyfs::cli::{self, Command, Exit, Line, Mount, Role, Signals, front, logging};
+use kcopyfs::cli::{self, Command, Exit, Line, Mount, Role, Signals, launcher, logging};
 
 mod daemon;
 mod demo;
@@ -27,7 +27,7 @@ fn serve(mount: &Mount) -> Exit {
     if mount.foreground {
         logging::to_stderr();
     }
-    match front::start(mount.foreground) {
+    match launcher::start(mount.foreground) {
         Ok(Role::Daemon(mut line)) => {
             let result = run(mount, &mut line);
             line.end(&result.map_or_else(|error| Exit::mount(&error), |()| Exit { code: 0, text: String::new() }))

@@ -1,13 +1,13 @@
 //! The command line: what was asked for, and how the process stands in the system while it does it.
 //!
-//! [`parse`] makes a [`Command`] of the arguments, or an [`Exit`]. [`front::start`] makes the daemon's process, [`Line`] tells
+//! [`parse`] makes a [`Command`] of the arguments, or an [`Exit`]. [`launcher::start`] makes the daemon's process, [`Line`] tells
 //! its caller how it is, [`Signals`] waits for the end, [`logging`] says where messages go. Nothing here mounts or copies.
 //!
 //! Exit codes are those of mount(8), because mount(8) runs this program for `mount -t fuse.kcopyfs`.
 //!
 //! # The life of the process, in the order that loses nothing
 //! 1. Arguments are read: paths become absolute while the directory is still the caller's.
-//! 2. [`front::start`] forks: there is one thread yet.
+//! 2. [`launcher::start`] forks: there is one thread yet.
 //! 3. [`Signals::block`]: every later thread inherits the mask, so that a signal finds the one who waits for it.
 //! 4. The tree is mounted and answers. [`Line::ready`] lets the caller go, or stay with us.
 //! 5. [`Signals::wait`], until a signal or the end of the mount.
@@ -21,19 +21,19 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::error::Error;
 
-pub mod front;
 mod group;
+pub mod launcher;
 pub mod limits;
-mod line;
 pub mod logging;
 mod notify;
 mod options;
 mod signals;
+mod status_pipe;
 
-pub use front::Role;
-pub use line::Line;
+pub use launcher::Role;
 pub use options::{Io, Opt, Options, StateDir, options};
 pub use signals::{Event, Signals, Waker};
+pub use status_pipe::Line;
 
 /// The name in messages, in the log and in /proc/mounts.
 pub const NAME: &str = "kcopyfs";

@@ -11,8 +11,8 @@ use slab::Slab;
 
 use super::access::Caller;
 use super::inode::Key;
+use super::jobs_new::Specs;
 use super::kept::{Charge, Kept};
-use super::specs::Specs;
 use super::walk::Entry;
 use super::{events, wait};
 

@@ -4,9 +4,9 @@
 //! - `table`: ONE table of nodes; it makes names, modes, contents and documentation. `files`: what its rows read and
 //!   write. `inode` numbers them (`labels`: those known by a name), `walk` finds and lists them, `readme` prints them.
 //! - `text`: the formats of files, pure; `summary` and `metrics` print a `board`, a look at everything. `error_log`,
-//!   `events`, `wait`, `specs`: the files that are more than a text.
+//!   `events`, `wait`, `jobs_new`: the files that are more than a text.
 //! - `handles`: open files. `access`: who may write.
-//! - `tree`: what each request means; it knows nothing of FUSE. `glue`: FUSE's requests, forwarded. `serve`: a mounted
+//! - `tree`: what each request means; it knows nothing of FUSE. `fuse`: FUSE's requests, forwarded. `serve`: a mounted
 //!   tree's life. `mount`, `mountpoint`, `fusermount`: how it gets its place in the name space.
 //!
 //! Nothing here blocks the thread that answers FUSE: writes run on threads of their own, reads that wait are parked with
@@ -28,10 +28,11 @@ mod board;
 mod error_log;
 mod events;
 mod files;
+mod fuse;
 mod fusermount;
-mod glue;
 mod handles;
 mod inode;
+mod jobs_new;
 mod kept;
 mod labels;
 mod metrics;
@@ -40,7 +41,6 @@ mod mountpoint;
 mod progress;
 mod readme;
 mod serve;
-mod specs;
 mod summary;
 mod table;
 mod text;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fuser::{Config, INodeNo, Session, SessionACL};
 use parking_lot::{Condvar, Mutex};
 
-use super::glue::Glue;
+use super::fuse::Glue;
 use super::mount::Mount;
 use super::tree::{Tree, TreeConfig};
 use crate::error::{Error, Result};

@@ -1,4 +1,4 @@
-//! The daemon's line to the process that was called, as `front` has it: ready, stopping, ended.
+//! The daemon's line to the process that was called, as `launcher` has it: ready, stopping, ended.
 //!
 //! # Invariants
 //! After [`Line::end`] nothing is open any more but what the kernel itself keeps for I/O that hangs: whoever waits for one

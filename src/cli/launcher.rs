@@ -24,8 +24,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 
-use super::line::{self, Ear, Said};
 use super::signals::{Event, Signals};
+use super::status_pipe::{self, Ear, Said};
 use super::{EXIT_MOUNT, Exit, Line, notify};
 use crate::error::{Error, Result};
 
@@ -52,7 +52,7 @@ pub enum Role {
 /// # Errors
 /// Where the system has no process or pipe to give.
 pub fn start(foreground: bool) -> Result<Role> {
-    let (ear, line) = line::pair(foreground)?;
+    let (ear, line) = status_pipe::pair(foreground)?;
     // Before the fork, so that no signal is lost between the two.
     let signals = if foreground { Some(Signals::block()?) } else { None };
     let caller = std::process::id();
@@ -184,7 +184,7 @@ mod tests {
 
     /// What the caller of a background daemon hears. Both ends in one process: no fork in a test of many threads.
     fn heard(says: impl FnOnce(Line)) -> Exit {
-        let (ear, line) = line::pair(false).unwrap();
+        let (ear, line) = status_pipe::pair(false).unwrap();
         says(line);
         outcome(Pid::from_raw(libc::pid_t::MAX), ear)
     }
