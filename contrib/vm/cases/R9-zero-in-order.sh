@@ -5,15 +5,18 @@
 . /ctl/lib.sh
 
 size=$((32 * MIB)) sector=20000
+piece=$((sector / 1024 * 1024))
+after=$((piece + 1024))
 ram 1 $size
+need dm-delay
+bad fast /dev/ram0 $sector+1
+# The bad piece answers late, so that whoever does not wait for it has written on meanwhile.
+printf '%s\n' "0 $piece linear /dev/mapper/fast 0" "$piece 1024 delay /dev/mapper/fast $piece 500" \
+    "$after $((size - after)) linear /dev/mapper/fast $after" | map slow
 started
-for round in 1 2 3; do
-    fill /dev/ram0 0 $size 252
-    bad dst /dev/ram0 $sector+1
-    taken zero "to=/dev/mapper/dst,0,$size" write_seq
-    ended || fail "round $round: it ends" "$(stuck)"
-    is "round $round: failed" 'failed read_err 0 write_err 0x1' "$(verdict | sed 's/ errors.*//')"
-    dmsetup remove dst
-    holds "round $round: zeros before the bad piece" /dev/ram0 0 $((sector / 1024 * 1024)) 000
-    holds "round $round: nothing after it" /dev/ram0 $(((sector / 1024 + 1) * 1024)) $((size - (sector / 1024 + 1) * 1024)) 252
-done
+fill /dev/ram0 0 $size 252
+taken zero "to=/dev/mapper/slow,0,$size" write_seq
+ended || fail 'it ends' "$(stuck)"
+is 'failed' 'failed read_err 0 write_err 0x1' "$(verdict | sed 's/ errors.*//')"
+holds 'zeros before the bad piece' /dev/ram0 0 $piece 000
+holds 'nothing after it' /dev/ram0 $after $((size - after)) 252
