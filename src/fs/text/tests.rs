@@ -67,9 +67,9 @@ fn status_never_breaks_a_line() {
         ..view()
     };
     let text = string(status(&bad));
-    assert_eq!(text.lines().count(), 16);
+    assert_eq!(text.lines().count(), 20);
     assert!(text.contains("write_err 0x2\n") && text.contains("eta_usec none\n") && text.contains("name a\\012b\n"));
-    assert!(text.ends_with("error open /dev/x\\012state done\n"));
+    assert!(text.contains("\nerror open /dev/x\\012state done\nphase copy\n"));
 }
 
 #[test]
