@@ -175,27 +175,3 @@ fn simulated_faults_strike_where_they_were_put() {
     let results: Vec<_> = reap(backend, 3).iter().map(|one| one.result).collect();
     assert_eq!(results, [Ok(1024), Ok(1024), Ok(512)]);
 }
-
-/// The kernel's own threads for a ring wake up for as long as the process lives (Linux 6.1), and an idle daemon must not.
-#[test]
-fn what_blocks_takes_no_thread_of_the_kernels() {
-    each_backend(|backend, _| {
-        let device = disk(4096);
-        let mut bytes = vec![0; 1 << 20];
-        let mut token = 0;
-        for op in [Op::Write, Op::Flush, Op::Zero, Op::Punch, Op::Read] {
-            let (device, length) = (Arc::clone(&device), if op == Op::Flush { 0 } else { 1 << 20 });
-            let memory = if matches!(op, Op::Write | Op::Read) { plain(&mut bytes) } else { Segments::None };
-            token += 1;
-            submit(backend, Transfer { token, op, device, position: 0, length, memory });
-            assert_eq!(reap(backend, 1)[0].token, token);
-        }
-        // They are named after the thread that the ring belongs to: this one.
-        let own = std::fs::read_link("/proc/thread-self").unwrap();
-        let wanted = format!("iou-wrk-{}", own.file_name().unwrap().to_str().unwrap());
-        for task in std::fs::read_dir("/proc/self/task").unwrap() {
-            let name = std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default();
-            assert_ne!(name.trim_end(), wanted, "{}", backend.name());
-        }
-    });
-}

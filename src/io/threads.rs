@@ -1,5 +1,4 @@
-//! Transfers on threads of our own: a backend for kernels and sandboxes that refuse the ring, and the ring's own help for
-//! what the kernel would give to threads of its own.
+//! pread and pwrite on threads: for kernels and sandboxes that refuse the ring.
 //!
 //! A thread is made when there is work and none is idle; it stays, asleep, until the backend goes. A device that hangs
 //! takes so many threads as its user said and no more, so that the others go on.
@@ -10,7 +9,6 @@
 //!    it. It owns what it touches.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,8 +32,6 @@ struct Shared {
     work_came: Condvar,
     done: Mutex<Done>,
     done_came: Condvar,
-    /// Who is told of each completion, where nobody waits in [`Backend::reap`].
-    on_done: Option<Waker>,
 }
 
 #[derive(Default)]
@@ -82,17 +78,8 @@ impl Work {
 }
 
 impl Threads {
-    /// For an owner that waits in [`Backend::reap`]. `depth`: transfers of one kind that are wanted in flight to one device.
+    /// `depth`: transfers of one kind that are wanted in flight to one device.
     pub(super) fn new(depth: usize) -> Self {
-        Self::with(None, depth)
-    }
-
-    /// For an owner that waits elsewhere, and is woken there by each completion.
-    pub(super) fn waking(owner: Waker) -> Self {
-        Self::with(Some(owner), 0)
-    }
-
-    fn with(on_done: Option<Waker>, depth: usize) -> Self {
         // A job may read and write one device.
         let device_threads = (2 * depth).max(DEVICE_THREADS);
         let shared = Shared {
@@ -100,32 +87,8 @@ impl Threads {
             work_came: Condvar::new(),
             done: Mutex::default(),
             done_came: Condvar::new(),
-            on_done,
         };
         Self { shared: Arc::new(shared) }
-    }
-
-    /// Starts a transfer, or gives it back where the system has not even one thread for it.
-    pub(super) fn start(&self, transfer: Transfer) -> Result<(), (Transfer, io::Error)> {
-        let mut work = self.shared.work.lock();
-        if work.idle <= work.queue.len() && work.threads < MAX_THREADS {
-            let shared = Arc::clone(&self.shared);
-            let builder = std::thread::Builder::new().name("kcopyfs-io".into()).stack_size(STACK);
-            match builder.spawn(move || shared.serve()) {
-                Ok(_) => work.threads += 1,
-                Err(error) if work.threads == 0 => return Err((transfer, error)),
-                Err(_) => {}
-            }
-        }
-        work.queue.push_back(transfer);
-        drop(work);
-        self.shared.work_came.notify_one();
-        Ok(())
-    }
-
-    /// Adds all completions to `done`, without waiting.
-    pub(super) fn collect(&self, done: &mut Vec<Completion>) {
-        done.append(&mut self.shared.done.lock().completions);
     }
 }
 
@@ -152,9 +115,6 @@ impl Shared {
             done.completions.push(completion);
             drop(done);
             self.done_came.notify_one();
-            if let Some(owner) = &self.on_done {
-                owner.wake();
-            }
             work = self.work.lock();
             work.give_back(key);
         }
@@ -176,9 +136,18 @@ impl Backend for Threads {
 
     #[allow(unsafe_code)]
     unsafe fn submit(&mut self, transfer: Transfer) {
-        if let Err((_, error)) = self.start(transfer) {
-            panic!("no thread for I/O: {error}");
+        let mut work = self.shared.work.lock();
+        work.queue.push_back(transfer);
+        if work.idle < work.queue.len() && work.threads < MAX_THREADS {
+            let shared = Arc::clone(&self.shared);
+            let builder = std::thread::Builder::new().name("kcopyfs-io".into()).stack_size(STACK);
+            match builder.spawn(move || shared.serve()) {
+                Ok(_) => work.threads += 1,
+                Err(error) => assert!(work.threads > 0, "no thread for I/O: {error}"),
+            }
         }
+        drop(work);
+        self.shared.work_came.notify_one();
     }
 
     fn reap(&mut self, wait: Wait, done: &mut Vec<Completion>) {

@@ -4,11 +4,6 @@
 //! page of each transfer. Files are not registered: at half a mebibyte a transfer it gains nothing that can be measured,
 //! and a registered file would hold a device's `O_EXCL` after its job has ended.
 //!
-//! What blocks, the ring gives to threads that the kernel makes for it; on Linux 6.1 the last of these wakes up every 5 seconds
-//! for as long as the process lives. So it goes to [`Threads`], which sleep: a flush and a hole at once, and a transfer of a
-//! regular file when the ring's try without waiting (`RWF_NOWAIT`) has failed. Transfers of block devices stay in the ring,
-//! whatever the device does: they take no thread that could hang with it.
-//!
 //! # Invariants
 //! * What a request points to (descriptor, vectors, memory) is owned by its slot in `flying` until its completion came.
 //! * One read of the wake counter is in flight at all times.
@@ -25,9 +20,7 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use slab::Slab;
 
-use super::threads::Threads;
 use super::{Backend, Completion, Op, PagePool, Transfer, Wait, Waker, sys};
-use crate::blkdev::Target;
 
 /// Requests handed to the kernel in one call at most.
 const SUBMIT_SIZE: u32 = 256;
@@ -44,34 +37,16 @@ pub(super) struct Uring {
     wake_armed: bool,
     fixed: bool,
     flying: Slab<Flying>,
-    blocking: Threads,
     /// Requests that found the ring full.
     waiting: std::collections::VecDeque<squeue::Entry>,
     /// Its memory is registered: it goes after the ring.
     _pool: Arc<PagePool>,
 }
 
-/// Whether the kernel would need a thread for it in any case.
-fn blocks(transfer: &Transfer) -> bool {
-    matches!(transfer.op, Op::Flush | Op::Zero | Op::Punch)
-}
-
-/// Whether the kernel may need a thread for it.
-fn may_block(transfer: &Transfer) -> bool {
-    !matches!(transfer.device.target(), Target::Block { .. })
-}
-
-fn waker(wakeups: &Arc<File>) -> Waker {
-    let wakeups = Arc::clone(wakeups);
-    Waker::new(move || sys::signal(&wakeups))
-}
-
 struct Flying {
     transfer: Transfer,
     /// The kernel's description of a scattered transfer.
     vectors: Vec<libc::iovec>,
-    /// It fails rather than wait.
-    no_wait: bool,
 }
 
 impl Uring {
@@ -96,11 +71,9 @@ impl Uring {
         // SAFETY: the vectors describe the pool's mapping, which the ring's `_pool` keeps for longer than the ring.
         let registered = unsafe { ring.submitter().register_buffers(&vectors) };
         let fixed = registered.inspect_err(|error| log::info!("pages are not registered: {error}")).is_ok();
-        let wakeups = Arc::new(sys::event_counter()?);
         let mut this = Self {
             ring,
-            blocking: Threads::waking(waker(&wakeups)),
-            wakeups,
+            wakeups: Arc::new(sys::event_counter()?),
             wake_value: Box::new(0),
             wake_armed: false,
             fixed,
@@ -138,8 +111,7 @@ impl Uring {
     }
 
     fn entry(key: usize, flying: &Flying, fixed: bool) -> squeue::Entry {
-        let Flying { transfer, vectors, no_wait } = flying;
-        let flags = if *no_wait { libc::RWF_NOWAIT } else { 0 };
+        let Flying { transfer, vectors } = flying;
         let fd = Fd(transfer.device.raw_fd());
         let position = transfer.position;
         let entry = match (transfer.op, transfer.memory.as_slice()) {
@@ -152,22 +124,18 @@ impl Uring {
                 let length = u32::try_from(piece.length).unwrap_or(u32::MAX);
                 match (op, piece.fixed.filter(|_| fixed)) {
                     (Op::Read, Some(index)) => {
-                        opcode::ReadFixed::new(fd, start, length, index).offset(position).rw_flags(flags).build()
+                        opcode::ReadFixed::new(fd, start, length, index).offset(position).build()
                     }
-                    (Op::Read, None) => opcode::Read::new(fd, start, length).offset(position).rw_flags(flags).build(),
-                    (_, Some(index)) => {
-                        opcode::WriteFixed::new(fd, start, length, index).offset(position).rw_flags(flags).build()
-                    }
-                    (_, None) => opcode::Write::new(fd, start, length).offset(position).rw_flags(flags).build(),
+                    (Op::Read, None) => opcode::Read::new(fd, start, length).offset(position).build(),
+                    (_, Some(index)) => opcode::WriteFixed::new(fd, start, length, index).offset(position).build(),
+                    (_, None) => opcode::Write::new(fd, start, length).offset(position).build(),
                 }
             }
             (op, _) => {
                 let count = u32::try_from(vectors.len()).unwrap_or(u32::MAX);
                 match op {
-                    Op::Read => {
-                        opcode::Readv::new(fd, vectors.as_ptr(), count).offset(position).rw_flags(flags).build()
-                    }
-                    _ => opcode::Writev::new(fd, vectors.as_ptr(), count).offset(position).rw_flags(flags).build(),
+                    Op::Read => opcode::Readv::new(fd, vectors.as_ptr(), count).offset(position).build(),
+                    _ => opcode::Writev::new(fd, vectors.as_ptr(), count).offset(position).build(),
                 }
             }
         };
@@ -195,8 +163,6 @@ impl Uring {
     }
 
     fn collect(&mut self, done: &mut Vec<Completion>) {
-        self.blocking.collect(done);
-        let mut would_wait = Vec::new();
         let Self { ring, flying, wake_armed, .. } = self;
         for entry in ring.completion() {
             if entry.user_data() == WAKE {
@@ -204,11 +170,7 @@ impl Uring {
                 continue;
             }
             let key = usize::try_from(entry.user_data()).expect("a slot's number");
-            let Flying { transfer, no_wait, .. } = flying.remove(key);
-            if no_wait && matches!(-entry.result(), libc::EAGAIN | libc::EOPNOTSUPP) {
-                would_wait.push(transfer);
-                continue;
-            }
+            let Flying { transfer, .. } = flying.remove(key);
             let result = match u64::try_from(entry.result()) {
                 Ok(_) if matches!(transfer.op, Op::Zero | Op::Punch) => Ok(transfer.length),
                 Ok(moved) => Ok(moved),
@@ -216,24 +178,6 @@ impl Uring {
             };
             done.push(Completion { token: transfer.token, result });
         }
-        for transfer in would_wait {
-            self.give_to_thread(transfer);
-        }
-    }
-
-    fn give_to_thread(&mut self, transfer: Transfer) {
-        if let Err((transfer, _)) = self.blocking.start(transfer) {
-            // The kernel may still have a thread for it.
-            self.queue(transfer, false);
-        }
-    }
-
-    fn queue(&mut self, transfer: Transfer, no_wait: bool) {
-        let pieces = transfer.memory.as_slice();
-        let vectors = if pieces.len() > 1 { sys::io_vectors(pieces) } else { Vec::new() };
-        let key = self.flying.insert(Flying { transfer, vectors, no_wait });
-        let entry = Self::entry(key, &self.flying[key], self.fixed);
-        self.push(entry);
     }
 }
 
@@ -243,12 +187,11 @@ impl Backend for Uring {
     }
 
     unsafe fn submit(&mut self, transfer: Transfer) {
-        if blocks(&transfer) {
-            self.give_to_thread(transfer);
-        } else {
-            let no_wait = may_block(&transfer);
-            self.queue(transfer, no_wait);
-        }
+        let pieces = transfer.memory.as_slice();
+        let vectors = if pieces.len() > 1 { sys::io_vectors(pieces) } else { Vec::new() };
+        let key = self.flying.insert(Flying { transfer, vectors });
+        let entry = Self::entry(key, &self.flying[key], self.fixed);
+        self.push(entry);
     }
 
     fn reap(&mut self, wait: Wait, done: &mut Vec<Completion>) {
@@ -269,7 +212,8 @@ impl Backend for Uring {
     }
 
     fn waker(&self) -> Waker {
-        waker(&self.wakeups)
+        let wakeups = Arc::clone(&self.wakeups);
+        Waker::new(move || sys::signal(&wakeups))
     }
 
     fn now(&self) -> Duration {
