@@ -146,7 +146,10 @@ fn a_flush_that_fails_at_a_pause_takes_back_nothing_that_was_durable_and_adds_no
             until("copied", || (daemon.status(id).copied() >= place).then_some(()));
             daemon.control(id, "pause").unwrap();
             from.release();
-            until("durable", || (daemon.dests(id)[0].durable >= place).then_some(()));
+            until("durable", || {
+                let is_settled = |dest: &kcopyfs_support::daemon::Dest| dest.durable >= place || dest.state == "failed";
+                daemon.dests(id).iter().all(is_settled).then_some(())
+            });
         }
         let dests = daemon.dests(id);
         assert!(dests[0].durable >= SIZE / 2 && dests[0].durable == dests[2].durable, "{dests:?}");
