@@ -45,11 +45,11 @@ pub(super) struct Core {
     limits: Limits,
     /// Whether records are kept at all.
     keeps: bool,
-    jobs: BTreeMap<JobId, Job>,
+    pub(super) jobs: BTreeMap<JobId, Job>,
     cards: Arc<Cards>,
     counters: Arc<Counters>,
-    claims: Claims,
-    index: Index,
+    pub(super) claims: Claims,
+    pub(super) index: Index,
     /// New jobs whose files are being locked, or whose records are being written.
     batches: BTreeMap<u64, Batch>,
     /// The number that the next new job gets.
@@ -59,7 +59,7 @@ pub(super) struct Core {
     /// Why records cannot be written.
     trouble: Option<String>,
     /// The daemon stops; who waits for it.
-    stopping: Option<Vec<Reply<()>>>,
+    pub(super) stopping: Option<Vec<Reply<()>>>,
     /// Jobs of an earlier daemon whose devices are being looked at, and who waits for that.
     returning: BTreeSet<JobId>,
     restored: Vec<Reply<()>>,
