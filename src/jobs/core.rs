@@ -592,6 +592,10 @@ impl Core {
                     _ => {}
                 }
             }
+            // It waits and has data: others may write over it.
+            if let Some(lasting) = job.lasting.as_ref().filter(|_| !job.returning && job.progress.has_any()) {
+                self.claims.remember(id, lasting);
+            }
             job.sort_in();
             self.take_in(job, now);
         }

@@ -125,16 +125,15 @@ fn live(world: &mut World<'_>, play: &Play, acts: u64, free: u32, random: &mut R
     world.heal()?;
     world.run(world.now + Duration::from_secs(120))?;
     world.check_paused()?;
-    for _ in 0..6 {
+    for round in 0..6 {
         let ids: Vec<u64> = world.daemon.core.jobs.keys().copied().collect();
         for id in ids {
             if world.state(id).is_some_and(|state| matches!(state, State::Paused | State::Held)) {
-                world.control(id, Verb::Resume)?;
+                // One that names a disk twice by now never runs.
+                world.control(id, if round < 4 { Verb::Resume } else { Verb::Cancel })?;
             }
         }
-        if !world.run(world.now + Duration::from_secs(300))? {
-            break;
-        }
+        world.run(world.now + Duration::from_secs(300))?;
     }
     world.check_end(free)
 }
