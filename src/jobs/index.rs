@@ -133,7 +133,7 @@ impl Index {
     /// The first job that is not exactly where it should be.
     #[cfg(test)]
     pub(super) fn misplaced<'a>(&self, jobs: impl Iterator<Item = &'a Job>) -> Option<JobId> {
-        let mut count = [0; 4];
+        let mut count = [0_usize; 4];
         for job in jobs {
             let (id, place) = (job.id(), Place::of(job));
             let is = (self.ready.contains(&id), self.blocked.contains(&id), self.active.contains(&id));
@@ -149,7 +149,9 @@ impl Index {
             if !want || !leads.map(|(leader, _)| *leader).eq(place.leader) {
                 return Some(id);
             }
-            at.into_iter().for_each(|at: usize| count[at] += 1);
+            if let Some(at) = at {
+                count[at] += 1;
+            }
         }
         let sizes = [self.ready.len(), self.blocked.len(), self.active.len(), self.ended.len()];
         (sizes != count).then_some(0)

@@ -98,12 +98,17 @@ impl World<'_> {
 
     fn some_job(&self, random: &mut Random) -> u64 {
         let ids: Vec<u64> = self.daemon.core.jobs.keys().copied().collect();
-        if ids.is_empty() { 1 } else { random.pick(&ids) }
+        // Half of all that people do is about one job, so that it goes through a lot.
+        match ids.first() {
+            None => 1,
+            Some(first) if random.one_in(2) => *first,
+            Some(_) => random.pick(&ids),
+        }
     }
 
     fn break_disk(&mut self, random: &mut Random) {
         let disk = disk(random);
-        let op = random.pick(&[Op::Read, Op::Read, Op::Write, Op::Write, Op::Flush]);
+        let op = random.pick(&[Op::Read, Op::Read, Op::Write, Op::Write, Op::Flush, Op::Flush]);
         let fault = match random.below(8) {
             0..4 => Fault::Error(libc::EIO),
             4 => Fault::Short(1024),
@@ -152,14 +157,15 @@ impl World<'_> {
         let count = random.pick(&[1, 8, 16, 24, 40]);
         let mut line = action.to_owned();
         // Few places, so that jobs meet.
-        let place = |random: &mut Random| (random.pick(&NAMES).0, random.below(3) * 8);
+        let names = self.names.clone();
+        let place = |random: &mut Random| (NAMES[random.pick(&names)].0, random.below(3) * 8);
         let from = place(random);
         if action == "zero" {
             let to = place(random);
             let _ = write!(line, " to={},{},{count}", to.0, to.1);
         } else {
             let _ = write!(line, " from={},{},{count}", from.0, from.1);
-            for _ in 0..random.pick(&[1, 1, 1, 2, 3]) {
+            for _ in 0..random.pick(&[1, 1, 1, 1, 2, 3]) {
                 let to = place(random);
                 let _ = write!(line, " to={},{}", to.0, to.1);
             }

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::effect::{Answer, Effect};
+use super::super::effect::{Effect, Start};
 use super::super::event::Event;
-use super::super::job::Devices;
 use super::super::open::OpenError;
 use super::super::owner::start_step;
 use super::super::view::State;
@@ -12,6 +11,7 @@ use super::journal::Task;
 use super::world::{Checked, Later, Pending, World};
 use super::wrong::Wrong;
 use crate::error::{Error, ErrorKind};
+use crate::journal::Record;
 use crate::kcopyd::JobHandle;
 use crate::spec::Place;
 
@@ -44,29 +44,7 @@ impl World<'_> {
                 let wait = self.while_working();
                 self.after(wait, Later::Close { id, devices, answer });
             }
-            Effect::Record(mut record) => {
-                self.check_record(&record)?;
-                if self.is_wrong(Wrong::TakenAsDurable)
-                    && let Some(job) = self.daemon.core.jobs.get(&record.id)
-                {
-                    for (side, dest) in record.dests.iter_mut().zip(&job.progress.dests) {
-                        side.durable = dest.taken.iter().map(|range| (range.start, range.end)).collect();
-                    }
-                    self.check_record(&record)?;
-                }
-                if record.state.is_ended() && self.is_wrong(Wrong::EventEarly) {
-                    let old = self.model.last.get(&record.id).copied();
-                    self.check_change(record.id, old, record.state)?;
-                }
-                if self.is_wrong(Wrong::RecordDropped) {
-                    self.send(Event::Recorded { ids: vec![record.id] });
-                    return Ok(());
-                }
-                if self.is_wrong(Wrong::RecordAckEarly) {
-                    self.send(Event::Recorded { ids: vec![record.id] });
-                }
-                self.put(Task::Save(record, asked));
-            }
+            Effect::Record(record) => self.record(asked, record)?,
             Effect::RecordBatch { batch, records } => {
                 if self.is_wrong(Wrong::BatchUnrecorded) {
                     self.send(Event::BatchRecorded { batch, result: Ok(()) });
@@ -78,22 +56,7 @@ impl World<'_> {
                 self.model.gone.insert(id);
                 self.put(Task::Forget(id));
             }
-            Effect::Start(start) => {
-                let id = start.card.id;
-                if !self.daemon.steps.insert(id) {
-                    return Err(format!("job {id}: a second step while the engine has one"));
-                }
-                match start_step(&self.daemon.inbox, *start) {
-                    Some(handle) => _ = self.daemon.handles.insert(id, handle),
-                    None => _ = self.daemon.steps.remove(&id),
-                }
-                if self.is_wrong(Wrong::PageKept)
-                    && let Ok(kept) = self.pool.reserve(1, None)
-                {
-                    std::mem::forget(kept);
-                    self.model.kept_pages += 1;
-                }
-            }
+            Effect::Start(start) => self.start(*start)?,
             Effect::HashZeros { id, mut hashing, range } => {
                 hashing.see_zeros(&range);
                 let wait = self.while_working();
@@ -137,15 +100,56 @@ impl World<'_> {
                 }
             }
             Effect::Answer(answer) => {
-                self.send_answer(answer);
+                answer.send();
                 self.look_at_answers()?;
             }
         }
         Ok(())
     }
 
-    fn send_answer(&mut self, answer: Answer) {
-        answer.send();
+    /// A record is to be written.
+    fn record(&mut self, asked: u64, mut record: Box<Record>) -> Checked {
+        self.check_record(&record)?;
+        if self.is_wrong(Wrong::TakenAsDurable)
+            && let Some(job) = self.daemon.core.jobs.get(&record.id)
+        {
+            for (side, dest) in record.dests.iter_mut().zip(&job.progress.dests) {
+                side.durable = dest.taken.iter().map(|range| (range.start, range.end)).collect();
+            }
+            self.check_record(&record)?;
+        }
+        if record.state.is_ended() && self.is_wrong(Wrong::EventEarly) {
+            let old = self.model.last.get(&record.id).copied();
+            self.check_change(record.id, old, record.state)?;
+        }
+        if self.is_wrong(Wrong::RecordDropped) {
+            self.send(Event::Recorded { ids: vec![record.id] });
+            return Ok(());
+        }
+        if self.is_wrong(Wrong::RecordAckEarly) {
+            self.send(Event::Recorded { ids: vec![record.id] });
+        }
+        self.put(Task::Save(record, asked));
+        Ok(())
+    }
+
+    /// The engine gets a step.
+    fn start(&mut self, start: Start) -> Checked {
+        let id = start.card.id;
+        if !self.daemon.steps.insert(id) {
+            return Err(format!("job {id}: a second step while the engine has one"));
+        }
+        match start_step(&self.daemon.inbox, start) {
+            Some(handle) => _ = self.daemon.handles.insert(id, handle),
+            None => _ = self.daemon.steps.remove(&id),
+        }
+        if self.is_wrong(Wrong::PageKept)
+            && let Ok(kept) = self.pool.reserve(1, None)
+        {
+            std::mem::forget(kept);
+            self.model.kept_pages += 1;
+        }
+        Ok(())
     }
 
     /// Whoever has an answer now acts on it.
@@ -317,11 +321,6 @@ impl World<'_> {
             }
             event => event,
         })
-    }
-
-    /// Whether a job's devices are open, and it counts as alive.
-    pub(super) fn is_open(&self, id: u64) -> bool {
-        self.daemon.core.jobs.get(&id).is_some_and(|job| matches!(job.devices, Devices::Open(_)))
     }
 
     /// The state of a job in the core.

@@ -12,7 +12,11 @@ use crate::journal::Record;
 pub(super) enum Task {
     /// A record, and the number of the event that asked for it.
     Save(Box<Record>, u64),
-    SaveNew { batch: u64, records: Vec<Record>, asked: u64 },
+    SaveNew {
+        batch: u64,
+        records: Vec<Record>,
+        asked: u64,
+    },
     Forget(JobId),
 }
 
@@ -59,7 +63,9 @@ impl Journal {
                     self.write(*record, asked);
                 }
                 Task::SaveNew { records, asked, .. } => {
-                    records.into_iter().for_each(|record| self.write(record, asked));
+                    for record in records {
+                        self.write(record, asked);
+                    }
                 }
                 Task::Forget(id) => _ = self.disk.remove(&id),
             }

@@ -287,13 +287,13 @@ impl World<'_> {
     /// The daemon says that it is quiet and durable.
     pub(super) fn check_stopped(&self) -> Checked {
         self.daemon.core.jobs.values().try_for_each(|job| match job.life() {
-            Life::Running | Life::Verifying => self.check_rest(job),
+            Life::Running | Life::Verifying => Self::check_rest(job),
             _ => Ok(()),
         })
     }
 
     /// Nothing of a job that does not run is in flight, and what it has is durable.
-    fn check_rest(&self, job: &Job) -> Checked {
+    fn check_rest(job: &Job) -> Checked {
         let id = job.id();
         if job.work.as_ref().is_some_and(|work| !work.is_quiet()) {
             return Err(format!("job {id} should be quiet, and has I/O in flight"));
@@ -311,7 +311,7 @@ impl World<'_> {
     /// Nothing fails, and nobody has asked for anything for a while.
     pub(super) fn check_paused(&self) -> Checked {
         let mut jobs = self.daemon.core.jobs.values();
-        jobs.try_for_each(|job| if job.state() == State::Paused { self.check_rest(job) } else { Ok(()) })
+        jobs.try_for_each(|job| if job.state() == State::Paused { Self::check_rest(job) } else { Ok(()) })
     }
 
     /// All has ended.

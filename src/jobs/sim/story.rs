@@ -26,7 +26,9 @@ pub(super) fn event(event: &Event) -> String {
         Event::StepEnded { id, .. } => format!("job {id}: its step has ended"),
         Event::StepRefused { id, error } => format!("job {id}: its step was refused: {error}"),
         Event::Quiet { id } => format!("job {id} is quiet"),
-        Event::Flushed { id, run, dest, result } => format!("job {id}, run {run}: destination {dest} flushed {result:?}"),
+        Event::Flushed { id, run, dest, result } => {
+            format!("job {id}, run {run}: destination {dest} flushed {result:?}")
+        }
         Event::Tick => "the time has come".to_owned(),
         Event::Stop { .. } => "stop".to_owned(),
     }

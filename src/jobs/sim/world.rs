@@ -13,7 +13,7 @@ use super::super::owner::Inbox;
 use super::super::submit::{Made, NotMade};
 use super::super::turn::Now;
 use super::super::view::{Change, JobId, Verb};
-use super::disks::{Bank, DISKS, Disks};
+use super::disks::{Bank, DISKS, Disks, NAMES};
 use super::journal::Journal;
 use super::model::Model;
 use super::random::Random;
@@ -31,7 +31,11 @@ pub(super) enum Later {
     /// A worker has opened devices, or not.
     Open(Arc<Card>, u64),
     /// A worker has closed them.
-    Close { id: JobId, devices: Box<Opened>, answer: bool },
+    Close {
+        id: JobId,
+        devices: Box<Opened>,
+        answer: bool,
+    },
     /// What the journal writes is written, or has failed.
     Journal,
     /// The journal tries again.
@@ -68,7 +72,6 @@ pub(super) struct Daemon {
 }
 
 pub(super) struct World<'a> {
-    pub(super) seed: u64,
     pub(super) random: Random,
     pub(super) disks: Disks<'a>,
     pub(super) pool: Arc<PagePool>,
@@ -86,6 +89,8 @@ pub(super) struct World<'a> {
     /// The daemon ends after so many events and effects; whether the power goes, too.
     pub(super) end_in: Option<(u64, bool)>,
     pub(super) has_hung: bool,
+    /// The names that people use.
+    pub(super) names: Vec<usize>,
     limits: Limits,
     settings: Settings,
     pub(super) story: Option<Vec<String>>,
@@ -96,12 +101,13 @@ impl<'a> World<'a> {
         let mut random = Random::new(seed);
         let disks = Disks::new(bank, &mut random, seed);
         let count = |number: u64| usize::try_from(number).expect("small");
-        let limits =
-            Limits { active: count(1 + random.below(4)), keep: count(2 + random.below(20)), max_jobs: 30 };
+        let limits = Limits { active: count(1 + random.below(4)), keep: count(2 + random.below(20)), max_jobs: 30 };
         let settings = Settings { subjob_bytes: 4096, subjobs: count(1 + random.below(4)), ..Settings::default() };
+        let most = random.pick(&[3, 4, NAMES.len() as u64]);
+        let shift = random.below(NAMES.len() as u64);
+        let names = (0..most).map(|name| count((name + shift) % NAMES.len() as u64)).collect();
         let daemon = Daemon::new(limits, 1, pool, &settings, &disks);
         let mut world = Self {
-            seed,
             random,
             disks,
             pool: Arc::clone(pool),
@@ -117,6 +123,7 @@ impl<'a> World<'a> {
             wrong,
             end_in: None,
             has_hung: false,
+            names,
             limits,
             settings,
             story: tells.then(Vec::new),
