@@ -408,6 +408,8 @@ impl Core {
                 Ok(lost) => overwritten.extend(lost),
                 Err((place, error)) => {
                     (first..id).for_each(|id| self.claims.release(id));
+                    // It is told once only: what nobody has written after all is copied again all the same.
+                    self.overwrite(overwritten, now);
                     let devices = ready.into_iter().filter_map(Ready::opened).collect();
                     return self.refuse(reply, Refusal { index, place, error }, devices);
                 }
