@@ -76,6 +76,25 @@ impl Device {
         Self::memory(size, logical_block, true)
     }
 
+    /// A regular file as a device, read and written through the page cache.
+    #[cfg(test)]
+    pub(crate) fn buffered(path: &Path) -> Result<Arc<Self>> {
+        let failed = |error| Error::os(path.display().to_string(), error);
+        let file = File::options().read(true).write(true).open(path).map_err(failed)?;
+        let meta = file.metadata().map_err(failed)?;
+        Ok(Arc::new(Self {
+            file,
+            path: path.into(),
+            target: Target::File { dev: meta.dev(), ino: meta.ino() },
+            size: Sector::new(meta.len() / SECTOR_SIZE).expect("a small file"),
+            logical_block: 512,
+            memory_align: 1,
+            direct: false,
+            sequential: false,
+            made: false,
+        }))
+    }
+
     fn memory(size: Sector, logical_block: u32, sequential: bool) -> Result<Arc<Self>> {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         assert!(logical_block.is_power_of_two() && u64::from(logical_block) >= SECTOR_SIZE);

@@ -265,7 +265,7 @@ impl Claims {
 
     /// Whether the job has a claim.
     #[cfg(test)]
-    fn has_claim(&self, id: JobId) -> bool {
+    pub(crate) fn has_claim(&self, id: JobId) -> bool {
         self.live.contains_key(&id)
     }
 

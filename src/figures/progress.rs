@@ -258,6 +258,11 @@ impl Progress {
         self.unreadable.bytes() + self.stopped_bytes
     }
 
+    /// Whether a destination has anything.
+    pub(crate) fn has_any(&self) -> bool {
+        self.dests.iter().any(|dest| dest.taken.bytes() > 0)
+    }
+
     /// Bytes of the job.
     pub(crate) fn total_bytes(&self) -> u64 {
         self.total * SECTOR_SIZE

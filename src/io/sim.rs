@@ -78,6 +78,8 @@ struct State {
     orphans: Vec<Orphan>,
     woken: bool,
     log: Vec<(Op, Target, u64)>,
+    /// What was written to devices that behave in some way, in bytes, until somebody asks.
+    written: Vec<(Target, Range<u64>)>,
     clock: Duration,
     /// The clock moves only when [`Sim::advance`] is called, and nothing waits.
     stepped: bool,
@@ -104,6 +106,7 @@ impl Sim {
             orphans: Vec::new(),
             woken: false,
             log: Vec::new(),
+            written: Vec::new(),
             clock: Duration::ZERO,
             stepped: false,
         };
@@ -135,7 +138,9 @@ impl Sim {
 
     /// Lets a device behave like that from here on: its zones are empty, its cache is clean, nothing of it is allocated.
     pub fn behave(&self, device: &Device, behaviour: Behaviour) {
-        self.0.state.lock().media.insert(device.target(), Medium::new(behaviour));
+        let mut state = self.0.state.lock();
+        let number = state.media.len();
+        state.media.insert(device.target(), Medium::new(behaviour, number));
     }
 
     /// Chunks of a [thin](Behaviour::thin) device that were written, so that they take space.
@@ -158,7 +163,7 @@ impl Sim {
         }
         let mut media: Vec<_> = state.media.iter_mut().collect();
         // The table has no order of its own, and the seed alone decides.
-        media.sort_by_key(|(target, _)| format!("{target:?}"));
+        media.sort_by_key(|(_, medium)| medium.number);
         for (_, medium) in media {
             medium.power_cut(|| random(&mut state.random));
         }
@@ -168,6 +173,18 @@ impl Sim {
     pub fn orphans(&self, device: &Device) -> usize {
         let state = self.0.state.lock();
         state.orphans.iter().filter(|orphan| orphan.device.target() == device.target()).count()
+    }
+
+    /// What was written since this was asked last, in bytes: to devices whose behaviour was [said](Self::behave).
+    #[cfg(test)]
+    pub(crate) fn take_written(&self) -> Vec<(Target, Range<u64>)> {
+        std::mem::take(&mut self.0.state.lock().written)
+    }
+
+    /// The first of some sectors that a power cut now may change.
+    #[cfg(test)]
+    pub(crate) fn first_volatile(&self, device: &Device, sectors: Range<u64>) -> Option<u64> {
+        self.0.state.lock().media.get(&device.target())?.first_volatile(device, sectors)
     }
 
     /// Lets those writes arrive.

@@ -45,11 +45,11 @@ pub(super) struct Core {
     limits: Limits,
     /// Whether records are kept at all.
     keeps: bool,
-    jobs: BTreeMap<JobId, Job>,
+    pub(super) jobs: BTreeMap<JobId, Job>,
     cards: Arc<Cards>,
     counters: Arc<Counters>,
-    claims: Claims,
-    index: Index,
+    pub(super) claims: Claims,
+    pub(super) index: Index,
     /// New jobs whose files are being locked, or whose records are being written.
     batches: BTreeMap<u64, Batch>,
     /// The number that the next new job gets.
@@ -59,7 +59,7 @@ pub(super) struct Core {
     /// Why records cannot be written.
     trouble: Option<String>,
     /// The daemon stops; who waits for it.
-    stopping: Option<Vec<Reply<()>>>,
+    pub(super) stopping: Option<Vec<Reply<()>>>,
     /// Jobs of an earlier daemon whose devices are being looked at, and who waits for that.
     returning: BTreeSet<JobId>,
     restored: Vec<Reply<()>>,
@@ -408,6 +408,8 @@ impl Core {
                 Ok(lost) => overwritten.extend(lost),
                 Err((place, error)) => {
                     (first..id).for_each(|id| self.claims.release(id));
+                    // It is told once only: what nobody has written after all is copied again all the same.
+                    self.overwrite(overwritten, now);
                     let devices = ready.into_iter().filter_map(Ready::opened).collect();
                     return self.refuse(reply, Refusal { index, place, error }, devices);
                 }
@@ -591,6 +593,10 @@ impl Core {
                     }
                     _ => {}
                 }
+            }
+            // It waits and has data: others may write over it.
+            if let Some(lasting) = job.lasting.as_ref().filter(|_| !job.returning && job.progress.has_any()) {
+                self.claims.remember(id, lasting);
             }
             job.sort_in();
             self.take_in(job, now);

@@ -130,6 +130,33 @@ impl Index {
         self.followers.get(&leader).into_iter().flatten().copied().collect()
     }
 
+    /// The first job that is not exactly where it should be.
+    #[cfg(test)]
+    pub(super) fn misplaced<'a>(&self, jobs: impl Iterator<Item = &'a Job>) -> Option<JobId> {
+        let mut count = [0_usize; 4];
+        for job in jobs {
+            let (id, place) = (job.id(), Place::of(job));
+            let is = (self.ready.contains(&id), self.blocked.contains(&id), self.active.contains(&id));
+            let (at, want) = match place.kind {
+                Kind::Aside => (None, is == (false, false, false)),
+                Kind::Ready => (Some(0), is == (true, false, false)),
+                // It may be ready to be tried again.
+                Kind::Blocked => (Some(usize::from(is.1)), is == (true, false, false) || is == (false, true, false)),
+                Kind::Active => (Some(2), is == (false, false, true)),
+                Kind::Ended(end) => (Some(3), is == (false, false, false) && self.ended.get(&end) == Some(&id)),
+            };
+            let leads = self.followers.iter().filter(|(_, followers)| followers.contains(&id));
+            if !want || !leads.map(|(leader, _)| *leader).eq(place.leader) {
+                return Some(id);
+            }
+            if let Some(at) = at {
+                count[at] += 1;
+            }
+        }
+        let sizes = [self.ready.len(), self.blocked.len(), self.active.len(), self.ended.len()];
+        (sizes != count).then_some(0)
+    }
+
     /// The oldest end, where more than so many are kept.
     pub(super) fn ended_beyond(&self, keep: usize) -> Option<JobId> {
         (self.ended.len() > keep).then(|| self.ended.first_key_value().map(|(_, id)| *id)).flatten()

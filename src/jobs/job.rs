@@ -62,6 +62,8 @@ pub(super) enum Devices {
     /// A worker opens them; the number of the attempt.
     Opening(u64),
     Open(Box<Opened>),
+    /// A worker closes them; the job ends when they are closed.
+    Closing,
 }
 
 /// How far a job is to having its bytes for itself. Each step comes after the one before.
@@ -170,7 +172,7 @@ impl Job {
     pub(super) fn opened(&self) -> Option<&Opened> {
         match &self.devices {
             Devices::Open(opened) => Some(opened),
-            Devices::Closed | Devices::Opening(_) => None,
+            Devices::Closed | Devices::Opening(_) | Devices::Closing => None,
         }
     }
 
@@ -378,7 +380,7 @@ impl Job {
     pub(super) fn into_devices(self) -> Option<Opened> {
         match self.devices {
             Devices::Open(opened) => Some(*opened),
-            Devices::Closed | Devices::Opening(_) => None,
+            Devices::Closed | Devices::Opening(_) | Devices::Closing => None,
         }
     }
 

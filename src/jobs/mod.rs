@@ -32,6 +32,8 @@ mod owner;
 mod record;
 mod recorder;
 mod run;
+#[cfg(test)]
+mod sim;
 mod start;
 mod state;
 mod submit;

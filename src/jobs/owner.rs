@@ -80,6 +80,14 @@ impl Inbox {
         self.came.notify_one();
     }
 
+    /// All events that came.
+    #[cfg(test)]
+    pub(super) fn drain(&self) -> VecDeque<Event> {
+        let mut queue = self.queue.lock();
+        (queue.urgent, queue.due) = (false, None);
+        std::mem::take(&mut queue.events)
+    }
+
     /// All events, as soon as they are to be looked at or `timer` is due; `None` at the end.
     fn take(&self, timer: Option<Instant>) -> Option<VecDeque<Event>> {
         let mut queue = self.queue.lock();
@@ -241,22 +249,32 @@ impl Hands {
     }
 
     fn start(&mut self, start: Start) {
-        let Start { card, client, request, hashing, first, files } = start;
-        let id = card.id;
-        let hashing = Arc::new(Mutex::new(hashing));
-        let watcher = Watcher { id, inbox: Arc::clone(&self.inbox), hashing: Arc::clone(&hashing), first, files };
-        let (inbox, files) = (Arc::clone(&self.inbox), watcher.files.clone());
-        let request = Request { observer: Some(Box::new(watcher)), ..request };
-        let submitted = client.submit(request, (), move |_, ()| {
-            let event = Event::StepEnded { id, hashing: hashing.lock().take(), gone: gone(&files, |_| true) };
-            inbox.send(event);
-        });
-        match submitted {
-            Ok(handle) => {
-                card.show(|shown| shown.handle = Some(handle.clone()));
-                self.handles.insert(id, handle);
-            }
-            Err(error) => self.inbox.send(Event::StepRefused { id, error }),
+        let id = start.card.id;
+        if let Some(handle) = start_step(&self.inbox, start) {
+            self.handles.insert(id, handle);
+        }
+    }
+}
+
+/// Has the engine start a step. What becomes of it comes into the inbox, also that it was refused.
+pub(super) fn start_step(inbox: &Arc<Inbox>, start: Start) -> Option<JobHandle> {
+    let Start { card, client, request, hashing, first, files } = start;
+    let id = card.id;
+    let hashing = Arc::new(Mutex::new(hashing));
+    let watcher = Watcher { id, inbox: Arc::clone(inbox), hashing: Arc::clone(&hashing), first, files };
+    let (to, files) = (Arc::clone(inbox), watcher.files.clone());
+    let request = Request { observer: Some(Box::new(watcher)), ..request };
+    let submitted = client.submit(request, (), move |_, ()| {
+        to.send(Event::StepEnded { id, hashing: hashing.lock().take(), gone: gone(&files, |_| true) });
+    });
+    match submitted {
+        Ok(handle) => {
+            card.show(|shown| shown.handle = Some(handle.clone()));
+            Some(handle)
+        }
+        Err(error) => {
+            inbox.send(Event::StepRefused { id, error });
+            None
         }
     }
 }

@@ -388,8 +388,10 @@ impl Job {
 
     /// The end is on disk.
     fn close(&mut self, end: State, turn: &mut Turn<'_>) {
-        match std::mem::replace(&mut self.devices, Devices::Closed) {
+        match std::mem::replace(&mut self.devices, Devices::Closing) {
             Devices::Open(devices) => turn.push(Effect::Close { id: self.id(), devices, answer: true }),
+            // Something else was recorded meanwhile.
+            Devices::Closing => {}
             Devices::Closed | Devices::Opening(_) => self.end(end, turn),
         }
     }
@@ -403,6 +405,7 @@ impl Job {
     }
 
     fn end(&mut self, end: State, turn: &mut Turn<'_>) {
+        self.devices = Devices::Closed;
         turn.claims.release(self.id());
         self.put_away();
         if let Some(lasting) = &self.lasting {

@@ -41,7 +41,7 @@ impl Job {
         match self.devices {
             _ if turn.stopping => return,
             Devices::Closed => return self.open(turn),
-            Devices::Opening(_) => return,
+            Devices::Opening(_) | Devices::Closing => return,
             Devices::Open(_) => {}
         }
         if self.claim == Claim::None
@@ -135,11 +135,19 @@ impl Job {
         }
     }
 
-    /// Gives its claim back: it did not begin after all. What it reaches is looked at again when it asks again.
+    /// Gives its claim back: it did not begin after all. What it reaches is looked at again when it asks again, and whether
+    /// that is still the same. What it has from before a restart others may write over meanwhile.
     fn release(&mut self, turn: &mut Turn<'_>) {
         turn.claims.release(self.id());
+        if let Some(lasting) = self.lasting.as_ref().filter(|_| self.progress.has_any()) {
+            turn.claims.remember(self.id(), lasting);
+        }
         self.claim = Claim::None;
-        self.claim_is_recorded = false;
+        self.recognised = false;
+        if std::mem::take(&mut self.claim_is_recorded) {
+            // Before whoever has those bytes next says so.
+            self.record_now(turn);
+        }
         if let Devices::Open(devices) = std::mem::replace(&mut self.devices, Devices::Closed) {
             turn.push(Effect::Close { id: self.id(), devices, answer: false });
         }

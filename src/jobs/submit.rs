@@ -16,8 +16,8 @@ use crate::spec::{Place, Spec};
 pub(super) struct Ready {
     /// In canonical form.
     pub(super) spec: Spec,
-    count: Sector,
-    devices: std::result::Result<Box<Opened>, String>,
+    pub(super) count: Sector,
+    pub(super) devices: std::result::Result<Box<Opened>, String>,
 }
 
 /// Jobs that were made.

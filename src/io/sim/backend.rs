@@ -53,6 +53,7 @@ impl SimBackend {
             (_, Some(medium)) if op == Op::Write || medium.behaviour.zeroes => {
                 if medium.takes(position, length) {
                     medium.before_write(device, position, length);
+                    state.written.push((device.target(), position..position + length));
                     Self::transfer(transfer, length)
                 } else {
                     Err(libc::EIO)

@@ -27,6 +27,8 @@ pub struct Behaviour {
 #[derive(Debug)]
 pub(super) struct Medium {
     pub(super) behaviour: Behaviour,
+    /// Its place in the order of media, which is the same in every run.
+    pub(super) number: usize,
     /// Write pointers of the zones that were written, in bytes from the device's beginning.
     pointers: BTreeMap<u64, u64>,
     chunks: BTreeSet<u64>,
@@ -38,9 +40,10 @@ pub(super) struct Medium {
 }
 
 impl Medium {
-    pub(super) fn new(behaviour: Behaviour) -> Self {
+    pub(super) fn new(behaviour: Behaviour, number: usize) -> Self {
         Self {
             behaviour,
+            number,
             pointers: BTreeMap::new(),
             chunks: BTreeSet::new(),
             writes: 0,
@@ -95,6 +98,17 @@ impl Medium {
             contents.retain(|(write, _)| *write > mark);
             !contents.is_empty()
         });
+    }
+
+    /// The first of some sectors of which something older than what they have now may come back.
+    #[cfg(test)]
+    pub(super) fn first_volatile(&self, device: &Device, sectors: Range<u64>) -> Option<u64> {
+        let differs = |sector: u64, older: &[(u64, Vec<u8>)]| {
+            let mut now = [0; 512];
+            device.file().read_exact_at(&mut now, sector * SECTOR_SIZE).expect("a device in memory");
+            older.iter().any(|(_, old)| *old != now)
+        };
+        self.older.range(sectors).find(|(sector, older)| differs(**sector, older)).map(|(sector, _)| *sector)
     }
 
     /// Of each sector one content stays: the newest, or one that it had since the last flush.

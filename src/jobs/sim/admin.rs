@@ -1,0 +1,219 @@
+//! What people and fate do: each act by a number of its own, so that one can be left out and the others stay.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::super::event::{Event, Reply};
+use super::super::open::OpenError;
+use super::super::submit::Ready;
+use super::super::view::Verb;
+use super::disks::{DISKS, NAMES, SIZE};
+use super::random::Random;
+use super::world::{Checked, Later, Pending, World};
+use crate::io::Op;
+use crate::io::sim::Fault;
+use crate::spec::{self, Spec};
+
+const RATES: [Option<u64>; 4] = [None, None, Some(100_000), Some(4 << 20)];
+
+/// A time between two acts.
+pub(super) fn pause(random: &mut Random) -> Duration {
+    Duration::from_micros(random.pick(&[0, 40, 300, 300, 2000, 2000, 30_000, 1_500_000, 6_000_000]))
+}
+
+impl World<'_> {
+    /// Somebody does something.
+    pub(super) fn act(&mut self, random: &mut Random) -> Checked {
+        match random.below(100) {
+            0..34 => self.submit(random),
+            34..64 => {
+                let id = self.some_job(random);
+                let verb = random.pick(&Verb::ALL);
+                self.control(id, verb)?;
+            }
+            64..67 => {
+                let id = self.some_job(random);
+                self.say(|| format!("rmdir jobs/{id}"));
+                let (reply, answer) = Reply::new();
+                drop(answer);
+                self.send(Event::Dismiss { id, reply });
+            }
+            67..70 => {
+                let (id, rate) = (self.some_job(random), random.pick(&RATES));
+                self.say(|| format!("speed_max of job {id}: {rate:?}"));
+                let (reply, answer) = Reply::new();
+                self.pending.push(Pending::Verb { id, verb: None, asked: self.number + 1, answer });
+                self.send(Event::SpeedMax { id, rate, reply });
+            }
+            70..79 => self.break_disk(random),
+            79..82 => {
+                self.say(|| "the disks are mended".to_owned());
+                self.disks.sim.clear();
+            }
+            82..85 => {
+                self.journal.fails = !self.journal.fails;
+                let fails = self.journal.fails;
+                self.say(|| format!("the state directory fails: {fails}"));
+            }
+            85..88 => {
+                let disk = disk(random);
+                self.disks.busy[disk] = !self.disks.busy[disk];
+                let busy = self.disks.busy[disk];
+                self.say(|| format!("disk {disk} is busy: {busy}"));
+            }
+            88..90 => {
+                let disk = disk(random);
+                self.disks.missing[disk] = !self.disks.missing[disk];
+                let missing = self.disks.missing[disk];
+                self.say(|| format!("disk {disk} is missing: {missing}"));
+            }
+            90..92 => {
+                let (a, b) = (disk(random), disk(random));
+                self.say(|| format!("the names of disks {a} and {b} are exchanged"));
+                self.disks.now.swap(a, b);
+            }
+            92..97 => {
+                let (left, power) = (random.below(40), random.one_in(2));
+                self.end_in.get_or_insert((left, power));
+            }
+            _ => {
+                self.say(|| "stop".to_owned());
+                let (reply, answer) = Reply::new();
+                self.pending.push(Pending::Stopped(answer));
+                self.send(Event::Stop { reply });
+                // Whoever waits in vain ends it.
+                self.end_in.get_or_insert((400, false));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn control(&mut self, id: u64, verb: Verb) -> Checked {
+        self.say(|| format!("{} > jobs/{id}/control", verb.as_str()));
+        let (reply, answer) = Reply::new();
+        self.pending.push(Pending::Verb { id, verb: Some(verb), asked: self.number + 1, answer });
+        self.send(Event::Control { id, verb, reply });
+        self.answers_early(id, verb)
+    }
+
+    fn some_job(&self, random: &mut Random) -> u64 {
+        let ids: Vec<u64> = self.daemon.core.jobs.keys().copied().collect();
+        // Half of all that people do is about one job, so that it goes through a lot.
+        match ids.first() {
+            None => 1,
+            Some(first) if random.one_in(2) => *first,
+            Some(_) => random.pick(&ids),
+        }
+    }
+
+    fn break_disk(&mut self, random: &mut Random) {
+        let disk = disk(random);
+        let op = random.pick(&[Op::Read, Op::Read, Op::Write, Op::Write, Op::Flush, Op::Flush]);
+        let fault = match random.below(8) {
+            0..4 => Fault::Error(libc::EIO),
+            4 => Fault::Short(1024),
+            5 | 6 => Fault::Delay(Duration::from_secs(1 + random.below(20))),
+            _ => Fault::Hang,
+        };
+        let times = random.pick(&[Some(1), Some(2), None]);
+        self.has_hung |= fault == Fault::Hang;
+        let start = random.below(SIZE);
+        let sectors = start..start + 1 + random.below(12);
+        self.say(|| format!("disk {disk}: {op:?} of {sectors:?} {fault:?}, times {times:?}"));
+        self.disks.sim.fault(&self.disks.devices[disk], op, sectors, fault, times);
+    }
+
+    fn submit(&mut self, random: &mut Random) {
+        let count = random.pick(&[1, 1, 1, 1, 2, 3]);
+        let mut ready = Vec::new();
+        for _ in 0..count {
+            let line = self.line(random);
+            self.say(|| format!("{line} > jobs/new"));
+            let spec = spec::parse(line.as_bytes()).unwrap_or_else(|error| panic!("{line}: {}", error.error)).spec;
+            match self.ready(spec) {
+                Some(one) => ready.push(one),
+                None => return self.say(|| "refused".to_owned()),
+            }
+        }
+        let (reply, answer) = Reply::new();
+        self.pending.push(Pending::Submit(answer));
+        let wait = self.while_working();
+        self.after(wait, Later::Event(Event::Submit { ready, reply }));
+    }
+
+    fn ready(&self, spec: Spec) -> Option<Ready> {
+        let count = spec.count()?;
+        match self.disks.open(&spec, &self.daemon.engine.client) {
+            Ok(opened) => Some(Ready { spec, count, devices: Ok(Box::new(opened)) }),
+            Err(OpenError::Busy(_, error) | OpenError::InUse(_, error)) if spec.queue => {
+                Some(Ready { spec, count, devices: Err(error.to_string()) })
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn line(&self, random: &mut Random) -> String {
+        let action = random.pick(&["copy", "copy", "copy", "copy", "copy", "zero", "verify"]);
+        let count = random.pick(&[1, 8, 16, 24, 40]);
+        let mut line = action.to_owned();
+        // Few places, so that jobs meet.
+        let names = self.names.clone();
+        let place = |random: &mut Random| (NAMES[random.pick(&names)].0, random.below(3) * 8);
+        let from = place(random);
+        if action == "zero" {
+            let to = place(random);
+            let _ = write!(line, " to={},{},{count}", to.0, to.1);
+        } else {
+            let _ = write!(line, " from={},{},{count}", from.0, from.1);
+            for _ in 0..random.pick(&[1, 1, 1, 1, 2, 3]) {
+                let to = place(random);
+                let _ = write!(line, " to={},{}", to.0, to.1);
+            }
+        }
+        if action != "verify" {
+            let words: &[&str] = &["ignore_error", "write_seq", "sparse", "verify", "on_write_error=stop"];
+            for word in words {
+                let fits = action == "copy" || !matches!(*word, "verify" | "sparse");
+                if fits && random.one_in(7) && !(*word == "write_seq" && line.contains("ignore_error")) {
+                    let _ = write!(line, " {word}");
+                }
+            }
+            if action == "copy" && !line.contains("write_seq") && !line.contains("ignore_error") && random.one_in(3) {
+                let _ = write!(line, " on_read_error={}", random.pick(&["zero", "skip", "stop"]));
+            }
+            if random.one_in(4) && !line.contains("ignore_error") {
+                let _ = write!(line, " retries={}", 1 + random.below(2));
+            }
+        }
+        for word in ["paused", "queue", "queue", "queue"] {
+            if random.one_in(4) && !line.contains(word) {
+                let _ = write!(line, " {word}");
+            }
+        }
+        if random.one_in(6) && !self.daemon.core.jobs.is_empty() {
+            let _ = write!(line, " after={}", self.some_job(random));
+        }
+        if let Some(rate) = random.pick(&RATES).filter(|_| random.one_in(4)) {
+            let _ = write!(line, " speed_max={rate}");
+        }
+        line
+    }
+
+    /// Nothing fails any more, and nothing is in the way.
+    pub(super) fn heal(&mut self) -> Checked {
+        self.say(|| "everything is mended".to_owned());
+        self.end_in = None;
+        self.disks.sim.clear();
+        self.disks.now = std::array::from_fn(|disk| disk);
+        (self.disks.busy, self.disks.missing) = ([false; DISKS], [false; DISKS]);
+        self.journal.fails = false;
+        if std::mem::take(&mut self.has_hung) || self.daemon.core.stopping.is_some() {
+            self.count_down(Some(false))?;
+        }
+        Ok(())
+    }
+}
+
+fn disk(random: &mut Random) -> usize {
+    usize::try_from(random.below(DISKS as u64)).expect("a few disks")
+}

@@ -1,0 +1,187 @@
+//! The disks of a simulated machine: their bytes, the names that lead to them, who can be opened now.
+//!
+//! Disks are the same in every run; only their bytes are new. Two names may be exchanged, as after a restart of a real
+//! machine; a partition is a window onto a disk by a name of its own; the last disk is a regular file, which is locked.
+
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::open::{OpenError, Opened};
+use super::random::Random;
+use crate::blkdev::{Device, Extent, LastingExtent, Place, Target};
+use crate::claims::{Footprint, Lasting};
+use crate::dm_io::IoRegion;
+use crate::error::{Error, ErrorKind};
+use crate::io::sim::{Behaviour, Sim};
+use crate::kcopyd::Client;
+use crate::sector::{SECTOR_SIZE, Sector};
+use crate::spec::{self, Action, RegionSpec, Spec};
+
+/// Sectors of a disk.
+pub(super) const SIZE: u64 = 96;
+/// How many disks; the last is a file.
+pub(super) const DISKS: usize = 6;
+/// The first sector of a partition.
+pub(super) const PART: u64 = 32;
+/// Every name, the disk that it leads to, and where its first sector is there.
+pub(super) const NAMES: [(&str, usize, u64); 8] = [
+    ("/dev/a", 0, 0),
+    ("/dev/b", 1, 0),
+    ("/dev/c", 2, 0),
+    ("/dev/d", 3, 0),
+    ("/dev/e", 4, 0),
+    ("/srv/file", 5, 0),
+    ("/dev/a1", 0, PART),
+    ("/dev/b1", 1, PART),
+];
+
+/// A region of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) disk: usize,
+    pub(super) sectors: Range<u64>,
+}
+
+/// The disks, for many runs.
+pub(super) struct Bank {
+    pub(super) devices: Vec<Arc<Device>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Bank {
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        std::fs::write(&path, vec![0; bytes(SIZE)]).expect("a file");
+        let size = Sector::new(SIZE).expect("a small disk");
+        let disks = (1..DISKS).map(|_| Device::in_memory(size, 512).expect("memory"));
+        let devices = disks.chain([Device::buffered(&path).expect("the file is there")]).collect();
+        Self { devices, _folder: folder }
+    }
+}
+
+/// The disks of one run.
+pub(super) struct Disks<'a> {
+    pub(super) devices: &'a [Arc<Device>],
+    pub(super) sim: Sim,
+    /// Which disk stands where each was at first.
+    pub(super) now: [usize; DISKS],
+    /// Somebody else has them open.
+    pub(super) busy: [bool; DISKS],
+    /// They are not there.
+    pub(super) missing: [bool; DISKS],
+}
+
+fn bytes(sectors: u64) -> usize {
+    usize::try_from(sectors * SECTOR_SIZE).expect("few sectors")
+}
+
+impl<'a> Disks<'a> {
+    pub(super) fn new(bank: &'a Bank, random: &mut Random, seed: u64) -> Self {
+        let sim = Sim::stepped(seed);
+        for (disk, device) in bank.devices.iter().enumerate() {
+            let mut content = vec![0_u8; bytes(SIZE)];
+            for (sector, place) in content.chunks_mut(512).enumerate() {
+                place[..8].copy_from_slice(&(seed << 16 | (disk as u64) << 8 | sector as u64 | 1 << 63).to_le_bytes());
+            }
+            device.file().write_all_at(&content, 0).expect("memory");
+            let slow = random.pick(&[1, 1, 1, 20]);
+            let latency = Some(Duration::from_micros(20 * slow)..Duration::from_micros(900 * slow));
+            sim.behave(device, Behaviour { latency, cache: !random.one_in(4), ..Behaviour::default() });
+        }
+        let now = std::array::from_fn(|disk| disk);
+        Self { devices: &bank.devices, sim, now, busy: [false; DISKS], missing: [false; DISKS] }
+    }
+
+    pub(super) fn read(&self, span: &Span) -> Vec<u8> {
+        let mut content = vec![0; bytes(span.sectors.end - span.sectors.start)];
+        let from = span.sectors.start * SECTOR_SIZE;
+        self.devices[span.disk].file().read_exact_at(&mut content, from).expect("memory");
+        content
+    }
+
+    pub(super) fn disk_of(&self, target: Target) -> usize {
+        self.devices.iter().position(|device| device.target() == target).expect("one of ours")
+    }
+
+    pub(super) fn span_of(&self, region: &IoRegion) -> Span {
+        let start = region.sector.get();
+        Span { disk: self.disk_of(region.device.target()), sectors: start..start + region.count.get() }
+    }
+
+    /// Opens what a spec names, as [`open`](super::super::open::open) does with real devices.
+    pub(super) fn open(&self, spec: &Spec, client: &Arc<Client>) -> Result<Opened, OpenError> {
+        let count = spec.count().expect("every job of a simulation says its length");
+        let writes = spec.action != Action::Verify;
+        let from = spec.from.as_ref().map(|from| self.region(from, count, false, spec::Place::From)).transpose()?;
+        let dests = spec.to.iter().enumerate();
+        let dests = dests.map(|(index, to)| self.region(to, count, writes, spec::Place::To(index)));
+        let dests = dests.collect::<Result<Vec<_>, _>>()?;
+        let source = from.iter().map(|region| self.extent(region)).collect();
+        let lasting = Lasting {
+            source: from.iter().map(|region| self.lasting(region)).collect(),
+            dests: dests.iter().map(|region| vec![self.lasting(region)]).collect(),
+            writes,
+            sectors: count.get(),
+        };
+        let extents = dests.iter().map(|region| vec![self.extent(region)]).collect();
+        let footprint = Footprint::new(source, extents, lasting);
+        if let Some((index, _)) = footprint.overlap_within() {
+            let error = Error::new(ErrorKind::Overlap, "it is in its own way");
+            return Err(OpenError::Failed(spec::Place::To(index), error));
+        }
+        let identities = from.iter().chain(&dests).map(|region| Some(self.identity(region))).collect();
+        Ok(Opened { client: Arc::clone(client), from, dests, identities, footprint: Some(footprint) })
+    }
+
+    fn region(
+        &self,
+        region: &RegionSpec,
+        count: Sector,
+        writes: bool,
+        place: spec::Place,
+    ) -> Result<IoRegion, OpenError> {
+        let path = region.path.to_string_lossy();
+        let known = NAMES.iter().find(|(name, ..)| *name == path);
+        let (_, name, offset) = known.expect("a name of the simulation");
+        let disk = self.now[*name];
+        let start = region.sector.get() + offset;
+        if self.missing[disk] || start + count.get() > SIZE {
+            return Err(OpenError::Failed(place, Error::new(ErrorKind::NotFound, format!("{path} is not there"))));
+        }
+        let device = &self.devices[disk];
+        // A late write of a daemon that was killed keeps its disk busy, too.
+        if writes && (self.busy[disk] || self.sim.orphans(device) > 0) {
+            return Err(OpenError::Busy(place, Error::new(ErrorKind::Busy, format!("{path} is in use"))));
+        }
+        Ok(IoRegion::new(device, Sector::new(start).expect("small"), count))
+    }
+
+    fn identity(&self, region: &IoRegion) -> String {
+        let disk = self.disk_of(region.device.target());
+        format!("serial:disk-{disk};sectors={SIZE}")
+    }
+
+    fn range(region: &IoRegion) -> Range<u64> {
+        region.sector.bytes()..region.sector.bytes() + region.count.bytes()
+    }
+
+    fn extent(&self, region: &IoRegion) -> Extent {
+        Extent {
+            place: Place::Memory { serial: self.disk_of(region.device.target()) as u64 },
+            bytes: Self::range(region),
+            exact: true,
+            at: Some(0),
+            mapped: false,
+            path: Path::new("/dev/some").into(),
+        }
+    }
+
+    fn lasting(&self, region: &IoRegion) -> LastingExtent {
+        let disk = self.disk_of(region.device.target());
+        LastingExtent { medium: format!("disk-{disk}").into(), bytes: Self::range(region), exact: true, at: Some(0) }
+    }
+}

@@ -1,0 +1,330 @@
+//! What the owner says is to be done, done in the simulated world; and what wrong builds do instead.
+
+use std::time::Duration;
+
+use super::super::effect::{Effect, Start};
+use super::super::event::Event;
+use super::super::open::OpenError;
+use super::super::owner::start_step;
+use super::super::view::State;
+use super::journal::Task;
+use super::world::{Checked, Later, Pending, World};
+use super::wrong::Wrong;
+use crate::error::{Error, ErrorKind};
+use crate::journal::Record;
+use crate::kcopyd::JobHandle;
+use crate::spec::Place;
+
+impl World<'_> {
+    pub(super) fn carry_out(&mut self, asked: u64, effect: Effect) -> Checked {
+        self.say(|| format!("         -> {}", super::story::effect(&effect)));
+        match effect {
+            Effect::Open { card, attempt } => {
+                let wait = self.while_working();
+                self.after(wait, Later::Open(card, attempt));
+            }
+            Effect::Lock { id, attempt, .. } => {
+                let result = self.lock();
+                let wait = self.while_working();
+                self.after(wait, Later::Event(Event::Locked { id, attempt, result }));
+            }
+            Effect::LockBatch { batch, .. } => {
+                let result = self.lock().map_err(|error| (0, 0, error));
+                let wait = self.while_working();
+                self.after(wait, Later::Event(Event::BatchLocked { batch, result }));
+            }
+            Effect::Close { id, devices, answer } => {
+                if answer {
+                    self.daemon.handles.remove(&id);
+                    self.daemon.closing.insert(id);
+                    if self.is_wrong(Wrong::ClosedEarly) {
+                        self.send(Event::Closed { id });
+                    }
+                }
+                let wait = self.while_working();
+                self.after(wait, Later::Close { id, devices, answer });
+            }
+            Effect::Record(record) => self.record(asked, record)?,
+            Effect::RecordBatch { batch, records } => {
+                if self.is_wrong(Wrong::BatchUnrecorded) {
+                    self.send(Event::BatchRecorded { batch, result: Ok(()) });
+                } else {
+                    self.put(Task::SaveNew { batch, records, asked });
+                }
+            }
+            Effect::Forget(id) => {
+                self.model.gone.insert(id);
+                self.put(Task::Forget(id));
+            }
+            Effect::Start(start) => self.start(*start)?,
+            Effect::HashZeros { id, mut hashing, range } => {
+                hashing.see_zeros(&range);
+                let wait = self.while_working();
+                let event = Event::StepEnded { id, hashing: Some(hashing), gone: Vec::new() };
+                self.after(wait, Later::Event(event));
+            }
+            Effect::Pause(id) => {
+                self.tell(id, JobHandle::pause);
+                if self.is_wrong(Wrong::ClaimReleased) {
+                    self.daemon.core.claims.release(id);
+                }
+            }
+            Effect::Resume(id) => self.tell(id, JobHandle::resume),
+            Effect::Cancel(id) => {
+                if !self.is_wrong(Wrong::CancelLost) {
+                    self.tell(id, JobHandle::cancel);
+                }
+            }
+            Effect::GiveUp(id, dests) => self.tell(id, |handle| handle.give_up(dests)),
+            Effect::Wake(id) => self.tell(id, JobHandle::wake),
+            Effect::Flush { id, run, dest, client, device } => {
+                if self.is_wrong(Wrong::FlushSkipped) {
+                    self.send(Event::Flushed { id, run, dest, result: Ok(()) });
+                    return Ok(());
+                }
+                if self.is_wrong(Wrong::FlushEarly) {
+                    self.send(Event::Flushed { id, run, dest, result: Ok(()) });
+                }
+                let inbox = std::sync::Arc::clone(&self.daemon.inbox);
+                client.flush(device, move |result| inbox.send(Event::Flushed { id, run, dest, result }));
+            }
+            Effect::EnsureClient(_) => {}
+            Effect::Post(change) => {
+                if self.daemon.kept_back.is_none() && self.is_wrong(Wrong::EventsSwapped) {
+                    self.daemon.kept_back = Some(change);
+                    return Ok(());
+                }
+                self.check_change(change.id, change.old, change.new)?;
+                if let Some(change) = self.daemon.kept_back.take() {
+                    self.check_change(change.id, change.old, change.new)?;
+                }
+            }
+            Effect::Answer(answer) => {
+                answer.send();
+                self.look_at_answers()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A record is to be written.
+    fn record(&mut self, asked: u64, mut record: Box<Record>) -> Checked {
+        self.check_record(&record)?;
+        if self.is_wrong(Wrong::TakenAsDurable)
+            && let Some(job) = self.daemon.core.jobs.get(&record.id)
+        {
+            for (side, dest) in record.dests.iter_mut().zip(&job.progress.dests) {
+                side.durable = dest.taken.iter().map(|range| (range.start, range.end)).collect();
+            }
+            self.check_record(&record)?;
+        }
+        if record.state.is_ended() && self.is_wrong(Wrong::EventEarly) {
+            let old = self.model.last.get(&record.id).copied();
+            self.check_change(record.id, old, record.state)?;
+        }
+        if self.is_wrong(Wrong::RecordDropped) {
+            self.send(Event::Recorded { ids: vec![record.id] });
+            return Ok(());
+        }
+        if self.is_wrong(Wrong::RecordAckEarly) {
+            self.send(Event::Recorded { ids: vec![record.id] });
+        }
+        self.put(Task::Save(record, asked));
+        Ok(())
+    }
+
+    /// The engine gets a step.
+    fn start(&mut self, start: Start) -> Checked {
+        let id = start.card.id;
+        if !self.daemon.steps.insert(id) {
+            return Err(format!("job {id}: a second step while the engine has one"));
+        }
+        match start_step(&self.daemon.inbox, start) {
+            Some(handle) => _ = self.daemon.handles.insert(id, handle),
+            None => _ = self.daemon.steps.remove(&id),
+        }
+        if self.is_wrong(Wrong::PageKept)
+            && let Ok(kept) = self.pool.reserve(1, None)
+        {
+            std::mem::forget(kept);
+            self.model.kept_pages += 1;
+        }
+        Ok(())
+    }
+
+    /// Whoever has an answer now acts on it.
+    fn look_at_answers(&mut self) -> Checked {
+        for pending in std::mem::take(&mut self.pending) {
+            match pending {
+                Pending::Submit(answer) => match answer.try_recv() {
+                    Ok(Ok(made)) => self.check_made(&made.ids)?,
+                    Ok(Err(not_made)) => self.say(|| format!("refused: {}", not_made.refusal.error)),
+                    Err(_) => self.pending.push(Pending::Submit(answer)),
+                },
+                Pending::Verb { id, verb, asked, answer } => match answer.try_recv() {
+                    Ok(Ok(())) => self.check_verb(id, verb, asked)?,
+                    Ok(Err(error)) => self.say(|| format!("refused: {error}")),
+                    Err(_) => self.pending.push(Pending::Verb { id, verb, asked, answer }),
+                },
+                Pending::Restored(answer) => match answer.try_recv() {
+                    Ok(()) => self.daemon.restored = true,
+                    Err(_) => self.pending.push(Pending::Restored(answer)),
+                },
+                Pending::Stopped(answer) => match answer.try_recv() {
+                    Ok(()) => {
+                        self.check_stopped()?;
+                        self.end_in = Some((0, false));
+                    }
+                    Err(_) => self.pending.push(Pending::Stopped(answer)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, id: u64, what: impl FnOnce(&JobHandle)) {
+        if let Some(handle) = self.daemon.handles.get(&id) {
+            what(handle);
+        }
+    }
+
+    fn lock(&mut self) -> Result<(), Error> {
+        match self.random.below(6) {
+            0 => Err(Error::new(ErrorKind::Busy, "another program has locked a part of it")),
+            1 if self.random.one_in(4) => Err(Error::new(ErrorKind::Os(libc::EIO), "lock")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Something is to be written to the journal.
+    pub(super) fn put(&mut self, task: Task) {
+        if let (Task::SaveNew { batch, .. }, true) = (&task, self.journal.is_patient) {
+            let result = Err(Error::new(ErrorKind::Os(libc::ENOSPC), "state directory"));
+            return self.send(Event::BatchRecorded { batch: *batch, result });
+        }
+        self.journal.queue.push_back(task);
+        self.write();
+    }
+
+    /// The journal begins to write what waits, unless it is at work.
+    fn write(&mut self) {
+        if self.journal.writing.is_empty() && !self.journal.queue.is_empty() {
+            self.journal.take();
+            let wait = self.while_working();
+            self.after(wait, Later::Journal);
+        }
+    }
+
+    /// What was to happen at this time happens.
+    pub(super) fn happen(&mut self, what: Later) -> Checked {
+        match what {
+            Later::Event(event) => self.send(event),
+            Later::Open(card, attempt) => {
+                let result = self.disks.open(&card.spec, &self.daemon.engine.client).map(Box::new);
+                let result = match self.random.below(12) {
+                    0 => Err(OpenError::InUse(Place::Line, Error::new(ErrorKind::Busy, "it is mounted"))),
+                    _ => result,
+                };
+                self.send(Event::Opened { id: card.id, attempt, result });
+            }
+            Later::Close { id, devices, answer } => {
+                drop(devices);
+                if answer {
+                    self.daemon.closing.remove(&id);
+                    if !self.is_wrong(Wrong::ClosedLost) {
+                        self.send(Event::Closed { id });
+                    }
+                }
+            }
+            Later::Journal => {
+                if self.journal.fails {
+                    self.journal_fails();
+                } else {
+                    let news = self.journal.writing.iter().find_map(|task| match task {
+                        Task::SaveNew { batch, .. } => Some(*batch),
+                        _ => None,
+                    });
+                    let ids = self.journal.finish();
+                    self.journal.is_patient = false;
+                    match news {
+                        Some(batch) => self.send(Event::BatchRecorded { batch, result: Ok(()) }),
+                        None => self.send(Event::Recorded { ids }),
+                    }
+                    self.write();
+                }
+            }
+            Later::JournalAgain => {
+                self.journal.is_patient = false;
+                let wait = self.while_working();
+                self.after(wait, Later::Journal);
+            }
+            Later::Land(disk) => {
+                self.say(|| format!("late writes arrive at disk {disk}"));
+                self.disks.sim.land_orphans(&self.disks.devices[disk]);
+                self.check_landed(disk)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn journal_fails(&mut self) {
+        let why = || Error::new(ErrorKind::Os(libc::EIO), "state directory");
+        let mut refused = Vec::new();
+        for task in self.journal.writing.extract_if(.., |task| matches!(task, Task::SaveNew { .. })) {
+            refused.push(task);
+        }
+        if self.journal.writing.is_empty() {
+            // Only records of new jobs: whoever makes them is told.
+            for task in refused {
+                if let Task::SaveNew { batch, .. } = task {
+                    self.send(Event::BatchRecorded { batch, result: Err(why()) });
+                }
+            }
+            return self.write();
+        }
+        self.send(Event::RecordsFail { why: why().to_string() });
+        let kept = std::mem::take(&mut self.journal.queue);
+        for task in kept {
+            match task {
+                Task::SaveNew { batch, .. } => self.send(Event::BatchRecorded { batch, result: Err(why()) }),
+                task => self.journal.queue.push_back(task),
+            }
+        }
+        self.journal.is_patient = true;
+        self.after(Duration::from_secs(1), Later::JournalAgain);
+    }
+
+    /// What becomes of an event in a wrong build.
+    pub(super) fn spoil_event(&mut self, event: Event) -> Option<Event> {
+        Some(match event {
+            Event::Quiet { .. } if self.is_wrong(Wrong::QuietLost) => return None,
+            Event::StepEnded { id, hashing, gone } => {
+                if self.is_wrong(Wrong::StepEndedTwice) {
+                    self.after(
+                        Duration::from_micros(50),
+                        Later::Event(Event::StepEnded { id, hashing: None, gone: Vec::new() }),
+                    );
+                }
+                Event::StepEnded { id, hashing, gone }
+            }
+            Event::Flushed { id, run, dest, result } if self.wrong == Some(Wrong::OldFlush) => {
+                let run = self.daemon.core.jobs.get(&id).map_or(run, |job| job.run);
+                Event::Flushed { id, run, dest, result }
+            }
+            Event::Piece { id, mut piece }
+                if !piece.write_errors.is_empty() && self.wrong == Some(Wrong::PieceInvented) =>
+            {
+                for (dest, _) in std::mem::take(&mut piece.write_errors) {
+                    piece.written.set(dest);
+                }
+                Event::Piece { id, piece }
+            }
+            event => event,
+        })
+    }
+
+    /// The state of a job in the core.
+    pub(super) fn state(&self, id: u64) -> Option<State> {
+        self.daemon.core.jobs.get(&id).map(super::super::job::Job::state)
+    }
+}

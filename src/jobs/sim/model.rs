@@ -1,0 +1,349 @@
+//! What must be true: asked after every event, every write, every record, every answer, and at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::event::Event;
+use super::super::job::{Devices, Job};
+use super::super::state::{Life, may_become};
+use super::super::view::{JobId, State, Verb};
+use super::disks::{DISKS, Span};
+use super::world::{Checked, World};
+use super::wrong::Wrong;
+use crate::figures::RangeSet;
+use crate::journal::Record;
+use crate::sector::SECTOR_SIZE;
+use crate::spec::{self, Action};
+
+/// What is known of the jobs from outside.
+#[derive(Default)]
+pub(super) struct Model {
+    /// Numbers that an administrator was told.
+    told: BTreeSet<JobId>,
+    /// Jobs that were dismissed, or were too many.
+    pub(super) gone: BTreeSet<JobId>,
+    /// The state of each that was told last.
+    pub(super) last: BTreeMap<JobId, State>,
+    /// The source, where there is one, and the destinations with which a job began.
+    places: BTreeMap<JobId, Vec<Span>>,
+    /// Jobs that somebody resumed although their devices were not surely the same.
+    forced: BTreeSet<JobId>,
+    /// `copied` and `durable` that were seen last, where they must not fall.
+    figures: BTreeMap<JobId, (u64, u64)>,
+    /// Pages that a wrong build has.
+    pub(super) kept_pages: u32,
+    /// How often a state became another.
+    pub(super) coverage: [[u64; 10]; 10],
+}
+
+fn place_of(state: State) -> usize {
+    State::ALL.iter().position(|other| *other == state).expect("one of all")
+}
+
+fn set(pairs: &[(u64, u64)]) -> RangeSet {
+    pairs.iter().map(|(start, end)| *start..*end).collect()
+}
+
+impl World<'_> {
+    /// Before the owner hears of it.
+    pub(super) fn model_before(&mut self, event: &Event) {
+        if let Event::Control { id, verb: Verb::Resume, .. } = event
+            && self.daemon.core.jobs.get(id).is_some_and(|job| matches!(job.life(), Life::Held(_)))
+        {
+            self.model.forced.insert(*id);
+        }
+    }
+
+    /// After each event.
+    pub(super) fn check_event(&mut self) -> Checked {
+        let core = &self.daemon.core;
+        if let Some(id) = core.index.misplaced(core.jobs.values()) {
+            return Err(format!("job {id} is not where its state says"));
+        }
+        let claim = core.jobs.values().find(|job| job.has_claim() != core.claims.has_claim(job.id()));
+        if let Some(job) = claim {
+            return Err(format!("job {}: its claim is not what it believes", job.id()));
+        }
+        Ok(())
+    }
+
+    /// After each turn of the owner.
+    pub(super) fn check_turn(&mut self) -> Checked {
+        let mut new = Vec::new();
+        for (id, job) in &self.daemon.core.jobs {
+            let has_step = job.work.as_ref().is_some_and(|work| work.step.is_some());
+            if self.daemon.steps.contains(id) && !has_step {
+                return Err(format!("job {id}: the engine has a step of it, and the owner does not know"));
+            }
+            if let Devices::Open(opened) = &job.devices
+                && !self.model.forced.contains(id)
+            {
+                let spans: Vec<Span> =
+                    opened.from.iter().chain(&opened.dests).map(|region| self.disks.span_of(region)).collect();
+                match self.model.places.get(id) {
+                    Some(known) if *known != spans && job.has_claim() => {
+                        return Err(format!("job {id} has other devices than those that it began with"));
+                    }
+                    Some(known) if *known == spans => {}
+                    _ => new.push((*id, spans)),
+                }
+            }
+            let figures = (job.progress.copied(), job.progress.durable);
+            // Until it works, what others have written over is taken away.
+            let moves = matches!(job.state(), State::Running | State::Flushing | State::Paused) && job.work.is_some();
+            match self.model.figures.get(id).filter(|_| moves) {
+                Some(old) if old.0 > figures.0 || old.1 > figures.1 => {
+                    return Err(format!("job {id}: its figures fell from {old:?} to {figures:?}"));
+                }
+                _ => {}
+            }
+            if moves {
+                self.model.figures.insert(*id, figures);
+            } else {
+                self.model.figures.remove(id);
+            }
+        }
+        self.model.places.extend(new);
+        Ok(())
+    }
+
+    /// What was written was written by a job that has its claim.
+    pub(super) fn check_writes(&mut self) -> Checked {
+        for (target, bytes) in self.disks.sim.take_written() {
+            let disk = self.disks.disk_of(target);
+            let span = Span { disk, sectors: bytes.start / SECTOR_SIZE..bytes.end.div_ceil(SECTOR_SIZE) };
+            let core = &self.daemon.core;
+            let mut writers = core.jobs.values().filter(|job| job.writes() && core.claims.has_claim(job.id()));
+            let within = |region: &crate::dm_io::IoRegion| {
+                let whole = self.disks.span_of(region);
+                whole.disk == span.disk
+                    && whole.sectors.start <= span.sectors.start
+                    && span.sectors.end <= whole.sectors.end
+            };
+            if !writers.any(|job| job.opened().is_some_and(|opened| opened.dests.iter().any(within))) {
+                return Err(format!("{span:?} was written, and no job has a claim there"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Late writes have come to a disk: nobody was let at it meanwhile.
+    pub(super) fn check_landed(&self, disk: usize) -> Checked {
+        let writes = |job: &&Job| {
+            let opened = job.opened().filter(|_| job.writes());
+            opened.is_some_and(|opened| opened.dests.iter().any(|dest| self.disks.span_of(dest).disk == disk))
+        };
+        match self.daemon.core.jobs.values().find(writes) {
+            Some(job) => Err(format!("job {} had disk {disk} open while late writes came", job.id())),
+            None => Ok(()),
+        }
+    }
+
+    /// A record says only what is so.
+    pub(super) fn check_record(&self, record: &Record) -> Checked {
+        let Some(places) = self.model.places.get(&record.id).filter(|_| !self.model.forced.contains(&record.id)) else {
+            return Ok(());
+        };
+        let Ok(parsed) = spec::parse(&record.spec) else { return Err("a record's spec is not understood".into()) };
+        if parsed.spec.action == Action::Verify {
+            return Ok(());
+        }
+        let (source, dests) = match parsed.spec.from {
+            Some(_) => (places.first(), &places[1..]),
+            None => (None, &places[..]),
+        };
+        for (index, (side, span)) in record.dests.iter().zip(dests).enumerate() {
+            let not = set(&side.overwritten).union(&set(&record.unreadable));
+            for range in set(&side.durable).without(&not).iter() {
+                self.check_equal(source, span, &range)
+                    .map_err(|what| format!("record of job {}, destination {index}: {what}", record.id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A part of a destination has what the source has, for good.
+    fn check_equal(&self, source: Option<&Span>, dest: &Span, range: &std::ops::Range<u64>) -> Checked {
+        let part = |span: &Span| {
+            let start = span.sectors.start;
+            Span { disk: span.disk, sectors: start + range.start..start + range.end }
+        };
+        let there = part(dest);
+        let is = self.disks.read(&there);
+        let want = source.map_or_else(|| vec![0; is.len()], |source| self.disks.read(&part(source)));
+        if let Some(sector) = is.chunks(512).zip(want.chunks(512)).position(|(is, want)| is != want) {
+            return Err(format!("sector {} of {there:?} does not have what it should", sector as u64));
+        }
+        match self.disks.sim.first_volatile(&self.disks.devices[there.disk], there.sectors.clone()) {
+            Some(sector) => Err(format!("sector {sector} of disk {} would not survive a power cut", there.disk)),
+            None => Ok(()),
+        }
+    }
+
+    /// Numbers are told.
+    pub(super) fn check_made(&mut self, ids: &[JobId]) -> Checked {
+        self.say(|| format!("told: {ids:?}"));
+        for id in ids {
+            if !self.model.told.insert(*id) {
+                return Err(format!("the number {id} was told before"));
+            }
+            if !self.journal.disk.contains_key(id) && !self.model.gone.contains(id) {
+                return Err(format!("job {id} was told, and its record is not on disk"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A verb is answered: its record is on disk.
+    pub(super) fn check_verb(&mut self, id: JobId, verb: Option<Verb>, asked: u64) -> Checked {
+        self.say(|| format!("told: {verb:?} of job {id} is done"));
+        if self.model.gone.contains(&id) {
+            return Ok(());
+        }
+        let Some((record, made)) = self.journal.disk.get(&id) else {
+            return Err(format!("job {id}: {verb:?} was answered, and it has no record"));
+        };
+        let is_right = match verb {
+            Some(Verb::Cancel) => record.state.is_ended(),
+            _ => *made >= asked,
+        };
+        if is_right { Ok(()) } else { Err(format!("job {id}: {verb:?} was answered before its record was on disk")) }
+    }
+
+    /// A change is told.
+    pub(super) fn check_change(&mut self, id: JobId, old: Option<State>, new: State) -> Checked {
+        let last = self.model.last.insert(id, new);
+        if last != old {
+            return Err(format!("job {id}: told from {old:?} to {new:?}, and it was {last:?}"));
+        }
+        if let Some(old) = old {
+            if !may_become(old, new) {
+                return Err(format!("job {id}: {old:?} does not become {new:?}"));
+            }
+            self.model.coverage[place_of(old)][place_of(new)] += 1;
+        }
+        let record = self.journal.disk.get(&id).map(|(record, _)| record);
+        if record.is_none() && !self.model.gone.contains(&id) {
+            return Err(format!("job {id} is {new:?}, and has no record"));
+        }
+        if !new.is_ended() {
+            return Ok(());
+        }
+        if record.is_some_and(|record| record.state != new) {
+            return Err(format!("job {id}: {new:?} is told, and its record does not say so"));
+        }
+        if self.daemon.closing.contains(&id) {
+            return Err(format!("job {id}: {new:?} is told, and its devices are not closed"));
+        }
+        if new == State::Done && !self.model.forced.contains(&id) { self.check_done(id) } else { Ok(()) }
+    }
+
+    fn check_done(&self, id: JobId) -> Checked {
+        let (Some(job), Some(places)) = (self.daemon.core.jobs.get(&id), self.model.places.get(&id)) else {
+            return Ok(());
+        };
+        let from = usize::from(job.spec().from.is_some());
+        let source = (from == 1).then(|| &places[0]);
+        for (index, span) in places[from..].iter().enumerate() {
+            let whole = 0..span.sectors.end - span.sectors.start;
+            match self.check_equal(source, span, &whole) {
+                Err(what) if job.writes() || !what.contains("power cut") => {
+                    return Err(format!("job {id} is done; destination {index}: {what}"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// After a crash: every record on disk is true, and none that was told is missing.
+    pub(super) fn check_journal(&mut self) -> Checked {
+        self.model.last.clear();
+        self.model.figures.clear();
+        for id in self.model.told.difference(&self.model.gone) {
+            if !self.journal.disk.contains_key(id) {
+                return Err(format!("job {id} was told, and a crash has lost it"));
+            }
+        }
+        for (record, _) in self.journal.disk.values() {
+            self.check_record(record)?;
+            if record.state.is_ended() {
+                self.model.last.insert(record.id, record.state);
+            }
+            let sides = record.source.iter().chain(&record.dests);
+            if sides.into_iter().all(|side| side.identity.is_empty()) {
+                self.model.places.remove(&record.id);
+            }
+        }
+        // Numbers that nobody was told may be given again.
+        let disk = &self.journal.disk;
+        let model = &mut self.model;
+        model.places.retain(|id, _| disk.contains_key(id));
+        model.forced.retain(|id| disk.contains_key(id));
+        // A record that was to be removed may still be there.
+        model.gone.retain(|id| !disk.contains_key(id));
+        Ok(())
+    }
+
+    /// The daemon says that it is quiet and durable.
+    pub(super) fn check_stopped(&self) -> Checked {
+        self.daemon.core.jobs.values().try_for_each(|job| match job.life() {
+            Life::Running | Life::Verifying => Self::check_rest(job),
+            _ => Ok(()),
+        })
+    }
+
+    /// Nothing of a job that does not run is in flight, and what it has is durable.
+    fn check_rest(job: &Job) -> Checked {
+        let id = job.id();
+        if job.work.as_ref().is_some_and(|work| !work.is_quiet()) {
+            return Err(format!("job {id} should be quiet, and has I/O in flight"));
+        }
+        let late = |index: &usize| {
+            let dest = &job.progress.dests[*index];
+            dest.needs_flush() && !dest.is_doubtful()
+        };
+        match job.progress.live().iter().find(late).filter(|_| job.writes() && job.work.is_some()) {
+            Some(index) => Err(format!("job {id} should be durable, and its destination {index} is not")),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing fails, and nobody has asked for anything for a while.
+    pub(super) fn check_paused(&self) -> Checked {
+        let mut jobs = self.daemon.core.jobs.values();
+        jobs.try_for_each(|job| if job.state() == State::Paused { Self::check_rest(job) } else { Ok(()) })
+    }
+
+    /// All has ended.
+    pub(super) fn check_end(&mut self, free: u32) -> Checked {
+        let core = &self.daemon.core;
+        if let Some(job) = core.jobs.values().find(|job| !job.state().is_ended()) {
+            return Err(format!("job {} does not end: {:?}, {:?}", job.id(), job.life(), job.claim));
+        }
+        if let Some(id) = core.jobs.keys().find(|id| core.claims.has_claim(**id)) {
+            return Err(format!("job {id} has ended with its claim"));
+        }
+        if core.due().is_some() || !self.later.is_empty() || self.daemon.engine_due.is_some() {
+            return Err("all jobs have ended, and the daemon is not quiet".to_owned());
+        }
+        for disk in 0..DISKS {
+            if self.disks.sim.orphans(&self.disks.devices[disk]) > 0 {
+                return Err(format!("disk {disk} has late writes"));
+            }
+        }
+        let now = self.daemon.engine.client.figures();
+        if now.pages_used > 0 || self.pool.figures().free != free || self.model.kept_pages > 0 {
+            return Err(format!("pages are missing: {now:?}"));
+        }
+        self.daemon.engine.assert_clean();
+        Ok(())
+    }
+
+    /// In a wrong build a verb is answered when it comes.
+    pub(super) fn answers_early(&mut self, id: JobId, verb: Verb) -> Checked {
+        if self.is_wrong(Wrong::AnswerEarly) && self.state(id).is_some_and(|state| !state.is_ended()) {
+            return self.check_verb(id, Some(verb), self.number + 1);
+        }
+        Ok(())
+    }
+}
