@@ -62,7 +62,7 @@ pub(crate) const ROWS: &[Row] = &[
     is(
         "bash",
         "mapfile -t lines < $M/jobs/1/status; echo ${#lines[@]} ${lines[0]}; echo $(< $M/version)",
-        concat!("16 state done\n", env!("CARGO_PKG_VERSION"), "\n"),
+        concat!("20 state done\n", env!("CARGO_PKG_VERSION"), "\n"),
     ),
     is(
         "bash",
