@@ -200,8 +200,10 @@ fn a_daemon_keeps_its_promises_whatever_happens() {
 fn every_wrong_build_is_found() {
     let mut stage = Stage::new();
     let mut missed = Vec::new();
-    for wrong in Wrong::ALL {
-        let found = (0..ENOUGH).find_map(|seed| {
+    let is_long = number("KCOPYFS_SIM").is_some();
+    let enough = if is_long { ENOUGH } else { SCHEDULES };
+    for wrong in Wrong::ALL.into_iter().filter(|wrong| is_long || !wrong.is_rare()) {
+        let found = (0..enough).find_map(|seed| {
             let play = Play { seed, wrong: Some(wrong), ..Play::default() };
             stage.play(&play, &mut Coverage::default()).1.err().map(|what| (seed + 1, what))
         });
@@ -210,5 +212,5 @@ fn every_wrong_build_is_found() {
             None => missed.push(wrong),
         }
     }
-    assert!(missed.is_empty(), "not found in {ENOUGH} schedules: {missed:?}");
+    assert!(missed.is_empty(), "not found in {enough} schedules: {missed:?}");
 }

@@ -11,6 +11,7 @@ use super::world::{Checked, World};
 use super::wrong::Wrong;
 use crate::figures::RangeSet;
 use crate::journal::Record;
+use crate::salvage::Phase;
 use crate::sector::SECTOR_SIZE;
 use crate::spec::{self, Action};
 
@@ -88,8 +89,9 @@ impl World<'_> {
                 }
             }
             let figures = (job.progress.copied(), job.progress.durable);
-            // Until it works, what others have written over is taken away.
-            let moves = matches!(job.state(), State::Running | State::Flushing | State::Paused) && job.work.is_some();
+            // Until it works, what others have written over is taken away; a comparison takes away what is different.
+            let copies = job.phase == Phase::Copy && job.work.is_some();
+            let moves = copies && matches!(job.state(), State::Running | State::Flushing | State::Paused);
             match self.model.figures.get(id).filter(|_| moves) {
                 Some(old) if old.0 > figures.0 || old.1 > figures.1 => {
                     return Err(format!("job {id}: its figures fell from {old:?} to {figures:?}"));
