@@ -54,6 +54,16 @@ impl World<'_> {
         }
     }
 
+    /// A source that was written and never flushed may become what it was before; copies of it then are not what it is.
+    pub(super) fn model_power_cut(&mut self) {
+        let disks = &self.disks;
+        let is_volatile =
+            |span: &Span| disks.sim.first_volatile(&disks.devices[span.disk], span.sectors.clone()).is_some();
+        // A job without a source is meant, too, where it has not flushed: it has nothing to lose.
+        let changed = self.model.places.iter().filter(|(_, spans)| spans.first().is_some_and(is_volatile));
+        self.model.forced.extend(changed.map(|(id, _)| *id));
+    }
+
     /// After each event.
     pub(super) fn check_event(&mut self) -> Checked {
         let core = &self.daemon.core;
