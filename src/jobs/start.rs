@@ -113,7 +113,8 @@ impl Job {
 
     /// A worker has locked its files, or not.
     pub(super) fn locked(&mut self, attempt: u64, result: Result<(), Error>, turn: &mut Turn<'_>) {
-        if self.claim != Claim::Locking(attempt) {
+        // One that ends closes its devices anyway.
+        if self.claim != Claim::Locking(attempt) || self.life().is_over() {
             return;
         }
         let starts = self.is_starting();

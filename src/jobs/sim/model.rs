@@ -11,6 +11,7 @@ use super::world::{Checked, World};
 use super::wrong::Wrong;
 use crate::figures::RangeSet;
 use crate::journal::Record;
+use crate::salvage::Phase;
 use crate::sector::SECTOR_SIZE;
 use crate::spec::{self, Action};
 
@@ -53,6 +54,16 @@ impl World<'_> {
         }
     }
 
+    /// A source that was written and never flushed may become what it was before; copies of it then are not what it is.
+    pub(super) fn model_power_cut(&mut self) {
+        let disks = &self.disks;
+        let is_volatile =
+            |span: &Span| disks.sim.first_volatile(&disks.devices[span.disk], span.sectors.clone()).is_some();
+        // A job without a source is meant, too, where it has not flushed: it has nothing to lose.
+        let changed = self.model.places.iter().filter(|(_, spans)| spans.first().is_some_and(is_volatile));
+        self.model.forced.extend(changed.map(|(id, _)| *id));
+    }
+
     /// After each event.
     pub(super) fn check_event(&mut self) -> Checked {
         let core = &self.daemon.core;
@@ -88,8 +99,9 @@ impl World<'_> {
                 }
             }
             let figures = (job.progress.copied(), job.progress.durable);
-            // Until it works, what others have written over is taken away.
-            let moves = matches!(job.state(), State::Running | State::Flushing | State::Paused) && job.work.is_some();
+            // Until it works, what others have written over is taken away; a comparison takes away what is different.
+            let copies = job.phase == Phase::Copy && job.work.is_some();
+            let moves = copies && matches!(job.state(), State::Running | State::Flushing | State::Paused);
             match self.model.figures.get(id).filter(|_| moves) {
                 Some(old) if old.0 > figures.0 || old.1 > figures.1 => {
                     return Err(format!("job {id}: its figures fell from {old:?} to {figures:?}"));

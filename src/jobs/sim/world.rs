@@ -275,6 +275,7 @@ impl<'a> World<'a> {
         engine.kill();
         drop(core);
         if power {
+            self.model_power_cut();
             self.disks.sim.power_cut();
             self.disks.sim.clear();
             self.has_hung = false;

@@ -49,6 +49,11 @@ pub(super) enum Wrong {
 }
 
 impl Wrong {
+    /// Whether only the long form looks for it.
+    pub(super) fn is_rare(self) -> bool {
+        matches!(self, Self::OldFlush | Self::ClaimForgotten | Self::CancelLost)
+    }
+
     pub(super) const ALL: [Self; 22] = [
         Self::RecordDropped,
         Self::RecordAckEarly,
