@@ -7,11 +7,11 @@
 //! opened, locked, closed ─ workers ──────────┤   event    pure     ├─> post an event, answer whoever waits
 //! recorded ─ recorder; tick ─ timer ─────────┘            effects  └─> cards: what readers see, published before all that
 //! ```
-//! One thread owns all jobs ([`owner`]) and does nothing that may wait. It takes events, asks the pure [`core`] what
+//! One thread owns all jobs (`owner`) and does nothing that may wait. It takes events, asks the pure `core` what
 //! follows, and has others do it.
 //!
 //! # Invariants
-//! * A job's state changes in one place, [`job::Job::change`], by the table in [`state`].
+//! * A job's state changes in one place, `Job::change`, by the table in `state`.
 //! * `copied` counts completed writes only, `durable` only what was complete before a flush that succeeded began.
 //! * A job lets go of its devices before anyone is told that it has ended.
 //! * Changes of state are told in the order in which they happened.
