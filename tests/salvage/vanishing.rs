@@ -141,6 +141,7 @@ fn a_device_that_is_gone_or_shorter_is_told_as_that_and_not_as_full() {
                 let to = format!("to={} to={} {words}", bad.path().display(), good.path().display());
                 let id = daemon.job(&format!("from={} {to}", from.path().display())).unwrap();
                 from.wait_parked(1);
+                stands_still(&daemon, id);
                 bad.resize(left);
                 from.release();
                 let status = daemon.wait(id);
@@ -154,12 +155,18 @@ fn a_device_that_is_gone_or_shorter_is_told_as_that_and_not_as_full() {
             from.rule(Op::Read, SIZE / 2.., Fault::Hang);
             let id = daemon.job(&format!("from={} to={}", from.path().display(), to.path().display())).unwrap();
             from.wait_parked(1);
+            stands_still(&daemon, id);
             from.resize(left);
             from.release();
             let error = daemon.wait(id).error().unwrap_or_default().to_owned();
             assert!(error.contains(errno) && error.contains(why), "{error}");
         }
     }
+}
+
+/// Nothing of the job ends any more: a write that is still on its way would make a file that was cut longer again.
+fn stands_still(daemon: &Daemon, id: u64) {
+    until("a stall", || (daemon.status(id).stalled_usec() > 300_000).then_some(()));
 }
 
 /// A loop device cannot be taken from who has it open: the kernel waits for the last close. Its file can be cut.
