@@ -20,8 +20,8 @@ if start; then
 else
     says=$(</run/start-says)
     unlike 'the message does not ask for what nobody can do' 'stop that one' "$says"
-    like 'the message says that it was killed and waits for a device' 'killed.*device' "$says"
-    like 'the message names the device and says what helps' '/dev/mapper/dst.*until the device answers' "$says"
+    like 'the message says that it was killed and what keeps it' 'which was killed and is kept by' "$says"
+    like 'the message names the device and says what helps' '/dev/mapper/dst: it ends when that answers or is removed' "$says"
 fi
 dmsetup resume dst
 until_true 10 start || broken "no start after the device answers: $(</run/start-says)"
