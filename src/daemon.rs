@@ -66,7 +66,7 @@ fn config(options: &Options) -> Result<Config> {
         pages: small("pages", options.pages)?,
         client_pages: small("client_pages", options.client_pages)?,
         subjob_bytes: small("subjob_kb", options.subjob_kb * 1024)?,
-        subjobs: count(options.subjobs),
+        subjobs: options.subjobs,
         throttle: small("throttle", options.throttle)?,
         backend: match options.io {
             Io::Auto => BackendKind::Auto,

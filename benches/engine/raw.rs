@@ -14,7 +14,10 @@ use std::os::fd::AsRawFd;
 
 use io_uring::types::Fd;
 use io_uring::{IoUring, opcode, squeue};
-use kcopyfs::kcopyd::{SUBJOB_BYTES, SUBJOBS};
+use kcopyfs::kcopyd::SUBJOB_BYTES;
+
+/// Pieces in flight.
+const SUBJOBS: usize = 8;
 
 /// The alignment of a huge page.
 const HUGE_PAGE: usize = 2 << 20;

@@ -22,14 +22,14 @@ fuzz_target!(|data: &[u8]| {
 
 /// Every option, in full.
 fn said(options: &Options) -> OsString {
-    let Options { pages, client_pages, subjob_kb, subjobs, throttle, keep, max_jobs, active, gid, mode, .. } = options;
+    let Options { pages, client_pages, subjob_kb, throttle, keep, max_jobs, active, gid, mode, .. } = options;
     let io = match options.io {
         Io::Auto => "auto",
         Io::Uring => "uring",
         Io::Threads => "threads",
     };
     let numbers = format!(
-        "pages={pages},client_pages={client_pages},subjob_kb={subjob_kb},subjobs={subjobs},throttle={throttle},\
+        "pages={pages},client_pages={client_pages},subjob_kb={subjob_kb},throttle={throttle},\
          keep={keep},max_jobs={max_jobs},active={active},io={io},gid={gid},mode={mode:o}"
     );
     let mut list = numbers.into_bytes();

@@ -19,7 +19,7 @@ pub const CUT: i32 = libc::ENXIO;
 pub const GONE: i32 = libc::ENODEV;
 
 /// What a descriptor leads to, by fstat: two descriptors with equal targets reach the same bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// A block device, by its number.
     Block {

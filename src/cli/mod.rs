@@ -244,7 +244,7 @@ mod tests {
     fn options_come_anywhere_and_often() {
         let mount = mount(&["-f", "-opages=512", "/run/k", "-o", "pages=1024,subjobs=2"]);
         assert!(mount.foreground);
-        assert_eq!((mount.options.pages, mount.options.subjobs), (1024, 2));
+        assert_eq!((mount.options.pages, mount.options.subjobs), (1024, Some(2)));
     }
 
     #[test]

@@ -39,8 +39,8 @@ pub struct Options {
     pub client_pages: u64,
     /// KiB of a sub-job: a power of two, 4 to 1024, at most the pool.
     pub subjob_kb: u64,
-    /// Sub-jobs of one job in flight, 1 to 64.
-    pub subjobs: u64,
+    /// Sub-jobs of one job in flight, 1 to 64; `None`: as many as its devices are fastest with.
+    pub subjobs: Option<usize>,
     /// Percent of time in which the engine does I/O, 1 to 100.
     pub throttle: u64,
     /// Where jobs are kept.
@@ -67,7 +67,7 @@ impl Default for Options {
             pages: 8192,
             client_pages: CLIENT_PAGES,
             subjob_kb: 512,
-            subjobs: 8,
+            subjobs: None,
             throttle: 100,
             state: StateDir::Standard,
             keep: 1000,
@@ -231,10 +231,10 @@ static OPTIONS: [Opt; 13] = [
     },
     Opt {
         name: "subjobs",
-        value: Some("N"),
-        default: "8",
-        doc: "sub-jobs of one job in flight",
-        field: Field::Number(1..=64, |options, subjobs| options.subjobs = subjobs),
+        value: Some("auto|N"),
+        default: "auto",
+        doc: "sub-jobs of one job in flight, 1 to 64; auto: what its devices are fastest with",
+        field: Field::Text(set_subjobs),
     },
     Opt {
         name: "throttle",
@@ -308,6 +308,17 @@ fn set_state(options: &mut Options, value: &OsStr) -> std::result::Result<(), St
             std::path::absolute(Path::new(value))
                 .map_err(|error| format!("{}: {error}; name a directory, or none", shown(value.as_bytes())))?,
         ),
+    };
+    Ok(())
+}
+
+fn set_subjobs(options: &mut Options, value: &OsStr) -> std::result::Result<(), String> {
+    options.subjobs = match value.to_str() {
+        Some("auto") => None,
+        text => {
+            let number = text.and_then(|text| text.parse().ok()).filter(|number| (1..=64).contains(number));
+            Some(number.ok_or_else(|| format!("`{}`: give auto, or 1 to 64", value.to_string_lossy()))?)
+        }
     };
     Ok(())
 }

@@ -34,6 +34,10 @@ pub(crate) struct Finished {
     pub(crate) errnos: Vec<(usize, i32)>,
     /// The memory, back again.
     pub(crate) memory: Option<Memory>,
+    /// Bytes of its largest region.
+    pub(crate) bytes: u64,
+    /// When it was started.
+    pub(crate) started: Duration,
 }
 
 /// Requests in flight over one backend.
@@ -47,6 +51,8 @@ pub(crate) struct Core {
 
 struct Request {
     token: u64,
+    bytes: u64,
+    started: Duration,
     op: Op,
     /// Regions that have not ended.
     left: usize,
@@ -124,6 +130,8 @@ impl Core {
     ) {
         let request = Request {
             token,
+            bytes: most.bytes(),
+            started: self.backend.now(),
             op,
             left: 1,
             errors: ErrorBits::NONE,
@@ -321,7 +329,8 @@ impl Request {
             // SAFETY: the request owns the memory, and its transfers have all ended.
             unsafe { bounce.drain_to(&memory.segments(self.segments.length())) };
         }
-        Finished { token: self.token, errors: self.errors, errnos: self.errnos, memory: self.memory }
+        let Self { token, errors, errnos, memory, bytes, started, .. } = self;
+        Finished { token, errors, errnos, memory, bytes, started }
     }
 }
 

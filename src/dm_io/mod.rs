@@ -86,6 +86,16 @@ impl ErrorBits {
         Self(if count >= MAX_REGIONS { u64::MAX } else { (1 << count) - 1 })
     }
 
+    /// The bit of region `index` alone.
+    ///
+    /// # Panics
+    /// If there is no such bit.
+    pub const fn only(index: usize) -> Self {
+        let mut bits = Self::NONE;
+        bits.set(index);
+        bits
+    }
+
     /// Whether no bit is set.
     pub const fn is_empty(self) -> bool {
         self.0 == 0

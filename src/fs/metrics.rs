@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::board::{Board, Row};
 use crate::jobs::{DestState, DestView, Totals};
+use crate::kcopyd::PaceFigures;
 
 /// Before every name.
 const PREFIX: &str = "kcopyfs_";
@@ -116,7 +117,24 @@ fn engine(out: &mut Exposition, board: &Board) {
     out.gauge("throttle", "ratio", "Share of time in which the engine does I/O.").sample(&[], throttle);
     let help = "Limit of all jobs together.";
     out.gauge("speed_max", "bytes_per_second", help).sample(&[], rate(board.speed_max));
+    for (name, unit, help, value) in PACE_FAMILIES {
+        let mut family = out.gauge(name, unit, help);
+        for pace in &engine.paces {
+            let device = pace.path.to_string_lossy();
+            family.sample(&[("device", &device), ("direction", pace.direction.as_str())], value(pace));
+        }
+    }
 }
+
+/// A family of the devices in use: name, unit, help, and the value.
+type PaceFamily = (&'static str, &'static str, &'static str, fn(&PaceFigures) -> String);
+
+const PACE_FAMILIES: [PaceFamily; 4] = [
+    ("device_window", "bytes", "Bytes that a device is given at once.", |pace| pace.window.to_string()),
+    ("device_in_flight", "bytes", "Bytes that a device has now.", |pace| pace.in_flight.to_string()),
+    ("device_rate", "bytes_per_second", "What a device did when it was kept busy.", |pace| pace.rate.to_string()),
+    ("device_latency", "seconds", "What one transfer takes.", |pace| seconds(pace.latency)),
+];
 
 /// A limit, where there is one.
 fn rate(limit: Option<u64>) -> String {

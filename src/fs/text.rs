@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::errno_name;
 use crate::jobs::{BadKind, BadRange, Change, ClientView, EngineView, State, View};
+use crate::kcopyd::PaceFigures;
 
 /// A flat keyed text in the making.
 #[derive(Default)]
@@ -98,12 +99,22 @@ pub(super) fn engine(view: &EngineView) -> Vec<u8> {
     flat.put("pages_waiting", view.pages_waiting);
     flat.put("subjobs_in_flight", view.subjobs_in_flight);
     flat.put("subjob_bytes", view.subjob_bytes);
-    flat.put("subjobs_max", view.subjobs_max);
+    flat.put("subjobs_max", view.subjobs_max.map_or("auto".to_owned(), |most| most.to_string()));
     flat.put("fixed_buffers", u8::from(view.fixed_buffers));
     flat.put("huge_pages", u8::from(view.huge_pages));
     flat.put("locked", u8::from(view.locked));
     flat.put("jobs_live", view.jobs_live);
     flat.put("jobs_ended", view.jobs_ended);
+    for PaceFigures { path, direction, window, in_flight, rate, latency } in &view.paces {
+        let latency = latency.as_micros();
+        let head = format!(
+            "pace direction={} window={window} in_flight={in_flight} rate={rate} latency_usec={latency} path=",
+            direction.as_str()
+        );
+        flat.0.extend_from_slice(head.as_bytes());
+        flat.0.extend(escape(path.as_os_str().as_encoded_bytes()));
+        flat.0.push(b'\n');
+    }
     flat.0
 }
 

@@ -32,10 +32,14 @@ use crate::sector::SECTOR_SIZE;
 
 mod backend;
 mod medium;
+mod service;
 
 pub(super) use backend::SimBackend;
 pub use medium::Behaviour;
 use medium::Medium;
+#[cfg(test)]
+pub(crate) use service::Servers;
+pub use service::Service;
 
 /// What happens to a transfer that touches a faulty range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,11 +241,20 @@ impl State {
         Some(rule.fault)
     }
 
-    fn latency(&mut self, target: Target) -> Duration {
-        let range = self.media.get(&target).and_then(|medium| medium.behaviour.latency.clone());
+    /// How long a transfer takes that is submitted now.
+    fn latency(&mut self, transfer: &Transfer, now: Duration) -> Duration {
+        let Transfer { device, position, length, .. } = transfer;
+        let random = self.random();
+        let mut range = None;
+        if let Some(medium) = self.media.get_mut(&device.target()) {
+            if let Some(service) = &medium.behaviour.service {
+                return medium.servers.serve(service, now, *position, *length, random) - now;
+            }
+            range = medium.behaviour.latency.clone();
+        }
         let range = range.unwrap_or(Duration::ZERO..Duration::from_micros(LATENCY_USEC));
         let spread = u64::try_from((range.end.saturating_sub(range.start)).as_micros()).unwrap_or(u64::MAX).max(1);
-        range.start + Duration::from_micros(self.random() % spread)
+        range.start + Duration::from_micros(random % spread)
     }
 
     /// Writes what a backend that is gone had in flight: all of it, or the sectors that the seed picks.

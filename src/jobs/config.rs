@@ -14,7 +14,7 @@ pub struct Config {
     /// Bytes of a sub-job.
     pub subjob_bytes: u32,
     /// Sub-jobs of one job in flight.
-    pub subjobs: usize,
+    pub subjobs: Option<usize>,
     /// Percent of time in which the engine does I/O.
     pub throttle: u32,
     /// How devices are reached.
@@ -35,7 +35,7 @@ impl Default for Config {
             pages: 8192,
             client_pages: 1024,
             subjob_bytes: crate::kcopyd::SUBJOB_BYTES,
-            subjobs: crate::kcopyd::SUBJOBS,
+            subjobs: None,
             throttle: 100,
             backend: BackendKind::Auto,
             state: None,

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::error::Error;
 pub use crate::figures::{BadKind, BadRange, DestState};
 pub use crate::journal::{JobId, State};
+use crate::kcopyd::PaceFigures;
 use crate::sector::Sector;
 use crate::spec::Place;
 
@@ -138,8 +139,10 @@ pub struct EngineView {
     pub subjobs_in_flight: u64,
     /// Bytes in a full sub-job.
     pub subjob_bytes: u64,
-    /// Sub-jobs of one job in flight at most.
-    pub subjobs_max: u64,
+    /// Sub-jobs of one job in flight at most; `None`: as many as its devices are fastest with.
+    pub subjobs_max: Option<usize>,
+    /// The pace of the devices in use.
+    pub paces: Vec<PaceFigures>,
     /// Whether the pool is registered with the ring as fixed buffers.
     pub fixed_buffers: bool,
     /// Whether the pool lies in huge pages.

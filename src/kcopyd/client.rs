@@ -6,8 +6,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::job::{Activity, NewJob, Notify};
+use super::pace::Direction;
 use super::worker::{Gauges, Message, Worker};
-use super::{Flags, Observer, Outcome, SpeedLimit, ThrottleShare};
+use super::{Flags, Observer, Outcome, Paces, SpeedLimit, ThrottleShare};
 use crate::blkdev::Device;
 use crate::dm_io::{Core, ErrorBits, IoRegion, MAX_REGIONS};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,8 +20,8 @@ use crate::sector::Sector;
 pub const SUBJOB_BYTES: u32 = 512 << 10;
 /// Bounds of it.
 const SUBJOB_RANGE: std::ops::RangeInclusive<u32> = 4 << 10..=1 << 20;
-/// Sub-jobs of one job in flight, unless set otherwise.
-pub const SUBJOBS: usize = 8;
+/// Sub-jobs of one job in flight at most.
+const MOST_SUBJOBS: usize = 64;
 /// The smallest piece, where a limit of speed asks for small ones.
 const MIN_BLOCK: u32 = 4 << 10;
 
@@ -33,8 +34,10 @@ const PAGE_BYTES: u32 = PAGE_SIZE as u32;
 pub struct Settings {
     /// Bytes of a sub-job: a power of two from 4 KiB to 1 MiB.
     pub subjob_bytes: u32,
-    /// Sub-jobs of one job in flight, 1 to 64.
-    pub subjobs: usize,
+    /// Sub-jobs of one job in flight, 1 to 64; `None`: as many as its devices are fastest with.
+    pub subjobs: Option<usize>,
+    /// What is known of the devices' pace, where `subjobs` is `None`.
+    pub paces: Paces,
     /// The share of time in which it does I/O.
     pub throttle: ThrottleShare,
     /// Bytes per second that all clients with this limit read, together.
@@ -47,7 +50,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             subjob_bytes: SUBJOB_BYTES,
-            subjobs: SUBJOBS,
+            subjobs: None,
+            paces: Paces::default(),
             throttle: ThrottleShare::default(),
             speed_max: SpeedLimit::default(),
             backend: BackendKind::Auto,
@@ -62,8 +66,8 @@ impl Settings {
             let what = format!("a sub-job of {size} bytes: give a power of two from 4096 to 1048576");
             return Err(Error::new(ErrorKind::Invalid, what));
         }
-        if !(1..=64).contains(&self.subjobs) {
-            let what = format!("{} sub-jobs in flight: give 1 to 64", self.subjobs);
+        if let Some(subjobs) = self.subjobs.filter(|subjobs| !(1..=64).contains(subjobs)) {
+            let what = format!("{subjobs} sub-jobs in flight: give 1 to 64");
             return Err(Error::new(ErrorKind::Invalid, what));
         }
         Ok(())
@@ -106,6 +110,14 @@ impl Work {
         match self {
             Self::Copy(from) | Self::Compare(from) => Some(from),
             Self::Zero => None,
+        }
+    }
+
+    /// What its destinations are asked for.
+    pub(super) fn direction(&self) -> Direction {
+        match self {
+            Self::Copy(_) | Self::Zero => Direction::Write,
+            Self::Compare(_) => Direction::Read,
         }
     }
 }
@@ -209,7 +221,8 @@ impl Parts {
 
     /// Opens the backend, on the thread that will use it.
     fn open(self, pool: &Arc<PagePool>) -> Result<(Worker, Chosen)> {
-        let io::Opened { backend, fallback } = io::open(&self.settings.backend, pool, self.settings.subjobs)?;
+        let io::Opened { backend, fallback } =
+            io::open(&self.settings.backend, pool, self.settings.subjobs.unwrap_or(MOST_SUBJOBS))?;
         let chosen = Chosen { name: backend.name(), fallback, fixed_buffers: backend.has_fixed_buffers() };
         let core = Core::new(backend, pool);
         self.mailbox.attach(core.waker());

@@ -65,6 +65,8 @@ pub(super) enum Place {
     Line,
     /// For its own limit of speed, until then.
     Delayed(Duration),
+    /// For room in its source's window.
+    Lane,
 }
 
 /// What a piece that was read may do.
@@ -88,7 +90,7 @@ pub(super) struct SubJob {
     pub(super) to: ErrorBits,
     /// Parts of it that are yet to be written, one after the other.
     pub(super) parts: VecDeque<Part>,
-    /// Its pages, while parts are left.
+    /// Its pages, once it is written.
     pub(super) list: Option<Arc<PageList>>,
     /// Whether the observer has seen its data.
     pub(super) shown: bool,

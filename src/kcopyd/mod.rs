@@ -15,7 +15,8 @@
 //!
 //! # What it promises
 //! * A job is cut into sub-jobs of at most [`Settings::subjob_bytes`], of which [`Settings::subjobs`] are in flight; when
-//!   one ends it takes the next piece. A job of one piece is not cut; a job of 0 sectors only has its callback run.
+//!   one ends it takes the next piece. Without that number each device is given what it is fastest with, and what waits for one device
+//!   keeps nothing from the others. A job of one piece is not cut; a job of 0 sectors only has its callback run.
 //! * A sub-job is one read, then a write to every destination from the same pages, all in flight together.
 //! * After an error, by flag:
 //!   | | read error | write error |
@@ -36,17 +37,20 @@
 mod client;
 mod content;
 mod job;
+mod pace;
 mod speed;
 mod split;
 #[cfg(test)]
 mod stepped;
 mod throttle;
+mod window;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, Figures, JobHandle, Prepared, Request, SUBJOB_BYTES, SUBJOBS, Settings, Work};
+pub use client::{Client, Figures, JobHandle, Prepared, Request, SUBJOB_BYTES, Settings, Work};
+pub use pace::{Direction, PaceFigures, Paces};
 pub use speed::SpeedLimit;
 #[cfg(test)]
 pub(crate) use stepped::{Stepped, Turn};

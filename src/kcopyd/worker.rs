@@ -14,6 +14,7 @@
 //! Pages go back before pages are taken, and what is read is written in the same turn: so a client holds no page longer
 //! than its I/O takes, and memory stays what was set aside.
 
+mod lanes;
 mod pieces;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -26,6 +27,7 @@ use slab::Slab;
 use super::client::Settings;
 use super::content::are_equal;
 use super::job::{Job, NewJob, Notify, Phase, Place, SubJob};
+use super::pace::Direction;
 use super::throttle::Start;
 use super::{Outcome, Piece};
 use crate::blkdev::Device;
@@ -33,6 +35,7 @@ use crate::dm_io::{Core, ErrorBits, Finished, Memory};
 use crate::io::{Op, PAGE_SIZE, Reservation, Wait};
 use crate::mailbox::Mailbox;
 use crate::sector::Sector;
+use lanes::{Lanes, Waiting};
 
 /// Called with the end of a flush: its errno, if it failed.
 pub(super) type FlushNotify = Box<dyn FnOnce(Result<(), i32>) + Send>;
@@ -63,24 +66,39 @@ fn bytes(count: Sector) -> usize {
 /// What an I/O in flight belongs to; packed into its token.
 enum Owner {
     SubJob(usize),
+    /// The write of a sub-job to one destination.
+    Write(usize, usize),
     Flush(usize),
 }
 
 const FLUSH: u64 = 1 << 62;
+/// From here on the destination's number and one.
+const DEST: u32 = 40;
 
 impl Owner {
     fn token(&self) -> u64 {
         match self {
             Self::SubJob(key) => *key as u64,
+            Self::Write(key, dest) => (*dest as u64 + 1) << DEST | *key as u64,
             Self::Flush(key) => FLUSH | *key as u64,
         }
     }
 
     fn of(token: u64) -> Self {
-        let key = |number| usize::try_from(number).expect("a slot's number");
-        if token & FLUSH == 0 { Self::SubJob(key(token)) } else { Self::Flush(key(token & !FLUSH)) }
+        let small = |number| usize::try_from(number).expect("a slot's number");
+        let key = small(token & ((1 << DEST) - 1));
+        match small((token & !FLUSH) >> DEST).checked_sub(1) {
+            _ if token & FLUSH != 0 => Self::Flush(key),
+            None => Self::SubJob(key),
+            Some(dest) => Self::Write(key, dest),
+        }
     }
 }
+
+/// Pieces of a job under way at once while nothing is known of its devices, and where no window counts.
+const FEW: usize = 8;
+/// Pieces of a job under way at least.
+const FEWEST: usize = 4;
 
 pub(super) struct Worker {
     core: Core,
@@ -88,6 +106,7 @@ pub(super) struct Worker {
     mailbox: Mailbox<Message>,
     settings: Settings,
     gauges: Arc<Gauges>,
+    lanes: Lanes,
     jobs: Slab<Job>,
     by_serial: HashMap<u64, usize>,
     subs: Slab<SubJob>,
@@ -116,12 +135,15 @@ impl Worker {
         settings: Settings,
         gauges: Arc<Gauges>,
     ) -> Self {
+        let limited = settings.subjobs.is_none();
+        let lanes = Lanes::new(settings.paces.clone(), settings.subjob_bytes.into(), limited);
         Self {
             core,
             pages,
             mailbox,
             settings,
             gauges,
+            lanes,
             jobs: Slab::new(),
             by_serial: HashMap::new(),
             subs: Slab::new(),
@@ -144,6 +166,7 @@ impl Worker {
             wait = self.turn(wait);
         }
         assert!(self.subs.is_empty() && self.line.is_empty() && self.delayed.is_empty(), "lists are empty");
+        assert!(self.lanes.is_empty(), "nothing waits at a device");
         assert_eq!(self.pages.used(), 0, "every page is back");
     }
 
@@ -167,12 +190,14 @@ impl Worker {
         self.core.abandon();
         // Pages go back before the account does.
         self.subs.clear();
+        self.lanes.abandon();
     }
 
     /// Asserts that a worker without work has nothing left.
     #[cfg(test)]
     pub(super) fn assert_clean(&self) {
         assert!(self.is_idle() && self.subs.is_empty() && self.line.is_empty() && self.delayed.is_empty());
+        assert!(self.lanes.is_empty());
         assert_eq!(self.pages.used(), 0, "every page is back");
     }
 
@@ -224,11 +249,13 @@ impl Worker {
             }),
             Message::Cancel(serial) => self.with_job(serial, |this, key| {
                 this.jobs[key].cancel();
+                this.withdraw(key, |_| true);
                 this.look_at(key);
                 this.settle(key);
             }),
             Message::GiveUp(serial, dests) => self.with_job(serial, |this, key| {
                 this.jobs[key].give_up(dests);
+                this.withdraw(key, |dest| dests.contains(dest));
                 this.look_at(key);
                 this.settle(key);
             }),
@@ -259,10 +286,28 @@ impl Worker {
 
     /// Puts a job in the line if it wants a piece and waits nowhere.
     fn line_up(&mut self, key: usize) {
-        let job = &mut self.jobs[key];
-        if job.place == Place::None && job.wants_piece(self.settings.subjobs) {
-            job.place = Place::Line;
+        if self.jobs[key].place == Place::None && self.jobs[key].wants_piece(self.most_pieces(key)) {
+            self.jobs[key].place = Place::Line;
             self.line.push_back(key);
+        }
+    }
+
+    /// Pieces that a job may have under way: what fills the windows of its source and of its fastest destination, and half as much
+    /// again, so that neither waits for the other.
+    fn most_pieces(&self, key: usize) -> usize {
+        let NewJob { work, dests, live, piece, .. } = &self.jobs[key].new;
+        match (self.settings.subjobs, work.source()) {
+            (Some(subjobs), _) => subjobs,
+            (None, None) => FEW,
+            (None, Some(from)) => {
+                let direction = work.direction();
+                let dests = dests.iter().enumerate().filter(|(index, _)| live.contains(*index));
+                let shares = dests.filter_map(|(_, dest)| self.lanes.share(lanes::key(&dest.device, direction)));
+                let unknown = FEW as u64 / 2 * piece.bytes();
+                let reads = self.lanes.share(lanes::key(&from.device, Direction::Read)).unwrap_or(unknown);
+                let both = reads + shares.max().unwrap_or(unknown);
+                usize::try_from((both * 3 / 2).div_ceil(piece.bytes())).unwrap_or(FEW).max(FEWEST)
+            }
         }
     }
 
@@ -272,6 +317,7 @@ impl Worker {
             Place::None => {}
             Place::Line => self.line.retain(|other| *other != key),
             Place::Delayed(time) => _ = self.delayed.remove(&(time, key)),
+            Place::Lane => _ = self.lanes.withdraw(key, |what| matches!(what, Waiting::Piece)),
         }
     }
 
@@ -317,8 +363,20 @@ impl Worker {
                 let notify = self.flushes.remove(key);
                 return notify(end.errnos.first().map_or(Ok(()), |(_, errno)| Err(*errno)));
             }
-            Owner::SubJob(key) => key,
+            Owner::SubJob(key) | Owner::Write(key, _) => key,
         };
+        let lane = self.lane_of(key, Owner::of(end.token));
+        if let Some(lane) = lane {
+            self.lanes.ended(lane, self.subs[key].job, self.core.now(), &end);
+        }
+        self.sub_io_ended(key, end);
+        if let Some(lane) = lane {
+            self.serve(lane);
+        }
+    }
+
+    /// An I/O of a sub-job has ended.
+    fn sub_io_ended(&mut self, key: usize, end: Finished) {
         let (sub, job) = self.sub_and_job(key);
         job.new.activity.end();
         sub.ios -= 1;
@@ -346,9 +404,7 @@ impl Worker {
             (_, memory) => {
                 sub.fail(end.errnos);
                 drop(memory);
-                if sub.ios == 0 && !self.write_next_part(key) {
-                    self.sub_ended(key);
-                }
+                self.written(key);
             }
         }
     }
@@ -363,7 +419,9 @@ impl Worker {
     fn sub_ended(&mut self, key: usize) {
         let now = self.core.now();
         self.settings.throttle.end(now);
-        let sub = self.subs.remove(key);
+        let mut sub = self.subs.remove(key);
+        // Its pages go back before anybody asks for more.
+        sub.list = None;
         let SubJob { job: owner, span, read_error, different, .. } = sub;
         let job = &mut self.jobs[owner];
         job.pieces.retain(|piece| *piece != key);
@@ -388,6 +446,12 @@ impl Worker {
         self.undelay();
         while let Some(key) = self.line.front().copied() {
             let now = self.core.now();
+            if let Some(lane) = self.full_lane(key) {
+                self.line.pop_front();
+                self.jobs[key].place = Place::Lane;
+                self.lanes.wait(lane, key, Waiting::Piece);
+                continue;
+            }
             let own = u32::try_from(self.subs.len()).unwrap_or(u32::MAX);
             if let Start::At(time) = self.settings.throttle.ask(now, own) {
                 return self.come_back(Some(time));
@@ -478,7 +542,7 @@ impl Worker {
     fn publish(&self) {
         let waiting = |key: &usize| {
             let job = &self.jobs[*key];
-            job.splitter.left(self.settings.subjobs - job.pieces.len())
+            job.splitter.left(self.most_pieces(*key).saturating_sub(job.pieces.len()))
         };
         let waiting: usize = if self.in_line { self.line.iter().map(waiting).sum() } else { 0 };
         self.gauges.pages_waiting.store(waiting as u64, Ordering::Relaxed);

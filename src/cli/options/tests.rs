@@ -70,7 +70,7 @@ fn values_reach_their_fields() {
         pages: 1024,
         client_pages: 512,
         subjob_kb: 256,
-        subjobs: 4,
+        subjobs: Some(4),
         throttle: 50,
         state: StateDir::Dir("/srv/k".into()),
         keep: 7,

@@ -109,14 +109,14 @@ impl Backend for SimBackend {
         let target = transfer.device.target();
         state.log.push((transfer.op, target, transfer.position));
         let fault = state.strike(&transfer);
-        let mut latency = state.latency(target);
+        if state.stepped {
+            self.clock = state.clock;
+        }
+        let mut latency = state.latency(&transfer, self.clock);
         match fault {
             Some(Fault::Hang) => return self.hung.push(transfer),
             Some(Fault::Delay(more)) => latency += more,
             _ => {}
-        }
-        if state.stepped {
-            self.clock = state.clock;
         }
         let mark = state.media.get(&target).map_or(0, super::Medium::mark);
         self.turn += 1;

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::service::{Servers, Service};
 use crate::blkdev::Device;
 use crate::sector::{SECTOR_SIZE, Sector};
 
@@ -14,6 +15,8 @@ use crate::sector::{SECTOR_SIZE, Sector};
 pub struct Behaviour {
     /// How long a transfer takes; without it, less than a millisecond.
     pub latency: Option<Range<Duration>>,
+    /// How many it works on at once and how fast, in place of `latency`.
+    pub service: Option<Service>,
     /// It is zoned: each zone has so many sectors and takes writes at its write pointer only; others fail with `EIO`.
     pub zone: Option<Sector>,
     /// It has write-zeroes, and they make holes.
@@ -27,6 +30,7 @@ pub struct Behaviour {
 #[derive(Debug)]
 pub(super) struct Medium {
     pub(super) behaviour: Behaviour,
+    pub(super) servers: Servers,
     /// Its place in the order of media, which is the same in every run.
     pub(super) number: usize,
     /// Write pointers of the zones that were written, in bytes from the device's beginning.
@@ -43,6 +47,7 @@ impl Medium {
     pub(super) fn new(behaviour: Behaviour, number: usize) -> Self {
         Self {
             behaviour,
+            servers: Servers::default(),
             number,
             pointers: BTreeMap::new(),
             chunks: BTreeSet::new(),

@@ -102,7 +102,11 @@ impl<'a> World<'a> {
         let disks = Disks::new(bank, &mut random, seed);
         let count = |number: u64| usize::try_from(number).expect("small");
         let limits = Limits { active: count(1 + random.below(4)), keep: count(2 + random.below(20)), max_jobs: 30 };
-        let settings = Settings { subjob_bytes: 4096, subjobs: count(1 + random.below(4)), ..Settings::default() };
+        let settings = Settings {
+            subjob_bytes: 4096,
+            subjobs: (!random.one_in(2)).then(|| count(1 + random.below(4))),
+            ..Settings::default()
+        };
         let most = random.pick(&[3, 4, NAMES.len() as u64]);
         let shift = random.below(NAMES.len() as u64);
         let names = (0..most).map(|name| count((name + shift) % NAMES.len() as u64)).collect();

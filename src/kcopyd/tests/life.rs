@@ -34,7 +34,7 @@ fn what_a_client_set_aside_is_its_own() {
     let (stuck, copy) = (disk(1, 8000), disk(9, 8000));
     // The first client's writes never end, so that it holds all pages it can get, for ever.
     sim.fault(&copy, Op::Write, 0..8000, Fault::Hang, None);
-    let settings = Settings { subjobs: 64, ..small(&sim) };
+    let settings = Settings { subjobs: Some(64), ..small(&sim) };
     let hog = Client::create(&pool, 0, settings).unwrap();
     let (sender, ends) = channel();
     for client in [&greedy, &hog] {
@@ -193,7 +193,7 @@ fn the_throttle_keeps_its_share_in_virtual_time() {
     let mut took = Vec::new();
     for percent in [100, 25] {
         let sim = Sim::new(18);
-        let settings = Settings { subjobs: 1, ..small(&sim) };
+        let settings = Settings { subjobs: Some(1), ..small(&sim) };
         settings.throttle.set(percent);
         let bench = Bench::new(settings);
         let (from, dest) = (disk(1, 16_000), disk(9, 16_000));
@@ -252,7 +252,7 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
     let create = |settings| Client::create(&pool, 0, settings).map(drop).expect_err("a refusal").kind();
     assert_eq!(create(Settings { subjob_bytes: 5000, ..Settings::default() }), ErrorKind::Invalid);
     assert_eq!(create(Settings { subjob_bytes: 2 << 20, ..Settings::default() }), ErrorKind::Invalid);
-    assert_eq!(create(Settings { subjobs: 0, ..Settings::default() }), ErrorKind::Invalid);
+    assert_eq!(create(Settings { subjobs: Some(0), ..Settings::default() }), ErrorKind::Invalid);
     assert_eq!(create(Settings { subjob_bytes: 1 << 20, ..Settings::default() }), ErrorKind::NoMemory);
 
     let client = Client::create(&pool, 0, small(&Sim::new(1))).unwrap();

@@ -4,6 +4,7 @@ mod content;
 mod flags;
 mod life;
 mod ordered;
+mod pace;
 mod power;
 mod random;
 mod schedules;
@@ -62,7 +63,7 @@ fn whole(device: &Arc<Device>) -> IoRegion {
 
 /// Settings with small pieces, so that small disks have many.
 fn small(sim: &Sim) -> Settings {
-    Settings { subjob_bytes: 4096, backend: BackendKind::Sim(sim.clone()), ..Settings::default() }
+    Settings { subjob_bytes: 4096, subjobs: Some(8), backend: BackendKind::Sim(sim.clone()), ..Settings::default() }
 }
 
 struct Bench {

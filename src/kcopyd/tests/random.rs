@@ -10,7 +10,7 @@ struct Case {
     seed: u64,
     pages: u32,
     subjob_pages: u32,
-    subjobs: usize,
+    subjobs: Option<usize>,
     jobs: Vec<JobCase>,
 }
 
@@ -48,8 +48,20 @@ fn job() -> impl Strategy<Value = JobCase> {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    (any::<u64>(), MIN_PAGES..MIN_PAGES + 200, 0..4_u32, 1..12_usize, proptest::collection::vec(job(), 1..5))
-        .prop_map(|(seed, pages, size, subjobs, jobs)| Case { seed, pages, subjob_pages: 1 << size, subjobs, jobs })
+    (
+        any::<u64>(),
+        MIN_PAGES..MIN_PAGES + 200,
+        0..4_u32,
+        proptest::option::of(1..12_usize),
+        proptest::collection::vec(job(), 1..5),
+    )
+        .prop_map(|(seed, pages, size, subjobs, jobs)| Case {
+            seed,
+            pages,
+            subjob_pages: 1 << size,
+            subjobs,
+            jobs,
+        })
 }
 
 struct Running {

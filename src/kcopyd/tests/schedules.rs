@@ -109,7 +109,7 @@ impl World {
         let most = u64::from(MIN_PAGES * 4096 / subjob_bytes).min(4);
         let settings = Settings {
             subjob_bytes,
-            subjobs: usize::try_from(1 + rng.below(10)).unwrap(),
+            subjobs: (!rng.one_in(2)).then(|| usize::try_from(1 + rng.below(10)).unwrap()),
             throttle: throttle.clone(),
             speed_max: all.clone(),
             ..Settings::default()

@@ -4,9 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::content::{Part, parts};
-use super::super::job::{Move, Phase};
+use super::super::job::{Move, Phase, Place};
+use super::super::pace::Direction;
+use super::lanes::{self, Key, Waiting};
 use super::{Owner, Worker, bytes};
-use crate::dm_io::{IoRegion, Memory};
+use crate::dm_io::{ErrorBits, IoRegion, Memory};
 use crate::io::{Op, PageList};
 use crate::sector::Sector;
 
@@ -17,10 +19,11 @@ fn place(region: &IoRegion, offset: Sector) -> Sector {
 
 impl Worker {
     pub(super) fn read(&mut self, key: usize, memory: Memory) {
-        let Self { core, subs, jobs, .. } = self;
+        let Self { core, subs, jobs, lanes, .. } = self;
         let sub = &mut subs[key];
         let job = &jobs[sub.job];
         let from = job.new.work.source().expect("a source");
+        lanes.started((&from.device, Direction::Read), sub.job, core.now(), sub.span.count.bytes());
         sub.phase = Phase::Reading;
         sub.ios += 1;
         job.new.activity.start();
@@ -42,11 +45,9 @@ impl Worker {
                 self.write_part(key, op, all, list.map(|list| Memory::Pages { list, offset: 0 }));
             }
             None => unreachable!("what was read has pages"),
-            Some(list) if !job.new.sparse => {
-                self.write_part(key, Op::Write, all, Some(Memory::Pages { list, offset: 0 }));
-            }
             Some(list) => {
-                sub.parts = parts(&list, length).into();
+                let whole = Part { bytes: all, is_zero: false };
+                sub.parts = if job.new.sparse { parts(&list, length).into() } else { [whole].into() };
                 sub.list = Some(Arc::new(list));
                 // What is written in order is so inside of a piece, too.
                 let at_once = if job.is_sequential() { 1 } else { sub.parts.len() };
@@ -59,16 +60,137 @@ impl Worker {
 
     /// Writes the next part of a piece to the destinations that have what lies before it. False if there is none.
     pub(super) fn write_next_part(&mut self, key: usize) -> bool {
-        let sub = &mut self.subs[key];
-        let list = if sub.parts.len() > 1 { sub.list.clone() } else { sub.list.take() };
-        let (Some(Part { bytes, is_zero }), Some(list)) = (sub.parts.pop_front(), list) else { return false };
-        if sub.to.without(sub.failed_bits()).is_empty() {
+        let (sub, job) = self.sub_and_job(key);
+        if job.outcome.cancelled && !sub.parts.is_empty() {
+            sub.parts.clear();
+            sub.to = ErrorBits::NONE;
+        }
+        let (Some(Part { bytes, is_zero }), Some(list)) = (sub.parts.pop_front(), sub.list.clone()) else {
+            return false;
+        };
+        let to = sub.to.without(sub.failed_bits());
+        if to.is_empty() {
             return false;
         }
-        let op = if is_zero { Op::Punch } else { Op::Write };
-        let memory = Memory::Shared { list, offset: bytes.start };
-        self.write_part(key, op, bytes, Some(memory));
+        if is_zero {
+            self.write_part(key, Op::Punch, bytes.clone(), Some(Memory::Shared { list, offset: bytes.start }));
+            return true;
+        }
+        let dests = self.jobs[self.subs[key].job].new.dests.len();
+        for dest in (0..dests).filter(|dest| to.contains(*dest)) {
+            self.write_to(key, dest, bytes.clone());
+        }
         true
+    }
+
+    /// Writes a part of a piece to a destination, when its window has room.
+    fn write_to(&mut self, key: usize, dest: usize, part: Range<usize>) {
+        let sub = &mut self.subs[key];
+        let region = &self.jobs[sub.job].new.dests[dest];
+        let lane = lanes::key(&region.device, Direction::Write);
+        sub.ios += 1;
+        if self.lanes.has_room(lane, sub.job, part.len() as u64) {
+            self.start_write(key, dest, part);
+        } else {
+            self.lanes.wait(lane, sub.job, Waiting::Write { sub: key, dest, part });
+        }
+    }
+
+    fn start_write(&mut self, key: usize, dest: usize, part: Range<usize>) {
+        let Self { core, subs, jobs, lanes, .. } = self;
+        let sub = &subs[key];
+        let job = &jobs[sub.job];
+        let region = &job.new.dests[dest];
+        lanes.started((&region.device, Direction::Write), sub.job, core.now(), part.len() as u64);
+        job.new.activity.start();
+        let skip = Sector::whole_in(part.start as u64);
+        let at = place(region, sub.span.offset.checked_add(skip).expect("inside the job"));
+        let count = Sector::whole_in(part.len() as u64);
+        let list = Arc::clone(sub.list.as_ref().expect("the pages of a piece that is written"));
+        let memory = Memory::Shared { list, offset: part.start };
+        core.start(
+            Owner::Write(key, dest).token(),
+            Op::Write,
+            [(dest, &region.device, at, count)],
+            count,
+            Some(memory),
+        );
+    }
+
+    /// A write of a piece has ended, or will not begin.
+    pub(super) fn written(&mut self, key: usize) {
+        if self.subs[key].ios == 0 && !self.write_next_part(key) {
+            self.sub_ended(key);
+        }
+    }
+
+    /// The lane that an I/O in flight is in.
+    pub(super) fn lane_of(&self, key: usize, owner: Owner) -> Option<Key> {
+        let sub = &self.subs[key];
+        let new = &self.jobs[sub.job].new;
+        match (&sub.phase, owner) {
+            (_, Owner::Write(_, dest)) => Some(lanes::key(&new.dests[dest].device, Direction::Write)),
+            (Phase::Reading, _) => new.work.source().map(|from| lanes::key(&from.device, Direction::Read)),
+            (Phase::Comparing(dest), _) => Some(lanes::key(&new.dests[*dest].device, Direction::Read)),
+            _ => None,
+        }
+    }
+
+    /// The lane of a job's source, if it has no room for a piece.
+    pub(super) fn full_lane(&self, job: usize) -> Option<Key> {
+        let lane = lanes::key(&self.jobs[job].new.work.source()?.device, Direction::Read);
+        let has_room = self.lanes.has_room(lane, job, self.piece_max(job).bytes());
+        (!has_room).then_some(lane)
+    }
+
+    /// An I/O has ended in that lane: what waits there may go on.
+    pub(super) fn serve(&mut self, lane: Key) {
+        while let Some((job, what)) = self.lanes.next(lane) {
+            match what {
+                Waiting::Piece => {
+                    self.jobs[job].place = Place::Line;
+                    self.line.push_back(job);
+                    // It takes its room when its turn comes.
+                    return;
+                }
+                Waiting::Write { sub, dest, part } if self.jobs[job].new.live.contains(dest) => {
+                    self.start_write(sub, dest, part);
+                }
+                Waiting::Compare { sub, dest, list } if self.jobs[job].new.live.contains(dest) => {
+                    self.start_compare(sub, dest, list);
+                }
+                what => self.unstarted(what),
+            }
+        }
+    }
+
+    /// Does not begin what waits at devices for a job and destinations.
+    pub(super) fn withdraw(&mut self, job: usize, dests: impl Fn(usize) -> bool) {
+        let picked = |what: &Waiting| match what {
+            Waiting::Piece => false,
+            Waiting::Write { dest, .. } | Waiting::Compare { dest, .. } => dests(*dest),
+        };
+        for what in self.lanes.withdraw(job, picked) {
+            self.unstarted(what);
+        }
+    }
+
+    fn unstarted(&mut self, what: Waiting) {
+        match what {
+            Waiting::Piece => {}
+            Waiting::Write { sub, dest, .. } => {
+                let piece = &mut self.subs[sub];
+                piece.ios -= 1;
+                piece.to = piece.to.without(ErrorBits::only(dest));
+                self.written(sub);
+            }
+            Waiting::Compare { sub, dest, list } => {
+                let piece = &mut self.subs[sub];
+                piece.ios -= 1;
+                piece.to = piece.to.without(ErrorBits::only(dest));
+                self.compare(sub, list, dest + 1);
+            }
+        }
     }
 
     fn write_part(&mut self, key: usize, op: Op, part: Range<usize>, memory: Option<Memory>) {
@@ -99,11 +221,24 @@ impl Worker {
         sub.phase = Phase::Comparing(index);
         sub.to.set(index);
         sub.ios += 1;
-        job.new.activity.start();
+        let lane = lanes::key(&job.new.dests[index].device, Direction::Read);
+        if self.lanes.has_room(lane, sub.job, sub.span.count.bytes()) {
+            self.start_compare(key, index, list);
+        } else {
+            self.lanes.wait(lane, sub.job, Waiting::Compare { sub: key, dest: index, list });
+        }
+    }
+
+    fn start_compare(&mut self, key: usize, index: usize, list: PageList) {
+        let Self { core, subs, jobs, lanes, .. } = self;
+        let sub = &subs[key];
+        let job = &jobs[sub.job];
         let dest = &job.new.dests[index];
+        lanes.started((&dest.device, Direction::Read), sub.job, core.now(), sub.span.count.bytes());
+        job.new.activity.start();
         let region = [(0, &dest.device, place(dest, sub.span.offset), sub.span.count)];
         let memory = Memory::Pages { list, offset: bytes(sub.span.count) };
-        self.core.start(Owner::SubJob(key).token(), Op::Read, region, sub.span.count, Some(memory));
+        core.start(Owner::SubJob(key).token(), Op::Read, region, sub.span.count, Some(memory));
     }
 
     /// Step 4.
