@@ -51,7 +51,7 @@ fn man_page() -> String {
     man.render_name_section(&mut page).expect("write to memory");
     head().to_writer(&mut page).expect("write to memory");
     man.render_options_section(&mut page).expect("write to memory");
-    for section in [mount_options(), tree(), specs(), system(), examples()] {
+    for section in [mount_options(), tree(), specs(), devices(), system(), examples()] {
         section.to_writer(&mut page).expect("write to memory");
     }
     let page = String::from_utf8(page).expect("UTF-8");
@@ -160,6 +160,18 @@ fn specs() -> Roff {
     for word in spec::words() {
         entry(&mut roff, [bold(word.usage())], word.doc);
     }
+    roff
+}
+
+fn devices() -> Roff {
+    let mut roff = section("ZONED DISKS");
+    roff.text([roman(
+        "A zone of a host-managed disk takes writes at its write pointer only. A new job whose zones hold data is refused; the \
+         reason has the command that empties them, blkzone reset -o SECTOR -c COUNT DEV. After SIGKILL or a power cut a job \
+         resumes at the write pointers: what a zone holds beyond the last checkpoint is read back and compared with what the job \
+         writes there. Where it differs the destination fails with ENOTEMPTY; empty that zone, then write retry. A zone that was \
+         reset meanwhile is copied again.",
+    )]);
     roff
 }
 

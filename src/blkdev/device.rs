@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::sys::{self, Lock};
+use super::zones::Written;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sector::{SECTOR_SIZE, Sector};
 
@@ -17,6 +18,9 @@ pub const DELETED: i32 = libc::ENOENT;
 pub const CUT: i32 = libc::ENXIO;
 /// The errno of a device that was removed while it was in use.
 pub const GONE: i32 = libc::ENODEV;
+
+/// The errno of a zone that holds other data than what is to be written, and takes no write there.
+pub const HELD: i32 = libc::ENOTEMPTY;
 
 /// What a descriptor leads to, by fstat: two descriptors with equal targets reach the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,7 +58,8 @@ pub struct Device {
     pub(super) logical_block: u32,
     pub(super) memory_align: u32,
     pub(super) direct: bool,
-    pub(super) sequential: bool,
+    /// What its zones hold, where it is zoned.
+    pub(super) zones: Option<Written>,
     pub(super) made: bool,
 }
 
@@ -90,7 +95,7 @@ impl Device {
             logical_block: 512,
             memory_align: 1,
             direct: false,
-            sequential: false,
+            zones: None,
             made: false,
         }))
     }
@@ -108,7 +113,7 @@ impl Device {
             logical_block,
             memory_align: 1,
             direct: false,
-            sequential,
+            zones: sequential.then(Written::default),
             made: false,
         }))
     }
@@ -145,7 +150,7 @@ impl Device {
 
     /// Whether it is zoned: each zone takes writes in ascending order only.
     pub fn is_sequential(&self) -> bool {
-        self.sequential
+        self.zones.is_some()
     }
 
     /// Whether opening it made the file: it is the opener's to remove if nothing comes of it, see

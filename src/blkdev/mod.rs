@@ -28,8 +28,9 @@ mod sys;
 mod sysfs;
 mod table;
 mod topology;
+mod zones;
 
-pub use device::{CUT, DELETED, Device, GONE, Target, fence_all};
+pub use device::{CUT, DELETED, Device, GONE, HELD, Target, fence_all};
 pub use extent::{Extent, Place};
 pub use holders::{Holder, HolderKind, Holders, in_use};
 pub use identity::identity;
@@ -37,3 +38,5 @@ pub use lasting::{LastingExtent, lasting};
 pub use open::{OpenDest, open_dest, open_source};
 pub use resolve::resolve;
 pub use table::{Devices, clash_within};
+pub(crate) use zones::reset;
+pub use zones::{Zone, ZoneKind, refuse_used_zones, refuse_zones, unwritten};

@@ -16,6 +16,7 @@ use nix::sys::stat::fstat;
 use nix::sys::statfs;
 
 use super::device::{Device, Target};
+use super::zones::Written;
 use super::{sys, sysfs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::mounts::{self, Mounts};
@@ -249,10 +250,11 @@ fn measure(place: Place, file: File, aligned_to: u64) -> Result<Device> {
         clear_direct(&file).map_err(|error| fail("the flags", error))?;
     }
     let sequential = matches!(target, Target::Block { rdev } if is_zoned(rdev));
+    let zones = sequential.then(Written::default);
     let size = Sector::whole_in(size);
     debug_assert!(u64::from(logical_block) >= SECTOR_SIZE);
     let path = path.into();
-    Ok(Device { file, path, target, size, logical_block, memory_align, direct, sequential, made: false })
+    Ok(Device { file, path, target, size, logical_block, memory_align, direct, zones, made: false })
 }
 
 fn direct_flag(file: &File) -> io::Result<bool> {

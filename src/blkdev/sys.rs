@@ -5,10 +5,16 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 
+use super::zones::{REPORT_HEADER, REPORT_ZONE};
+
 /// `BLKSSZGET`, `BLKGETSIZE64` and `BLKROGET` of linux/fs.h, which libc does not name on every target.
 const BLKSSZGET: libc::Ioctl = 0x1268;
 const BLKGETSIZE64: libc::Ioctl = 0x8008_1272;
 const BLKROGET: libc::Ioctl = 0x125e;
+/// `BLKREPORTZONE` of linux/blkzoned.h.
+const BLKREPORTZONE: libc::Ioctl = 0xc010_1282_u32 as libc::Ioctl;
+/// Zones that are asked for at once: 64 KiB of memory.
+const ZONES: usize = 1024;
 /// `LOOP_GET_STATUS64` of linux/loop.h.
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
 /// Small numbers, in the type of their fields.
@@ -41,6 +47,17 @@ pub(super) fn is_read_only(file: &File) -> io::Result<bool> {
     // SAFETY: BLKROGET writes one int through the pointer, which lives until the call is back.
     check(unsafe { libc::ioctl(file.as_raw_fd(), BLKROGET, &raw mut flag) })?;
     Ok(flag != 0)
+}
+
+/// The zones from the one with `sector` on, as the kernel reports them: a header, and zones.
+pub(super) fn report_zones(file: &File, sector: u64) -> io::Result<Vec<u8>> {
+    let mut report = vec![0_u8; REPORT_HEADER + ZONES * REPORT_ZONE];
+    report[..8].copy_from_slice(&sector.to_ne_bytes());
+    report[8..12].copy_from_slice(&u32::try_from(ZONES).expect("few").to_ne_bytes());
+    // SAFETY: BLKREPORTZONE reads a header from the pointer and writes it, and as many zones as that says, for which there is
+    // room; the memory lives until the call is back.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), BLKREPORTZONE, report.as_mut_ptr()) })?;
+    Ok(report)
 }
 
 /// What a lock lets others do.

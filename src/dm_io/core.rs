@@ -6,6 +6,7 @@
 //! * A request's memory is owned by its slot in `requests` from [`Core::start`] until all its transfers have completed.
 //! * A transfer of a region is submitted again until it is finished, moves nothing, or fails; so each region ends once.
 //! * Positions and lengths submitted are multiples of the device's logical block.
+//! * What a zone holds already is not written: it is read, and compared with what was to be written.
 //! * The memory of a [`Op::Punch`] is scratch space: of its regions one at a time is read into it.
 //! * A core that goes while transfers are in flight leaks its requests: a device may still reach for their memory.
 #![allow(unsafe_code)]
@@ -19,7 +20,7 @@ use slab::Slab;
 
 use super::ErrorBits;
 use super::memory::{self, Bounce, Memory};
-use crate::blkdev::Device;
+use crate::blkdev::{Device, HELD};
 use crate::io::{Backend, Completion, Op, PagePool, Segments, Transfer, Wait, Waker};
 use crate::sector::Sector;
 
@@ -74,13 +75,25 @@ struct Region {
     index: usize,
     op: Op,
     device: Arc<Device>,
+    /// Where it begins on the device, and so does the request's memory.
+    begin: u64,
     position: u64,
     length: u64,
     moved: u64,
     /// Times in a row that it moved less than a block.
     stuck: u32,
-    /// What of it is yet to be zeroed after this, in bytes of the device.
-    runs: VecDeque<Range<u64>>,
+    /// What a zone holds is being read into it.
+    held: Option<Bounce>,
+    /// What of it is yet to be done after this.
+    runs: VecDeque<Run>,
+}
+
+/// A part of a region, in bytes of the device, and what is to be done there.
+struct Run {
+    op: Op,
+    bytes: Range<u64>,
+    /// A zone holds it: it is compared.
+    is_held: bool,
 }
 
 impl Core {
@@ -153,8 +166,13 @@ impl Core {
             self.requests[key].left += 1;
             // A zone has no holes: its write pointer moves only by what is written.
             let op = if op == Op::Punch && device.is_sequential() { Op::Zero } else { op };
-            let runs = VecDeque::new();
-            self.submit(Region { request: key, index, op, device, position, length, moved: 0, stuck: 0, runs });
+            let mut region = Region::new(key, index, op, device, position, length);
+            if matches!(op, Op::Write | Op::Zero) && region.device.is_sequential() {
+                let parts = region.device.parts(position..position + length).into_iter();
+                region.runs = parts.map(|(bytes, is_held)| Run { op, bytes, is_held }).collect();
+                region.begin_next();
+            }
+            self.submit(region);
         }
         // The one that was counted for this function itself.
         if self.requests[key].left == 1 {
@@ -164,12 +182,12 @@ impl Core {
         }
     }
 
-    fn submit(&mut self, region: Region) {
+    fn submit(&mut self, mut region: Region) {
         let request = &self.requests[region.request];
         let left = region.length - region.moved;
         let memory = match region.op {
             Op::Write if matches!(request.op, Op::Zero | Op::Punch) => self.pool.zeroes(left),
-            Op::Read | Op::Write => request.segments.slice(bytes(region.moved), bytes(left)),
+            Op::Read | Op::Write => region.memory(request, left),
             Op::Zero | Op::Punch | Op::Flush => Segments::None,
         };
         let position = region.position + region.moved;
@@ -227,15 +245,12 @@ impl Core {
                 }
             }
         };
-        let checked = region.op == Op::Read && self.requests[region.request].op == Op::Punch;
+        let end = end.and_then(|()| self.compare_held(&mut region));
+        let checked = region.op == Op::Read && region.held.is_none() && self.requests[region.request].op == Op::Punch;
         if checked {
             self.checked(&mut region, end);
         }
-        if (checked || end.is_ok())
-            && let Some(run) = region.runs.pop_front()
-        {
-            (region.position, region.length) = (run.start, run.end - run.start);
-            (region.op, region.moved, region.stuck) = (Op::Zero, 0, 0);
+        if (checked || end.is_ok()) && region.begin_next() {
             return self.again(region);
         }
         let request = &mut self.requests[region.request];
@@ -245,8 +260,8 @@ impl Core {
             let errno = region.device.explain(errno, region.position + region.length);
             request.errors.set(region.index);
             request.errnos.push((region.index, errno));
-            if region.op == Op::Read {
-                let missing = request.segments.slice(bytes(region.moved), bytes(region.length - region.moved));
+            if request.op == Op::Read {
+                let missing = region.memory(request, region.length - region.moved);
                 // SAFETY: the request owns the memory, and its one read into it has ended.
                 unsafe { memory::zero_fill(&missing) };
             }
@@ -256,6 +271,21 @@ impl Core {
         let key = region.request;
         drop(region);
         last.then(|| self.requests.remove(key).finish())
+    }
+
+    /// What a zone holds was read: it must be what was to be written there.
+    fn compare_held(&self, region: &mut Region) -> Result<(), i32> {
+        let Some(held) = &mut region.held else { return Ok(()) };
+        let request = &self.requests[region.request];
+        let is_equal = match request.op {
+            Op::Write => {
+                let skip = bytes(region.position - region.begin);
+                // SAFETY: the request owns the memory, which is only written from.
+                unsafe { held.equals(&request.segments.slice(skip, bytes(region.length))) }
+            }
+            _ => held.is_zero(),
+        };
+        if is_equal { Ok(()) } else { Err(HELD) }
     }
 
     /// Reads what a region of a punch holds, when the scratch space is free.
@@ -280,7 +310,10 @@ impl Core {
                 unsafe { memory::not_zero(&request.segments.slice(0, bytes(region.length)), region.position) }
             }
             Err(_) => VecDeque::from([place]),
-        };
+        }
+        .into_iter()
+        .map(|bytes| Run { op: Op::Zero, bytes, is_held: false })
+        .collect();
         request.checking = false;
         if let Some(next) = request.to_check.pop_front() {
             self.check(next);
@@ -290,6 +323,31 @@ impl Core {
     fn again(&mut self, region: Region) -> Option<Finished> {
         self.submit(region);
         None
+    }
+}
+
+impl Region {
+    fn new(request: usize, index: usize, op: Op, device: Arc<Device>, position: u64, length: u64) -> Self {
+        let (begin, runs) = (position, VecDeque::new());
+        Self { request, index, op, device, begin, position, length, moved: 0, stuck: 0, held: None, runs }
+    }
+
+    /// Goes on with its next part; false if there is none.
+    fn begin_next(&mut self) -> bool {
+        let Some(Run { op, bytes: run, is_held }) = self.runs.pop_front() else { return false };
+        (self.position, self.length) = (run.start, run.end - run.start);
+        (self.moved, self.stuck) = (0, 0);
+        self.op = if is_held { Op::Read } else { op };
+        self.held = is_held.then(|| Bounce::new(bytes(self.length)));
+        true
+    }
+
+    /// The memory of the next `length` bytes to be moved.
+    fn memory(&mut self, request: &Request, length: u64) -> Segments {
+        match &mut self.held {
+            Some(held) => held.segments().slice(bytes(self.moved), bytes(length)),
+            None => request.segments.slice(bytes(self.position - self.begin + self.moved), bytes(length)),
+        }
     }
 }
 

@@ -122,6 +122,25 @@ impl Bounce {
         Segments::collect(plain(self.part()))
     }
 
+    /// Whether it holds zeros alone.
+    pub(super) fn is_zero(&mut self) -> bool {
+        self.part().iter().all(|byte| *byte == 0)
+    }
+
+    /// Whether it holds what the memory does.
+    ///
+    /// # Safety
+    /// The memory is valid, has as many bytes, and nobody writes to it meanwhile.
+    pub(super) unsafe fn equals(&mut self, memory: &Segments) -> bool {
+        let mut rest = &*self.part();
+        memory.as_slice().iter().all(|piece| {
+            let (now, later) = rest.split_at(piece.length);
+            rest = later;
+            // SAFETY: as the caller promises.
+            now == unsafe { std::slice::from_raw_parts(piece.start.as_ptr(), piece.length) }
+        })
+    }
+
     /// Brings what will be written.
     ///
     /// # Safety

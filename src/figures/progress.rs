@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::bad::{self, BadKind, BadRange};
 use super::ranges::RangeSet;
-use crate::blkdev::{CUT, DELETED, GONE};
+use crate::blkdev::{CUT, DELETED, GONE, HELD, reset};
 use crate::dm_io::ErrorBits;
 use crate::error::errno_name;
 use crate::sector::{SECTOR_SIZE, Sector};
@@ -52,6 +52,8 @@ pub(crate) struct Dest {
     zeros: Option<Box<Zeros>>,
     /// `None` while nothing has gone wrong with it, as with most.
     trouble: Option<Box<Trouble>>,
+    /// Of a zoned device, one of its zones, in sectors of the device.
+    pub(crate) zone: Option<Range<u64>>,
 }
 
 /// Where a destination holds zeros for what could not be read: nobody writes them a second time. Other than its figures this
@@ -87,7 +89,7 @@ impl Dest {
         first_error: Option<(i32, Sector)>,
     ) -> Self {
         let trouble = (errors > 0).then(|| Box::new(Trouble { errors, first_error, ..Trouble::default() }));
-        Self { taken, durable, zeros: None, trouble }
+        Self { taken, durable, trouble, ..Self::default() }
     }
 
     /// The same, with zeros that a record says it has.
@@ -107,7 +109,8 @@ impl Dest {
     fn again(&mut self) {
         let (durable, zeros) = (std::mem::take(&mut self.durable), self.zeros.take());
         let zeros = zeros.map(|zeros| zeros.durable).unwrap_or_default();
-        *self = Self { taken: durable.clone(), durable, ..Self::default() }.with_zeros(zeros);
+        let zone = self.zone.take();
+        *self = Self { taken: durable.clone(), durable, zone, ..Self::default() }.with_zeros(zeros);
     }
 
     /// What it could not take, while the job goes on writing to it.
@@ -437,6 +440,7 @@ impl Progress {
                 DELETED => format!("{verb} {path}: ENOENT, the file was deleted meanwhile"),
                 CUT => format!("{verb} {path}: ENXIO, it was cut shorter meanwhile; seen in {}", span(sector, count)),
                 GONE => format!("{verb} {path}: ENODEV, the device is gone; seen in {}", span(sector, count)),
+                HELD => held(&path, sector, count, dest.and_then(|index| self.dests[index].zone.as_ref())),
                 errno => format!("{verb} {path}: {} in {}", errno_name(errno), span(sector, count)),
             });
         }
@@ -514,6 +518,15 @@ impl Progress {
         });
     }
 
+    /// A destination does not have a range, nor zeros there, whatever it had.
+    pub(crate) fn never_written(&mut self, index: usize, range: &Range<u64>) {
+        self.forget(index, range);
+        if let Some(zeros) = &mut self.dests[index].zeros {
+            zeros.written.remove(range);
+            zeros.durable.remove(range);
+        }
+    }
+
     /// Takes no more memory than it must.
     pub(crate) fn shrink(&mut self) {
         for dest in &mut self.dests {
@@ -575,6 +588,19 @@ impl Verb {
 
 fn span(sector: Sector, count: Sector) -> String {
     if count.get() == 1 { format!("sector {sector}") } else { format!("the {count} sectors from {sector}") }
+}
+
+/// A zone holds other data than what is to be written there: what to do.
+fn held(path: &str, sector: Sector, count: Sector, zone: Option<&Range<u64>>) -> String {
+    let remedy = match zone {
+        Some(zone) => {
+            let length = zone.end - zone.start;
+            let start = zone.start + (sector.get() - zone.start) / length * length;
+            format!("`{}`, then `retry`", reset(start, length, path))
+        }
+        None => "reset the zone, then `retry`".to_owned(),
+    };
+    format!("write {path}: ENOTEMPTY, its zone holds other data than the source in {}: {remedy}", span(sector, count))
 }
 
 /// The errno that a range has which is different.

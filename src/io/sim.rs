@@ -27,7 +27,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::{Op, Transfer};
-use crate::blkdev::{Device, Target};
+use crate::blkdev::{Device, Target, Zone};
 use crate::sector::SECTOR_SIZE;
 
 mod backend;
@@ -145,6 +145,11 @@ impl Sim {
         let mut state = self.0.state.lock();
         let number = state.media.len();
         state.media.insert(device.target(), Medium::new(behaviour, number));
+    }
+
+    /// The zones of a [zoned](Behaviour::zone) device, as it would report them.
+    pub fn zones(&self, device: &Device) -> Vec<Zone> {
+        self.0.state.lock().media.get(&device.target()).map_or(Vec::new(), |medium| medium.zones(device.size()))
     }
 
     /// Chunks of a [thin](Behaviour::thin) device that were written, so that they take space.

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 
 use super::job::Job;
-use super::open::{OpenError, Opened};
+use super::open::{OpenError, Opened, Zoned};
 use super::submit::{Made, NotMade, Ready};
 use super::view::{JobId, Verb};
 use crate::dm_io::ErrorBits;
@@ -31,9 +31,9 @@ pub(super) enum Event {
     WhoWrites { extents: Vec<crate::blkdev::Extent>, reply: Reply<Option<JobId>> },
     /// A job's devices were opened, or not.
     Opened { id: JobId, attempt: u64, result: std::result::Result<Box<Opened>, OpenError> },
-    /// A job's destination files were locked and made long enough, or not.
-    Locked { id: JobId, attempt: u64, result: Result<()> },
-    /// The same for the new jobs of one write; which of them failed, and at which destination.
+    /// A job's destination files were locked and made long enough, or not; and what its zoned destinations hold.
+    Locked { id: JobId, attempt: u64, result: Result<Vec<Zoned>> },
+    /// The files of the new jobs of one write were locked, or not; which of them failed, and at which destination.
     BatchLocked { batch: u64, result: std::result::Result<(), (usize, usize, Error)> },
     /// A job's devices are closed.
     Closed { id: JobId },

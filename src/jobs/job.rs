@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use super::card::{Card, ShownDest};
 use super::effect::Effect;
 use super::event::Reply;
-use super::open::Opened;
+use super::open::{Opened, Zoned};
 use super::state::{Life, PausedBy, Wait, may_become};
 use super::turn::Turn;
 use super::view::{Change, JobId, State};
@@ -360,6 +360,18 @@ impl Job {
         }
     }
 
+    /// Destinations that a worker looks at before it writes to them.
+    pub(super) fn to_prepare(&self) -> Vec<crate::dm_io::IoRegion> {
+        self.opened().filter(|_| self.writes()).map_or(Vec::new(), Opened::to_prepare)
+    }
+
+    /// A zoned destination was asked what it holds: what lies behind a write pointer is not there, whatever was known.
+    pub(super) fn learn_zones(&mut self, zoned: Zoned) {
+        let Zoned { dest, zone, unwritten } = zoned;
+        self.progress.dests[dest].zone = Some(zone);
+        unwritten.iter().for_each(|range| self.progress.never_written(dest, range));
+    }
+
     /// Names that other jobs have too are kept once.
     pub(super) fn share_names(&mut self, claims: &Claims) {
         if let Some(lasting) = self.lasting.as_mut().and_then(Arc::get_mut) {
@@ -370,8 +382,9 @@ impl Job {
     /// It is new; its files are locked, and its record says that it has its claim.
     pub(super) fn locked_and_recorded(&mut self) {
         self.claim_is_recorded = self.has_claim();
-        // Files of a sparse copy are made longer yet.
-        if self.claim == Claim::Claimed && !self.spec().sparse {
+        // Files of a sparse copy are made longer yet, and zones are looked at.
+        let is_zoned = self.opened().is_some_and(|opened| opened.geometry().sequential);
+        if self.claim == Claim::Claimed && !self.spec().sparse && !is_zoned {
             self.claim = Claim::Locked;
         }
     }

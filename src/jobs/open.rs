@@ -5,6 +5,7 @@
 //! is asked last. It may take as long as a sick device likes, so the owner never does it itself.
 
 use std::cell::OnceCell;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -121,6 +122,23 @@ impl Opened {
         if self.files().is_empty() { Vec::new() } else { self.dests.clone() }
     }
 
+    /// Regions that a worker looks at before they are written to: all, where one is of a file or of a zoned device.
+    pub(super) fn to_prepare(&self) -> Vec<IoRegion> {
+        let zoned = self.geometry().sequential;
+        if zoned { self.dests.clone() } else { self.files_to_lock() }
+    }
+
+    /// Refuses a new job where a zone that it is to write holds data.
+    pub(super) fn refuse_used_zones(&self) -> std::result::Result<(), (Place, Error)> {
+        for (index, IoRegion { device, sector, count }) in self.dests.iter().enumerate() {
+            let zones = device.look_at_zones(*sector, *count);
+            zones
+                .and_then(|zones| blkdev::refuse_used_zones(device, *sector, &zones))
+                .map_err(|error| (Place::To(index), error))?;
+        }
+        Ok(())
+    }
+
     /// Open devices with direct I/O, and without.
     pub(super) fn direct_and_not(&self) -> (u32, u32) {
         let devices = self.dests.iter().chain(&self.from).map(|region| &region.device);
@@ -156,6 +174,34 @@ pub(super) fn lock_files(dests: &[IoRegion], extend: bool) -> std::result::Resul
         dest.device.stretch(dest.sector, dest.count).map_err(|error| (index, error))?;
     }
     Ok(())
+}
+
+/// What a zoned destination holds when a job is about to write to it.
+#[derive(Debug)]
+pub(super) struct Zoned {
+    /// Which destination.
+    pub(super) dest: usize,
+    /// The first of its zones, in sectors of the device; the others are as long.
+    pub(super) zone: Range<u64>,
+    /// What it cannot hold, for it lies behind the write pointers; in sectors of the job.
+    pub(super) unwritten: Vec<Range<u64>>,
+}
+
+/// Asks zoned destinations what they hold. May wait for them.
+///
+/// # Errors
+/// Where one fails, or cannot be written from the beginning of its region on.
+pub(super) fn look_at_zones(dests: &[IoRegion]) -> Result<Vec<Zoned>> {
+    let mut zoned = Vec::new();
+    for (index, IoRegion { device, sector, count }) in dests.iter().enumerate() {
+        let zones = device.look_at_zones(*sector, *count)?;
+        blkdev::refuse_zones(device, *sector, &zones)?;
+        if let Some(first) = zones.first() {
+            let unwritten = blkdev::unwritten(*sector, *count, &zones);
+            zoned.push(Zoned { dest: index, zone: first.start.get()..first.end.get(), unwritten });
+        }
+    }
+    Ok(zoned)
 }
 
 /// Opens what a spec names.

@@ -21,7 +21,7 @@ use super::clients::Clients;
 use super::core::Core;
 use super::effect::{Effect, Start};
 use super::event::{EndedPiece, Event, Reply};
-use super::open::{Opener, lock_files, open};
+use super::open::{Opener, lock_files, look_at_zones, open};
 use super::recorder::Recorder;
 use super::turn::Now;
 use super::view::{Change, JobId};
@@ -186,7 +186,8 @@ impl Hands {
             Effect::Lock { id, attempt, dests, extend } => {
                 let inbox = Arc::clone(&self.inbox);
                 self.workers.run(move || {
-                    let result = lock_files(&dests, extend).map_err(|(_, error)| error);
+                    let locked = lock_files(&dests, extend).map_err(|(_, error)| error);
+                    let result = locked.and_then(|()| look_at_zones(&dests));
                     drop(dests);
                     inbox.send(Event::Locked { id, attempt, result });
                 });

@@ -4,7 +4,9 @@
 //! 1. Its devices are opened if they are not yet, by a worker. A job that comes from a record, or lives again, goes on only
 //!    with the devices that it began with; else it is held.
 //! 2. It claims what it reads and writes. What other jobs have lost by that is entered into their records.
-//! 3. A worker locks its destination files, and makes those of a sparse copy as long as they will be.
+//! 3. A worker locks its destination files, makes those of a sparse copy as long as they will be, and asks zoned destinations
+//!    what they hold. What lies behind a write pointer is to be copied, also where it was copied before; what lies before one is
+//!    compared by the engine where it would write.
 //! 4. Its record says that it has its claim, and is on disk, unless it was so already: after a crash nobody takes it for one
 //!    that had not begun.
 //! 5. It runs.
@@ -14,7 +16,7 @@
 
 use super::effect::Effect;
 use super::job::{Claim, Devices, Follows, Job};
-use super::open::{OpenError, Opened};
+use super::open::{OpenError, Opened, Zoned};
 use super::state::{Life, PausedBy, Wait};
 use super::turn::Turn;
 use super::view::State;
@@ -101,26 +103,27 @@ impl Job {
 
     /// Step 3.
     fn lock(&mut self, turn: &mut Turn<'_>) {
-        let files = self.files_to_lock();
-        if files.is_empty() {
+        let dests = self.to_prepare();
+        if dests.is_empty() {
             self.claim = Claim::Locked;
             return;
         }
         let attempt = turn.next_attempt();
         self.claim = Claim::Locking(attempt);
-        turn.push(Effect::Lock { id: self.id(), attempt, dests: files, extend: self.spec().sparse });
+        turn.push(Effect::Lock { id: self.id(), attempt, dests, extend: self.spec().sparse });
     }
 
-    /// A worker has locked its files, or not.
-    pub(super) fn locked(&mut self, attempt: u64, result: Result<(), Error>, turn: &mut Turn<'_>) {
+    /// A worker has locked its files and looked at its zones, or not.
+    pub(super) fn locked(&mut self, attempt: u64, result: Result<Vec<Zoned>, Error>, turn: &mut Turn<'_>) {
         // One that ends closes its devices anyway.
         if self.claim != Claim::Locking(attempt) || self.life().is_over() {
             return;
         }
         let starts = self.is_starting();
         match result {
-            Ok(()) => {
+            Ok(zoned) => {
                 self.claim = Claim::Locked;
+                zoned.into_iter().for_each(|zoned| self.learn_zones(zoned));
                 if starts {
                     self.start(turn);
                 }

@@ -10,7 +10,7 @@ use super::view::{JobId, Refusal};
 use crate::claims::Footprint;
 use crate::error::{Error, ErrorKind};
 use crate::sector::Sector;
-use crate::spec::{Place, Spec};
+use crate::spec::{Action, Place, Spec};
 
 /// A spec that passed, with its devices, or with the reason for which it waits for them.
 pub(super) struct Ready {
@@ -66,6 +66,12 @@ impl Ready {
     fn new(mut spec: Spec, with: &Opener<'_>) -> std::result::Result<Self, (Place, Error)> {
         match open(&spec, with) {
             Ok(opened) => {
+                if spec.action != Action::Verify
+                    && let Err(refused) = opened.refuse_used_zones()
+                {
+                    opened.undo(with);
+                    return Err(refused);
+                }
                 let count = opened.count();
                 canonical(&mut spec, count);
                 Ok(Self { spec, count, devices: Ok(Box::new(opened)) })

@@ -192,6 +192,34 @@ fn zeros_are_a_reason_to_flush_and_durable_after_it() {
 }
 
 /// Marks of all destinations.
+#[test]
+fn what_lies_behind_a_write_pointer_was_never_written() {
+    let spec = spec(1);
+    let mut progress = progress(&spec, 400);
+    let one = ErrorBits::first(1);
+    progress.taken(&(0..300), one);
+    progress.zeroed(&(300..310), one);
+    let all = marks(&progress);
+    made_durable(&mut progress, &all, one);
+    progress.never_written(0, &(250..400));
+    assert_eq!((progress.copied(), progress.durable, progress.has_any()), (250 * 512, 250 * 512, true));
+    assert!(progress.dests[0].zeroed().is_empty() && progress.zeros(0).is_empty());
+}
+
+#[test]
+fn a_zone_that_holds_other_data_is_told_with_the_remedy() {
+    for (zone, remedy) in [(Some(800..1000), "`blkzone reset -o 1200 -c 200 /d0`"), (None, "reset the zone")] {
+        let spec = spec(1);
+        let mut progress = progress(&spec, 400);
+        progress.dests[0].zone = zone;
+        // Its zones are known as long as it is open.
+        progress.begin_anew();
+        progress.write_failed(&spec, 0, &(300..308), HELD);
+        let why = progress.error.unwrap();
+        assert!(why.contains("other data than the source in the 8 sectors from 1300") && why.contains(remedy), "{why}");
+    }
+}
+
 fn marks(progress: &Progress) -> Vec<DestMark> {
     progress.dests.iter().map(Dest::mark).collect()
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::service::{Servers, Service};
-use crate::blkdev::Device;
+use crate::blkdev::{Device, Zone, ZoneKind};
 use crate::sector::{SECTOR_SIZE, Sector};
 
 /// How a simulated device behaves. The default is a fast disk that writes through and has no write-zeroes.
@@ -59,6 +59,20 @@ impl Medium {
 
     pub(super) fn allocated(&self) -> usize {
         self.chunks.len()
+    }
+
+    /// The zones of a device of that size.
+    pub(super) fn zones(&self, size: Sector) -> Vec<Zone> {
+        let Some(length) = self.behaviour.zone else { return Vec::new() };
+        let zone = |number: u64| {
+            let start = number * length.get();
+            let end = (start + length.get()).min(size.get());
+            let pointer = self.pointers.get(&number).map_or(start, |bytes| bytes / SECTOR_SIZE);
+            let [start, end, pointer] =
+                [start, end, pointer].map(|number| Sector::new(number).expect("inside the device"));
+            Zone { start, end, kind: ZoneKind::Sequential { pointer } }
+        };
+        (0..size.get().div_ceil(length.get())).map(zone).collect()
     }
 
     /// Whether a write may begin at that byte of a zoned device, and go on for `length` bytes.

@@ -24,7 +24,7 @@ impl World<'_> {
                 self.after(wait, Later::Open(card, attempt));
             }
             Effect::Lock { id, attempt, .. } => {
-                let result = self.lock();
+                let result = self.lock().map(|()| Vec::new());
                 let wait = self.while_working();
                 self.after(wait, Later::Event(Event::Locked { id, attempt, result }));
             }

@@ -9,6 +9,7 @@ mod power;
 mod random;
 mod schedules;
 mod thin;
+mod zones;
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
