@@ -14,7 +14,8 @@
 //! destination has coarser blocks than the source, the last of its blocks is put together from [parts](block).
 //!
 //! The system makes one request of neighbours, and lets all of it fail: a piece alone may be good. With `ignore_error` a piece
-//! that cannot be read is read once more by itself; then it is zeros. One that a destination does not take is written there
+//! that cannot be read is read once more by itself. Then its first bad block is looked for, by some ten reads, and by one where
+//! all of it is bad: what lies before that block is copied, the rest of the piece is zeros, as in the kernel. One that a destination does not take is written there
 //! again by halves, so that only the bad blocks are missing, but for no more than [`NARROWED`] of them.
 //!
 //! A block that failed is tried `retries` times more. A piece that one destination could not take is read again and
@@ -43,8 +44,8 @@ use std::ops::Range;
 
 pub(super) use self::block::{Block, Event};
 use self::locate::Locate;
-use self::suspect::Suspect;
 pub(crate) use self::suspect::halves;
+use self::suspect::{Suspect, first_half};
 use super::step::{Scratch, Step};
 use super::{Activity, Geometry};
 use crate::dm_io::ErrorBits;
@@ -162,7 +163,7 @@ impl Plan {
     /// Bytes of pieces that failed and have not been looked at again.
     pub(crate) fn suspect_bytes(&self) -> u64 {
         let is_unread = |suspect: &&Suspect| match suspect {
-            Suspect::Read { .. } | Suspect::Probe { .. } => true,
+            Suspect::Read { .. } | Suspect::First { .. } | Suspect::Probe { .. } => true,
             Suspect::Block(block) => block.is_unread(),
             Suspect::Write { .. } => false,
         };
@@ -419,6 +420,10 @@ impl Plan {
                 self.activity = if again { Activity::Retry } else { Activity::Scrape };
                 Step::Copy { range: range.clone(), dests: live, flags }
             }
+            Suspect::First { range, end, .. } => {
+                self.activity = Activity::Scrape;
+                Step::Copy { range: range.start..*end, dests: live, flags }
+            }
             Suspect::Probe { range, place, errno } => {
                 self.activity = Activity::Scrape;
                 if *place == PROBES {
@@ -586,8 +591,16 @@ impl Plan {
         if !matches!(step, Step::Probe { .. }) {
             progress.taken(range, piece.written);
         }
-        if let Some(Suspect::Probe { range, .. }) = self.current.take_if(|now| matches!(now, Suspect::Probe { .. })) {
-            self.halve(&range);
+        match self.current.take() {
+            Some(Suspect::Probe { range, .. }) => self.halve(&range),
+            Some(Suspect::First { range: all, end, .. }) if end == range.end => {
+                let rest = end..all.end;
+                if !rest.is_empty() {
+                    let end = first_half(&rest, self.block);
+                    self.push(Suspect::First { range: rest, end, tries: 0 });
+                }
+            }
+            current => self.current = current,
         }
     }
 
@@ -661,6 +674,9 @@ impl Plan {
                 return self.push(Suspect::Probe { range, place: place + 1, errno });
             }
             Some(Suspect::Read { tries, .. }) => tries,
+            Some(Suspect::First { range, end, tries }) => {
+                return self.first_failed(spec, progress, range, end, tries, errno);
+            }
             Some(write @ Suspect::Write { .. }) => {
                 // It is to be read first.
                 self.current = Some(write);
@@ -675,8 +691,11 @@ impl Plan {
             }
         };
         let bisects = matches!(self.on_read, OnRead::Zero | OnRead::Skip);
-        if bisects && range.end - range.start > self.block {
+        let has_blocks = range.end - range.start > self.block;
+        if bisects && has_blocks {
             self.split(range, errno);
+        } else if self.on_read == OnRead::Ignore && has_blocks {
+            self.push(Suspect::First { range: range.clone(), end: range.start + self.block, tries: 0 });
         } else if tries < self.retries {
             self.push(Suspect::Read { range: range.clone(), tries: tries + 1 });
         } else if self.on_read == OnRead::Stop {
@@ -690,6 +709,30 @@ impl Plan {
         } else {
             self.dead += range.end - range.start;
             self.unreadable(spec, progress, range, errno);
+        }
+    }
+
+    /// The first blocks of a range, up to `end`, could not be read.
+    fn first_failed(
+        &mut self,
+        spec: &Spec,
+        progress: &mut Progress,
+        range: Range<u64>,
+        end: u64,
+        tries: u32,
+        errno: i32,
+    ) {
+        let is_block = end - range.start == self.block;
+        if is_block && tries < self.retries {
+            return self.push(Suspect::First { range, end, tries: tries + 1 });
+        }
+        // What lies behind the first bad block is not looked at.
+        let bad = if is_block { range.start } else { end };
+        self.unreadable(spec, progress, &(bad..range.end), errno);
+        if !is_block {
+            let (range, block) = (range.start..end, self.block);
+            let end = first_half(&range, block);
+            self.push(Suspect::First { range, end, tries: 0 });
         }
     }
 

@@ -153,7 +153,7 @@ static WORDS: [Word; 21] = [
     Word {
         name: "ignore_error",
         value: None,
-        doc: "go on after errors, to every destination; a piece that cannot be read is written as zeros",
+        doc: "go on after errors, to every destination; from its first bad block on a piece is written as zeros",
         field: Field::Flag { set: |spec| spec.ignore_error = true, get: |spec| spec.ignore_error },
     },
     Word {

@@ -87,7 +87,7 @@ fn what_cannot_be_read_counts_as_zeros() {
         let (from, to) = (disk(SIZE, block, NEW), disk(SIZE, block, OLD));
         let daemon = start(&["state=none", "subjob_kb=64", io]);
         for digest in ["sha256", "blake3"] {
-            // kcopyd's flag makes zeros of the whole piece
+            // kcopyd's flag makes zeros of the rest of the piece
             let holes = [("ignore_error", PIECE), ("on_read_error=zero", 1), ("on_read_error=skip", 1)];
             for (words, hole) in holes {
                 to.fill(OLD);
@@ -96,8 +96,8 @@ fn what_cannot_be_read_counts_as_zeros() {
                 for _ in 0..3 {
                     let first = rng.below(LEN / u64::from(block)) * u64::from(block);
                     from.rule(Op::Read, FROM + first..FROM + first + u64::from(block), Fault::Err(libc::EIO));
-                    let start = first / hole * hole;
-                    data[at(start)..at((start + hole).min(LEN))].fill(0);
+                    let end = (first + 1).next_multiple_of(hole).min(LEN);
+                    data[at(first)..at(end)].fill(0);
                 }
                 let id = daemon.job(&spec(&from, &to, &format!("digest={digest} {words}"))).unwrap();
                 assert_digest(&daemon, id, "degraded", digest, &data);

@@ -9,6 +9,9 @@ use super::block::Block;
 pub(super) enum Suspect {
     /// To be read again, by itself; it was tried so often.
     Read { range: Range<u64>, tries: u32 },
+    /// Its first bad block is looked for: it is read from its beginning up to `end`; that block was tried so often. With
+    /// `ignore_error`.
+    First { range: Range<u64>, end: u64, tries: u32 },
     /// A piece in a dead area, being probed at that place.
     Probe { range: Range<u64>, place: u64, errno: i32 },
     /// A block of a destination, of which only a part can be read.
@@ -21,7 +24,10 @@ impl Suspect {
     /// The sectors that it is about.
     pub(super) fn range(&self) -> &Range<u64> {
         match self {
-            Self::Read { range, .. } | Self::Probe { range, .. } | Self::Write { range, .. } => range,
+            Self::Read { range, .. }
+            | Self::First { range, .. }
+            | Self::Probe { range, .. }
+            | Self::Write { range, .. } => range,
             Self::Block(block) => block.range(),
         }
     }
@@ -34,6 +40,11 @@ impl Suspect {
         };
         (self.range().start, rank)
     }
+}
+
+/// Where the first half of a range ends, in whole blocks of that many sectors, and not before one.
+pub(super) fn first_half(range: &Range<u64>, block: u64) -> u64 {
+    halves(range, block)[0].end.max(range.start + block)
 }
 
 /// The two halves of a range, in whole blocks of that many sectors.

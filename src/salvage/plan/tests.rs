@@ -467,14 +467,14 @@ fn retried(mut progress: Progress) -> Progress {
 
 #[test]
 fn a_bad_block_is_given_zeros_once() {
-    for geometry in [even(1), COARSE] {
+    for (geometry, block) in [(even(1), 1), (COARSE, 8)] {
         for words in 0..3 {
             let spec = match words {
                 0 => Spec { on_read_error: OnReadError::Zero, ..spec(2) },
                 1 => Spec { on_read_error: OnReadError::Zero, write_seq: true, ..spec(2) },
                 _ => Spec { ignore_error: true, ..spec(2) },
             };
-            let (first, last) = if words == 2 { (256, 320) } else { (300, 303) };
+            let (first, last) = if words == 2 { (300 / block * block, 320) } else { (300, 303) };
             let mut model = Model { read: bad(300..303, ALWAYS), ..Model::default() };
             let (_, progress) = go_on(&spec, fresh(&spec, 1000), geometry, &mut model);
             let zeros: Vec<_> = (first..last).collect();
@@ -521,6 +521,40 @@ fn ignored_errors_on_both_sides_leave_only_the_bad_block_out() {
     assert_eq!(lacks, [10]);
     let bad: Vec<_> = progress.bad.iter().map(|bad| (bad.dest, bad.sector.get(), bad.count.get())).collect();
     assert_eq!(bad, [(None, 0, 16 * PIECE), (Some(0), 10, 1)]);
+}
+
+#[test]
+fn with_ignored_errors_what_lies_before_the_first_bad_block_of_a_piece_is_copied() {
+    for (retries, block) in [(0, 1), (2, 1), (0, 8)] {
+        for first in [0, 1, 31, 32, 40, 62, 63] {
+            let spec = Spec { ignore_error: true, retries, ..spec(2) };
+            // More bad ones behind it, and a neighbour that is bad as a whole.
+            let bad_ones = (first..PIECE).step_by(9).map(|at| 3 * PIECE + at).chain(5 * PIECE..6 * PIECE);
+            let mut model = Model { read: bad(bad_ones, ALWAYS), ..Model::default() };
+            let (_, progress) = run(&spec, 16 * PIECE, block, &mut model);
+            let first = 3 * PIECE + first / block * block;
+            assert!(progress.unreadable.iter().eq([first..4 * PIECE, 5 * PIECE..6 * PIECE]), "{first} {retries}");
+            for held in &model.held {
+                let zeros: Vec<_> = held.iter().filter(|(_, copy)| copy.is_none()).map(|(at, _)| *at).collect();
+                assert!(zeros.iter().copied().eq((first..4 * PIECE).chain(5 * PIECE..6 * PIECE)));
+                assert_eq!(held.len() as u64, 16 * PIECE);
+            }
+            // Each piece in bulk, zeros for two; the one alone, its first block, by halves; the other alone, its first block.
+            let most = 16 + 2 + (1 + 1 + 7) + (1 + 1) + 2 * u64::from(retries);
+            assert!(model.requests <= most, "{} requests for {first}, {retries}", model.requests);
+        }
+    }
+}
+
+#[test]
+fn with_ignored_errors_a_block_that_is_read_at_the_second_try_is_copied() {
+    let spec = Spec { ignore_error: true, retries: 1, ..spec(1) };
+    let mut model = Model { read: bad([100], 9), ..Model::default() };
+    let (_, progress) = run(&spec, 1000, 1, &mut model);
+    assert!(progress.bad_bytes() > 0, "it fails nine times");
+    let mut model = Model { read: bad([64], 3), ..Model::default() };
+    let (_, progress) = run(&spec, 1000, 1, &mut model);
+    assert_eq!((progress.bad_bytes(), progress.copied()), (0, 1000 * 512));
 }
 
 /// A piece by its number, its read error, or 0, and its write errors.
