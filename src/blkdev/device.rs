@@ -55,6 +55,8 @@ pub struct Device {
     pub(super) path: Arc<Path>,
     pub(super) target: Target,
     pub(super) size: Sector,
+    /// A regular file has had so many bytes: of fewer some were cut off.
+    pub(super) had_bytes: AtomicU64,
     pub(super) logical_block: u32,
     pub(super) memory_align: u32,
     pub(super) direct: bool,
@@ -92,6 +94,7 @@ impl Device {
             path: path.into(),
             target: Target::File { dev: meta.dev(), ino: meta.ino() },
             size: Sector::new(meta.len() / SECTOR_SIZE).expect("a small file"),
+            had_bytes: AtomicU64::new(meta.len()),
             logical_block: 512,
             memory_align: 1,
             direct: false,
@@ -110,6 +113,7 @@ impl Device {
             path: Path::new(&format!("memory:{serial}")).into(),
             target: Target::Memory { serial },
             size,
+            had_bytes: AtomicU64::new(size.bytes()),
             logical_block,
             memory_align: 1,
             direct: false,
@@ -183,27 +187,32 @@ impl Device {
         &self.file
     }
 
-    /// Makes a regular file at least long enough for a region that will be written whole, holes and all. Its last bytes are
-    /// written as zeros; nothing is cut off, whoever else writes to it. It waits for the file system, which may never answer.
+    /// Makes a regular file at least long enough for a region that will be written, holes and all: then what stays unwritten
+    /// reads as zeros, and [`Device::loss`] sees whatever is cut off. Its last byte is written as a zero; nothing is cut off,
+    /// whoever else writes to it. It waits for the file system, which may never answer.
     pub fn stretch(&self, sector: Sector, count: Sector) -> Result<()> {
         let failed = |error| Error::os(format!("stretch {}", self.path.display()), error);
         let end = sector.bytes() + count.bytes();
-        if count.is_zero() || self.file.metadata().map_err(failed)?.len() >= end {
+        if count.is_zero() {
             return Ok(());
         }
-        // Through a descriptor of its own: direct I/O would ask for aligned memory.
-        let through = format!("/proc/self/fd/{}", self.raw_fd());
-        let plain = std::fs::OpenOptions::new().write(true).open(through).map_err(failed)?;
-        plain.write_all_at(&[0], end - 1).map_err(failed)
+        if self.file.metadata().map_err(failed)?.len() < end {
+            // Through a descriptor of its own: direct I/O would ask for aligned memory.
+            let through = format!("/proc/self/fd/{}", self.raw_fd());
+            let plain = std::fs::OpenOptions::new().write(true).open(through).map_err(failed)?;
+            plain.write_all_at(&[0], end - 1).map_err(failed)?;
+        }
+        self.had_bytes.fetch_max(end, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Why what was written to a regular file is gone, by an errno: it has no name any more, or is shorter than it was when it
-    /// was opened. Does not wait.
+    /// was opened or stretched. Does not wait.
     pub fn loss(&self) -> Option<i32> {
         let Target::File { .. } = self.target else { return None };
         match sys::names_and_bytes(&self.file)? {
             (0, _) => Some(DELETED),
-            (_, bytes) if bytes < self.size.bytes() => Some(CUT),
+            (_, bytes) if bytes < self.had_bytes.load(Ordering::Relaxed) => Some(CUT),
             _ => None,
         }
     }

@@ -231,7 +231,7 @@ fn measure(place: Place, file: File, aligned_to: u64) -> Result<Device> {
     let Place { path, target, .. } = place;
     let fail = |what: &str, error| Error::os(format!("{what} of {}", path.display()), error);
     let flags = direct_flag(&file).map_err(|error| fail("the flags", error))?;
-    let (size, logical_block, memory_align, direct) = match target {
+    let (bytes, logical_block, memory_align, direct) = match target {
         Target::Block { .. } => {
             let bytes = sys::block_size_bytes(&file).map_err(|error| fail("the size", error))?;
             let block = sys::logical_block(&file).map_err(|error| fail("the block size", error))?;
@@ -251,10 +251,10 @@ fn measure(place: Place, file: File, aligned_to: u64) -> Result<Device> {
     }
     let sequential = matches!(target, Target::Block { rdev } if is_zoned(rdev));
     let zones = sequential.then(Written::default);
-    let size = Sector::whole_in(size);
+    let (size, had_bytes) = (Sector::whole_in(bytes), bytes.into());
     debug_assert!(u64::from(logical_block) >= SECTOR_SIZE);
     let path = path.into();
-    Ok(Device { file, path, target, size, logical_block, memory_align, direct, zones, made: false })
+    Ok(Device { file, path, target, size, had_bytes, logical_block, memory_align, direct, zones, made: false })
 }
 
 fn direct_flag(file: &File) -> io::Result<bool> {

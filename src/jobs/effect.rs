@@ -18,9 +18,9 @@ use crate::kcopyd::{Client, Request};
 pub(super) enum Effect {
     /// Open a job's devices. Answer: `Opened`.
     Open { card: Arc<Card>, attempt: u64 },
-    /// Lock the bytes of a job's destination files, make files of a sparse copy long enough, and ask zoned destinations what they
-    /// hold. Answer: `Locked`.
-    Lock { id: JobId, attempt: u64, dests: Vec<IoRegion>, extend: bool },
+    /// Lock the bytes of a job's destination files, make them long enough, and ask zoned destinations what they hold. Answer:
+    /// `Locked`.
+    Lock { id: JobId, attempt: u64, dests: Vec<IoRegion>, sparse: bool },
     /// Lock those of the new jobs of one write. Answer: `BatchLocked`.
     LockBatch { batch: u64, jobs: Vec<Vec<IoRegion>> },
     /// Close a job's devices. Answer: `Closed`, unless nobody waits for it.

@@ -319,7 +319,7 @@ impl Job {
         !self.life.is_over() && !fatal && !self.progress.live().is_empty()
     }
 
-    /// Another job has written there: it counts for nothing when this one goes on.
+    /// Another job has written there, or it was cut off: it counts for nothing when this one goes on.
     pub(super) fn overwrite(&mut self, dests: impl Iterator<Item = usize>, range: &std::ops::Range<u64>) {
         let count = self.spec().to.len();
         let sets = self.overwritten.get_or_insert_with(|| vec![RangeSet::new(); count].into_boxed_slice());
@@ -337,7 +337,7 @@ impl Job {
             sets.iter().enumerate().flat_map(|(index, set)| set.iter().map(move |range| (index, range)))
         {
             let outward = range.start / block * block..(range.end.div_ceil(block) * block).min(total);
-            log::info!("job {}: destination {index} is copied again where another job has written since", self.id());
+            log::info!("job {}: destination {index} is copied again where it has changed since", self.id());
             self.progress.forget(index, &outward);
         }
     }
@@ -382,11 +382,6 @@ impl Job {
     /// It is new; its files are locked, and its record says that it has its claim.
     pub(super) fn locked_and_recorded(&mut self) {
         self.claim_is_recorded = self.has_claim();
-        // Files of a sparse copy are made longer yet, and zones are looked at.
-        let is_zoned = self.opened().is_some_and(|opened| opened.geometry().sequential);
-        if self.claim == Claim::Claimed && !self.spec().sparse && !is_zoned {
-            self.claim = Claim::Locked;
-        }
     }
 
     /// Its devices, of a job that is refused.

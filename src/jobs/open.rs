@@ -162,18 +162,25 @@ impl Opened {
     }
 }
 
-/// Keeps other programs from writing to a job's destination files, and makes files of a sparse copy as long as they will be,
-/// so that what stays unwritten reads as zeros. May wait for a network. Locks go when the files are closed.
+/// Keeps other programs from writing to a job's destination files. May wait for a network. Locks go when the files are
+/// closed.
 ///
 /// # Errors
 /// Which destination, and why: `Busy` where another program has locked a part of it.
-pub(super) fn lock_files(dests: &[IoRegion], extend: bool) -> std::result::Result<(), (usize, Error)> {
+pub(super) fn lock_files(dests: &[IoRegion]) -> std::result::Result<(), (usize, Error)> {
     let regions: Vec<_> = dests.iter().map(|dest| (&*dest.device, dest.sector, dest.count)).collect();
-    blkdev::fence_all(&regions)?;
-    for (index, dest) in dests.iter().enumerate().filter(|(_, dest)| extend && dest.device.can_grow()) {
-        dest.device.stretch(dest.sector, dest.count).map_err(|error| (index, error))?;
-    }
-    Ok(())
+    blkdev::fence_all(&regions)
+}
+
+/// Makes a job's destination files as long as they will be. May wait for a network.
+///
+/// # Errors
+/// For a sparse copy, which leaves holes, why one stays short. Of any other the writes will tell why the file does not grow,
+/// and whose error that is.
+pub(super) fn stretch_files(dests: &[IoRegion], sparse: bool) -> Result<()> {
+    let mut stretched =
+        dests.iter().filter(|dest| dest.device.can_grow()).map(|dest| dest.device.stretch(dest.sector, dest.count));
+    if sparse { stretched.collect() } else { Ok(stretched.by_ref().for_each(drop)) }
 }
 
 /// What a zoned destination holds when a job is about to write to it.

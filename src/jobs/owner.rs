@@ -21,7 +21,7 @@ use super::clients::Clients;
 use super::core::Core;
 use super::effect::{Effect, Start};
 use super::event::{EndedPiece, Event, Reply};
-use super::open::{Opener, lock_files, look_at_zones, open};
+use super::open::{Opener, lock_files, look_at_zones, open, stretch_files};
 use super::recorder::Recorder;
 use super::turn::Now;
 use super::view::{Change, JobId};
@@ -183,11 +183,12 @@ impl Hands {
                     inbox.send(Event::Opened { id: card.id, attempt, result });
                 });
             }
-            Effect::Lock { id, attempt, dests, extend } => {
+            Effect::Lock { id, attempt, dests, sparse } => {
                 let inbox = Arc::clone(&self.inbox);
                 self.workers.run(move || {
-                    let locked = lock_files(&dests, extend).map_err(|(_, error)| error);
-                    let result = locked.and_then(|()| look_at_zones(&dests));
+                    let locked = lock_files(&dests).map_err(|(_, error)| error);
+                    let stretched = locked.and_then(|()| stretch_files(&dests, sparse));
+                    let result = stretched.and_then(|()| look_at_zones(&dests));
                     drop(dests);
                     inbox.send(Event::Locked { id, attempt, result });
                 });
@@ -198,7 +199,7 @@ impl Hands {
                     let mut locked = jobs
                         .iter()
                         .enumerate()
-                        .map(|(index, dests)| lock_files(dests, false).map_err(|(dest, error)| (index, dest, error)));
+                        .map(|(index, dests)| lock_files(dests).map_err(|(dest, error)| (index, dest, error)));
                     let result = locked.find(std::result::Result::is_err).unwrap_or(Ok(()));
                     inbox.send(Event::BatchLocked { batch, result });
                 });

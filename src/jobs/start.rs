@@ -4,9 +4,9 @@
 //! 1. Its devices are opened if they are not yet, by a worker. A job that comes from a record, or lives again, goes on only
 //!    with the devices that it began with; else it is held.
 //! 2. It claims what it reads and writes. What other jobs have lost by that is entered into their records.
-//! 3. A worker locks its destination files, makes those of a sparse copy as long as they will be, and asks zoned destinations
-//!    what they hold. What lies behind a write pointer is to be copied, also where it was copied before; what lies before one is
-//!    compared by the engine where it would write.
+//! 3. A worker locks its destination files, makes them as long as they will be, and asks zoned destinations what they hold. What
+//!    lies behind a write pointer is to be copied, also where it was copied before; what lies before one is compared by the engine
+//!    where it would write.
 //! 4. Its record says that it has its claim, and is on disk, unless it was so already: after a crash nobody takes it for one
 //!    that had not begun.
 //! 5. It runs.
@@ -110,7 +110,7 @@ impl Job {
         }
         let attempt = turn.next_attempt();
         self.claim = Claim::Locking(attempt);
-        turn.push(Effect::Lock { id: self.id(), attempt, dests, extend: self.spec().sparse });
+        turn.push(Effect::Lock { id: self.id(), attempt, dests, sparse: self.spec().sparse });
     }
 
     /// A worker has locked its files and looked at its zones, or not.
@@ -184,6 +184,7 @@ impl Job {
             turn.push(Effect::Close { id: self.id(), devices: opened, answer: false });
             return self.hold(why, turn);
         }
+        self.miss_what_was_cut(&opened);
         self.identities.clone_from(&opened.identities);
         self.lasting = opened.lasting();
         self.share_names(turn.claims);
@@ -234,6 +235,18 @@ impl Job {
             }
         }
         Ok(())
+    }
+
+    /// Destination files that became shorter while it did not run do not have any more what was cut off.
+    fn miss_what_was_cut(&mut self, opened: &Opened) {
+        let total = self.progress.total;
+        for (index, file) in opened.files() {
+            let end = file.size().get().saturating_sub(opened.dests[index].sector.get());
+            if self.progress.dests[index].taken.first_from(end).is_some() {
+                log::warn!("job {}: {} was cut shorter meanwhile", self.id(), file.path().display());
+                self.overwrite(std::iter::once(index), &(end..total));
+            }
+        }
     }
 
     /// Its devices are not surely its own: nothing is written until an administrator says so.

@@ -217,20 +217,31 @@ fn an_image_that_is_deleted_or_cut_is_never_done() {
         return;
     }
     let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    // how long it is before the job, which makes it longer
+    let (none, short, whole) = (None, Some(SIZE / 16), Some(SIZE));
     for (io, block) in WAYS {
-        for (cut, words) in
-            [(false, ""), (true, ""), (false, "create"), (true, "verify"), (true, "on_write_error=stop")]
-        {
+        for (cut, before, words) in [
+            (false, whole, ""),
+            (true, whole, ""),
+            (false, none, "create"),
+            (true, none, "create"),
+            (true, none, "create sparse"),
+            (true, short, ""),
+            (true, short, "write_seq"),
+            (true, whole, "verify"),
+            (true, whole, "on_write_error=stop"),
+        ] {
             let (from, good) = (disk(SIZE, block, NEW), disk(SIZE, block, OLD));
             let image = scratch.path().join("image");
-            if words != "create" {
-                fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
+            if let Some(before) = before {
+                fs::File::create(&image).unwrap().set_len(before).unwrap();
             }
             let daemon = start(&["state=none", "subjob_kb=64", io]);
             from.rule(Op::Read, SIZE / 2.., Fault::Hang);
             let to = format!("to={} to={} {words}", image.display(), good.path().display());
             let id = daemon.job(&format!("from={} {to}", from.path().display())).unwrap();
             from.wait_parked(1);
+            stands_still(&daemon, id);
             if cut {
                 fs::File::options().write(true).open(&image).unwrap().set_len(SIZE / 8).unwrap();
             } else {
@@ -240,14 +251,87 @@ fn an_image_that_is_deleted_or_cut_is_never_done() {
             let status = daemon.wait(id);
             let (state, why) =
                 (if words.contains("stop") { "failed" } else { "degraded" }, if cut { "cut" } else { "deleted" });
-            assert_eq!((status.state(), status.write_err()), (state, 1), "{words}\n{status}");
+            assert_eq!((status.state(), status.write_err()), (state, 1), "{before:?} {words}\n{status}");
             let error = status.error().unwrap_or_default();
-            assert!(error.contains(why) && error.contains(&image.display().to_string()), "{error}");
-            assert_eq!(daemon.dests(id)[0].state, "failed");
+            let path = image.display().to_string();
+            assert!(error.contains(why) && error.contains(&path), "{error}");
+            let dest = &daemon.dests(id)[0];
+            assert!(dest.state == "failed" && dest.sector.is_some(), "{dest:?}");
+            assert!(!cut || error.contains("sector"), "{error}");
             if !words.contains("stop") {
                 assert_eq!(good.check(NEW), Ok(()));
             }
             let _ = fs::remove_file(&image);
         }
+    }
+}
+
+#[test]
+fn an_image_that_grows_while_it_is_written_is_done() {
+    if !need::fault_disk() {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    for (io, block) in WAYS {
+        for (before, words) in [(None, "create verify"), (Some(SIZE / 16), ""), (Some(2 * SIZE), "sparse")] {
+            let from = disk(SIZE, block, NEW);
+            let image = scratch.path().join("image");
+            if let Some(before) = before {
+                fs::File::create(&image).unwrap().set_len(before).unwrap();
+            }
+            let daemon = start(&["state=none", "subjob_kb=64", io]);
+            // one job makes the first half, another the second
+            let half = |at: u64| {
+                let (from, to) = (from.path().display().to_string(), image.display());
+                format!("from={from},{at},{0} to={to},{at} {words}", SIZE / 2 / 512)
+            };
+            let ids = [half(0), half(SIZE / 2 / 512)].map(|spec| daemon.job(&spec).unwrap());
+            for id in ids {
+                end(&daemon, id, "done");
+            }
+            let data = fs::read(&image).unwrap();
+            assert_eq!(data.len() as u64, before.unwrap_or(0).max(SIZE), "{words}");
+            assert_eq!(stamp::check(&data[..usize::try_from(SIZE).unwrap()], NEW, 0), Ok(()));
+            fs::remove_file(&image).unwrap();
+        }
+    }
+}
+
+/// What it had is gone, and is copied again.
+#[test]
+fn an_image_that_is_cut_while_its_job_does_not_run_is_made_whole() {
+    if !need::fault_disk() {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let cut = |image: &std::path::Path| {
+        fs::File::options().write(true).open(image).unwrap().set_len(SIZE / 8 + 100).unwrap();
+    };
+    for again in ["restart", "retry"] {
+        let (from, image) = (disk(SIZE, 512, NEW), scratch.path().join(again));
+        let mut daemon = start(&["subjob_kb=64"]);
+        from.rule(Op::Read, SIZE / 2.., Fault::Hang);
+        let spec = format!("from={} to={} create", from.path().display(), image.display());
+        let id = daemon.job(&spec).unwrap();
+        from.wait_parked(1);
+        stands_still(&daemon, id);
+        daemon.control(id, "pause").unwrap();
+        from.release();
+        until("a checkpoint", || {
+            let status = daemon.status(id);
+            (status.durable() == status.copied() && status.durable() > SIZE / 4).then_some(())
+        });
+        if again == "retry" {
+            daemon.control(id, "cancel").unwrap();
+            end(&daemon, id, "cancelled");
+            cut(&image);
+        } else {
+            daemon.stop();
+            cut(&image);
+            daemon.restart();
+        }
+        daemon.control(id, if again == "retry" { "retry" } else { "resume" }).unwrap();
+        end(&daemon, id, "done");
+        assert_eq!(stamp::check(&fs::read(&image).unwrap(), NEW, 0), Ok(()), "{again}");
     }
 }
