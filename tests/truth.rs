@@ -68,6 +68,37 @@ fn look(daemon: &Daemon, id: u64, through: &FaultDisk, cached: &FaultDisk, last:
     status
 }
 
+/// What the caches take at first is no speed of the disks.
+#[test]
+fn time_left_is_not_too_short_after_a_start_or_a_resume() {
+    if !need::fault_disk() {
+        return;
+    }
+    let (size, speed) = (64 << 20, 4 << 20);
+    let [source, dest] = [LoopDevice::new(size, 512), LoopDevice::new(size, 512)];
+    let daemon = start(&[]);
+    let spec = format!("from={} to={} speed_max={speed}", source.path().display(), dest.path().display());
+    let id = daemon.job(&spec).unwrap();
+    for half in 1..=2 {
+        let mut is_told = false;
+        until("some megabytes", || {
+            let status = daemon.status(id);
+            if let Some(eta) = status.eta_usec() {
+                is_told = true;
+                let honest = (size - status.copied()) * 1_000_000 / speed;
+                assert!(eta > honest / 2, "{honest} would be honest:\n{status}");
+            }
+            (is_told && status.copied() >= half * 3 * speed).then_some(())
+        });
+        daemon.control(id, "pause").unwrap();
+        until_state(&daemon, id, "paused");
+        assert_eq!(daemon.status(id).eta_usec(), None);
+        daemon.control(id, "resume").unwrap();
+    }
+    daemon.control(id, "cancel").unwrap();
+    daemon.wait(id);
+}
+
 #[test]
 fn figures_never_say_more_than_the_disks_hold() {
     if !need::fault_disk() {

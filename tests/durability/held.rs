@@ -7,9 +7,9 @@ use std::{
     process::Command,
 };
 
-use kcopyfs_support::{Daemon, LoopDevice, need, stamp};
+use kcopyfs_support::{Daemon, LoopDevice, MountPoint, mounted::make_ext4, need, stamp};
 
-use crate::kit::{checkpoint, daemon, until, until_state};
+use crate::kit::{checkpoint, daemon, until, until_reason, until_state};
 
 const SIZE: u64 = 2 << 20;
 const SECTORS: u64 = SIZE / 512;
@@ -182,4 +182,50 @@ fn a_held_job_keeps_its_file_from_every_alias() {
     place.undo();
     held.goes_on();
     assert!(fs::read(&file).unwrap() == fs::read(&held.source).unwrap());
+}
+
+/// Who mounted it has put something there: an unmount is no leave to write on.
+#[test]
+fn a_job_whose_disk_is_mounted_after_a_restart_is_held_and_stays_so_when_it_is_unmounted() {
+    if !can_run() || !need::program("mkfs.ext4", "e2fsprogs") {
+        return;
+    }
+    let [source, disk] = [LoopDevice::new(SIZE, 512), LoopDevice::new(4 * SIZE, 512)];
+    source.fill(SEED);
+    let other = LoopDevice::new(2 * SIZE, 512);
+    let (path, place) = (text(disk.path()), 2 * SIZE);
+    // its first half is the file system, the job writes behind that
+    run(&["mkfs.ext4", "-q", "-F", "-O", "^has_journal", &path, "4M"]);
+    make_ext4(other.path(), "^has_journal");
+    let points = [MountPoint::new().unwrap(), MountPoint::new().unwrap()];
+    let mut daemon = daemon().start();
+    let spec = format!("from={} to={path},{} speed_max=512K", source.path().display(), place / 512);
+    let id = daemon.job(&spec).unwrap();
+    until("progress", || (daemon.status(id).copied() > 0).then_some(()));
+    checkpoint(&daemon, id);
+    points[1].mount("ext4", other.path(), "noatime");
+    let waits = daemon.job(&format!("zero to={},0,8 queue", other.path().display())).unwrap();
+    daemon.kill9();
+    points[0].mount("ext4", disk.path(), "noatime");
+    let before = disk.read(place..place + SIZE);
+    daemon.restart();
+
+    until_state(&daemon, id, "held");
+    let why = daemon.status(id).error().unwrap_or_default().to_owned();
+    assert!(why.contains(&path) && why.contains("mounted at"), "{why}");
+    let events = daemon.read("events").unwrap();
+    let tells = |line: &str| line.contains(" queued held ") && line.contains("mounted at");
+    assert!(events.lines().any(tells), "no event says why:\n{events}");
+    until_reason(&daemon, waits, "mounted at");
+    points.iter().for_each(MountPoint::unmount);
+    // one that waits by its own word is looked at again, and the held one is not
+    assert_eq!(daemon.wait(waits).state(), "done");
+    let status = daemon.status(id);
+    assert_eq!(status.state(), "held", "\n{status}");
+    assert!(disk.read(place..place + SIZE) == before, "it was written");
+
+    daemon.write(format!("jobs/{id}/speed_max"), "max\n").unwrap();
+    daemon.control(id, "resume").unwrap();
+    assert_eq!(daemon.wait(id).state(), "done");
+    assert_eq!(stamp::check(&disk.read(place..place + SIZE), SEED, 0), Ok(()));
 }
