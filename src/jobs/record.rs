@@ -47,7 +47,7 @@ impl Job {
         let (progressed, elapsed, final_speed) =
             self.card.show(|card| (card.progressed, card.watch.elapsed(now), card.final_speed));
         let (started, ended) = self.card.show(|card| (card.course.started, card.course.ended));
-        Record {
+        let mut record = Record {
             id: self.id(),
             created: self.card.created,
             progressed,
@@ -78,7 +78,9 @@ impl Job {
             dests: dests.collect(),
             bad: progress.bad.clone(),
             unreadable: pairs(&progress.unreadable),
-        }
+        };
+        record.bound();
+        record
     }
 
     /// The job of a record, or why there is none.

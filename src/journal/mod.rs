@@ -75,7 +75,7 @@ pub(crate) use record::{Record, Side};
 pub(crate) use settings::{Chosen, Settings};
 pub use state::{JobId, State};
 
-/// A record is a few kilobytes; one with a million bad ranges is 40 MB. Larger files are no records.
+/// A record is a few kilobytes; one with [`record::RANGES_MAX`] ranges is 40 MB at most. Larger files are no records.
 const MAX_FILE: usize = 64 << 20;
 
 /// Files of a batch that are open at once: far below the 1024 that a process may have.

@@ -1,10 +1,15 @@
 //! What of a job outlives the daemon: plain data, nothing is decided here.
 
+use std::cmp::Reverse;
 use std::time::{Duration, SystemTime};
 
 use super::state::{JobId, State};
 use crate::figures::BadRange;
-use crate::sector::Sector;
+use crate::sector::{SECTOR_SIZE, Sector};
+
+/// Ranges in a record at most, those of `bad` aside, which have a limit of their own: a record of any job is a file that the
+/// next start reads.
+pub(super) const RANGES_MAX: usize = 1 << 20;
 
 /// A job as it is kept.
 // Independent questions: none rules another out.
@@ -87,4 +92,48 @@ pub(crate) struct Side {
     pub(crate) taken: Vec<(u64, u64)>,
     /// Sectors from..to of the job where it durably holds zeros for what could not be read. Empty in records that do not know.
     pub(crate) zeroed: Vec<(u64, u64)>,
+}
+
+impl Record {
+    /// Keeps no more than [`RANGES_MAX`] ranges: the longest. What a job does not know any more after a restart it reads, or
+    /// copies, again; of what others have written there it takes too much for changed rather than too little.
+    pub(crate) fn bound(&mut self) {
+        let ranges: usize = self.sets().iter().map(|set| set.len()).sum();
+        let overwritten: usize = self.dests.iter().map(|dest| dest.overwritten.len()).sum();
+        if ranges + overwritten <= RANGES_MAX {
+            return;
+        }
+        let whole = |set: &[(u64, u64)]| Some((set.first()?.0, set.last()?.1));
+        self.dests.iter_mut().for_each(|dest| dest.overwritten = whole(&dest.overwritten).into_iter().collect());
+        let unreadable = sectors(&self.unreadable);
+        self.keep_longest(ranges.saturating_sub(RANGES_MAX));
+        if !self.state.is_ended() {
+            // They are counted again when they are read again.
+            let forgotten = unreadable - sectors(&self.unreadable);
+            self.bad_bytes = self.bad_bytes.saturating_sub(forgotten * SECTOR_SIZE);
+        }
+    }
+
+    /// Leaves out so many ranges at least: the shortest, of these the last. What is left out of one set is left out of all.
+    fn keep_longest(&mut self, too_many: usize) {
+        let rank = |range: &(u64, u64)| (length(range), Reverse(range.0));
+        let mut ranks: Vec<_> = self.sets().iter().flat_map(|set| set.iter().map(rank)).collect();
+        let Some(last) = too_many.checked_sub(1) else { return };
+        let limit = *ranks.select_nth_unstable(last).1;
+        self.sets().into_iter().for_each(|set| set.retain(|range| rank(range) > limit));
+    }
+
+    /// Its ranges of which each may be left out.
+    fn sets(&mut self) -> Vec<&mut Vec<(u64, u64)>> {
+        let dests = self.dests.iter_mut().flat_map(|dest| [&mut dest.durable, &mut dest.taken, &mut dest.zeroed]);
+        dests.chain([&mut self.common, &mut self.unreadable]).collect()
+    }
+}
+
+fn length((start, end): &(u64, u64)) -> u64 {
+    end - start
+}
+
+fn sectors(set: &[(u64, u64)]) -> u64 {
+    set.iter().map(length).sum()
 }

@@ -1,7 +1,7 @@
 //! A state directory that is full, read-only, or fails: running jobs pause and say why, new ones are refused, and when it is
 //! mended all goes on by itself.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
 use kcopyfs_support::{Daemon, Fault, FaultDisk, LoopDevice, MountPoint, Op, Rng, mounted::make_ext4, need};
 
@@ -258,6 +258,70 @@ fn one_failing_request_of_the_state_disk_tears_no_record() {
             }
         }
     }
+}
+
+/// The sum of a record is the CRC-32 of gzip over what stands before it.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| sum >> 1 ^ if sum & 1 == 1 { 0xedb8_8320 } else { 0 })
+    })
+}
+
+/// Changes a record by hand: the values of some keys.
+fn change_record(path: &Path, changes: &[(&str, &str)]) {
+    let text = fs::read_to_string(path).unwrap();
+    let mut new = String::new();
+    for line in text.lines().filter(|line| !line.starts_with("sum ")) {
+        let (key, value) = line.split_once(' ').unwrap();
+        let value = changes.iter().find(|(changed, _)| *changed == key).map_or(value, |(_, value)| value);
+        writeln!(new, "{key} {value}").unwrap();
+    }
+    let sum = crc32(new.as_bytes());
+    writeln!(new, "sum {sum:08x}").unwrap();
+    fs::write(path, new).unwrap();
+}
+
+/// It would be a file of 80 MB, which nobody would read again.
+#[test]
+fn a_job_of_very_many_ranges_ends_and_no_other_waits_for_its_record() {
+    const RANGES: u64 = 2_700_000;
+    if !need::fault_disk() {
+        return;
+    }
+    let scratch = crate::kit::scratch();
+    let [from, to] = ["from", "to"].map(|name| scratch.path().join(name));
+    for file in [&from, &to] {
+        fs::File::create(file).unwrap().set_len(2 * RANGES * 512).unwrap();
+    }
+    let pair = Pair::new();
+    let state = scratch.path().join("state");
+    let mut daemon = daemon().option(format!("state={}", state.display())).start();
+    let id = daemon.job(&format!("from={} to={} paused", from.display(), to.display())).unwrap();
+    daemon.stop();
+    // every second sector, and a longer stretch
+    let mut durable = "0+9".to_owned();
+    (5..RANGES).for_each(|at| write!(durable, " {}+1", 2 * at).unwrap());
+    change_record(
+        &state.join(format!("{id}.job")),
+        &[("dest.0.durable", &durable), ("dest.0.taken", &durable), ("claimed", "1")],
+    );
+    daemon.restart();
+    assert_nothing_torn(&daemon);
+    let had = (RANGES + 4) * 512;
+    assert_eq!(daemon.status(id).durable(), had);
+
+    let other = daemon.job(&pair.spec()).unwrap();
+    daemon.control(id, "cancel").unwrap();
+    assert_eq!(daemon.wait(id).state(), "cancelled");
+    assert_eq!(daemon.wait(other).state(), "done");
+    assert_eq!(daemon.status(id).durable(), had);
+    daemon.kill9();
+    daemon.restart();
+    assert_nothing_torn(&daemon);
+    let status = daemon.status(id);
+    // what it has forgotten it would copy again
+    assert!(status.state() == "cancelled" && (1 << 20..had).contains(&status.durable()), "\n{status}");
+    assert!(daemon.read(format!("jobs/{id}/map.0")).unwrap().contains("0x00000000  0x00001200  +"));
 }
 
 #[test]

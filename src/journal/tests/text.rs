@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::format::{parse, print};
+use super::record::RANGES_MAX;
 use super::seal::{Flaw, seal, unseal};
 use super::*;
 
@@ -222,4 +223,40 @@ fn keys_of_later_versions_are_passed_over_and_missing_ones_are_not() {
     }
     let twice = format!("{body}id 8\n");
     assert!(matches!(parse(&seal("job", &twice)), Err(Flaw::Damaged(_))));
+}
+
+#[test]
+fn a_record_of_any_job_is_a_file_that_is_read_again() {
+    // the longest numbers there are, and of all destinations that a job may have
+    let at = |index: u64| (1 << 50) + index * 1000;
+    let ranges = |count: u64, length: u64| (0..count).map(|index| (at(index), at(index) + length)).collect::<Vec<_>>();
+    let side =
+        Side { overwritten: ranges(9000, 1), durable: ranges(9000, 8), taken: ranges(9000, 8), ..Side::default() };
+    let mut many = Record {
+        state: State::Paused,
+        bad_bytes: 40_000 * 3 * 512 + 512,
+        common: ranges(9000, 8),
+        unreadable: ranges(40_000, 3),
+        dests: vec![side; 64],
+        ..record(7, 1)
+    };
+    many.dests[63].zeroed = vec![(5, 5 + (1 << 40))];
+    many.bound();
+    let text = print(&many);
+    assert!(text.len() <= MAX_FILE, "{} bytes", text.len());
+    assert_eq!(parse(&text).unwrap(), many);
+    let kept = |set: &Vec<(u64, u64)>| set.len();
+    let sides = many.dests.iter().map(|side| kept(&side.durable) + kept(&side.taken) + kept(&side.zeroed));
+    let all = sides.sum::<usize>() + kept(&many.common) + kept(&many.unreadable);
+    assert!((RANGES_MAX - 3 * 64..=RANGES_MAX).contains(&all), "{all}");
+    assert!(many.dests.iter().all(|side| side.durable == side.taken), "what one set forgets all do");
+    assert_eq!(many.dests[63].zeroed.len(), 1, "the longest stay");
+    assert_eq!((many.unreadable.len(), many.bad_bytes), (0, 512), "the shortest go");
+    assert!(
+        many.dests.iter().all(|side| side.overwritten == [(at(0), at(8999) + 1)]),
+        "nothing written by others is lost"
+    );
+    let mut few = record(7, 1);
+    few.bound();
+    assert_eq!(few, record(7, 1));
 }
