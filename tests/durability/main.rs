@@ -5,6 +5,7 @@
 //! run takes; the code is the same.
 
 mod claims;
+mod descriptors;
 mod held;
 mod hung;
 mod kill;
@@ -16,4 +17,5 @@ mod overwritten;
 mod power;
 mod races;
 mod restart;
+mod settings;
 mod state_dir;
