@@ -99,6 +99,11 @@ impl Error {
         self.kind
     }
 
+    /// Whether the same may well work later: somebody else has what it takes, a device or the last descriptor.
+    pub(crate) const fn may_pass(&self) -> bool {
+        matches!(self.kind, ErrorKind::Busy | ErrorKind::Os(libc::EMFILE | libc::ENFILE))
+    }
+
     /// The errno a caller of write(2) gets for it.
     pub const fn errno(&self) -> i32 {
         self.kind.errno()
@@ -121,8 +126,19 @@ impl std::error::Error for Error {
     }
 }
 
-/// The system's sentence for an error, without Rust's "(os error N)".
+/// The system's sentence for an error, without Rust's "(os error N)"; ours where we know a remedy.
 fn errno_text(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => {
+            return "EMFILE, the daemon has too many files open: let jobs end, or raise its limit (LimitNOFILE= in the \
+                    unit, ulimit -n)"
+                .to_owned();
+        }
+        Some(libc::ENFILE) => {
+            return "ENFILE, the system has too many files open: raise fs.file-max with sysctl".to_owned();
+        }
+        _ => {}
+    }
     let text = error.to_string();
     match text.find(" (os error") {
         Some(end) => text[..end].to_owned(),
@@ -199,6 +215,8 @@ mod tests {
     fn text_is_for_people() {
         let error = Error::os("open /dev/x", io::Error::from_raw_os_error(libc::ENOENT));
         assert_eq!(error.to_string(), "open /dev/x: No such file or directory");
+        let error = Error::os("open /dev/x", io::Error::from_raw_os_error(libc::EMFILE));
+        assert!(error.may_pass() && error.to_string().contains("EMFILE") && error.to_string().contains("LimitNOFILE="));
         assert_eq!(errno_name(libc::EIO), "EIO");
         assert_eq!(errno_name(9999), "9999");
     }

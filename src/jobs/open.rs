@@ -1,5 +1,8 @@
 //! From a spec to open regions: every check that can be made before a byte is written.
 //!
+//! The last descriptors of the process are not for devices: records are written with them. The system gives the lowest
+//! number that is free, so a device with a higher one is closed again.
+//!
 //! In order: the client; the source; each destination, exclusively; whether a device is in use under another name; what
 //! bytes the regions really reach, and whether the job is in its own way. Whether it is in the way of other jobs the owner
 //! is asked last. It may take as long as a sick device likes, so the owner never does it itself.
@@ -16,9 +19,13 @@ use crate::claims::{Footprint, Lasting};
 use crate::dm_io::IoRegion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kcopyd::Client;
+use crate::os::process;
 use crate::salvage::{Geometry, objection};
 use crate::sector::{SECTOR_SIZE, Sector};
 use crate::spec::{Action, Place, RegionSpec, Spec};
+
+/// Descriptors that are left for records. The store has 64 files open at once, and a few directories.
+const FOR_RECORDS: u64 = 72;
 
 /// A job's regions, open. All have the same count.
 #[derive(Debug)]
@@ -36,7 +43,8 @@ pub(super) struct Opened {
 /// Why a job's devices were not opened, and which region it is about.
 #[derive(Debug)]
 pub(super) enum OpenError {
-    /// A device is held by somebody who is not known: another program, or a late write of a daemon that is gone.
+    /// A device is held by somebody who is not known: another program, or a late write of a daemon that is gone. Or other jobs
+    /// have all descriptors.
     Busy(Place, Error),
     /// A device is used for something that is known: mounted, swap, a part of another device.
     InUse(Place, Error),
@@ -46,9 +54,9 @@ pub(super) enum OpenError {
 
 impl OpenError {
     fn at(place: Place) -> impl Fn(Error) -> Self {
-        move |error| match error.kind() {
-            ErrorKind::Busy => Self::Busy(place, error),
-            _ => Self::Failed(place, error),
+        move |error| match error.may_pass() {
+            true => Self::Busy(place, error),
+            false => Self::Failed(place, error),
         }
     }
 }
@@ -175,12 +183,12 @@ pub(super) fn lock_files(dests: &[IoRegion]) -> std::result::Result<(), (usize, 
 /// Makes a job's destination files as long as they will be. May wait for a network.
 ///
 /// # Errors
-/// For a sparse copy, which leaves holes, why one stays short. Of any other the writes will tell why the file does not grow,
-/// and whose error that is.
+/// Why one stays short, of a sparse copy, which leaves holes, or where it may work later. In any other case the writes will
+/// tell why the file does not grow, and whose error that is.
 pub(super) fn stretch_files(dests: &[IoRegion], sparse: bool) -> Result<()> {
-    let mut stretched =
-        dests.iter().filter(|dest| dest.device.can_grow()).map(|dest| dest.device.stretch(dest.sector, dest.count));
-    if sparse { stretched.collect() } else { Ok(stretched.by_ref().for_each(drop)) }
+    let files = dests.iter().filter(|dest| dest.device.can_grow());
+    let mut failed = files.filter_map(|dest| dest.device.stretch(dest.sector, dest.count).err());
+    failed.find(|error| sparse || error.may_pass()).map_or(Ok(()), Err)
 }
 
 /// What a zoned destination holds when a job is about to write to it.
@@ -260,6 +268,7 @@ fn add_dests(opened: &mut Opened, spec: &Spec, count: Sector, with: &Opener<'_>)
             Err(error) => return Err(at(error)),
         };
         opened.dests.push(IoRegion::new(&device, to.sector, count));
+        leave_descriptors(&device).map_err(&at)?;
         refuse_record(Path::new(&to.path), &device, with).map_err(&at)?;
         device.check_region(to.sector, count, writes).map_err(&at)?;
         if let Some(holder) = holders.map(|holders| holders.of(&device)).transpose().map_err(&at)?.flatten() {
@@ -278,6 +287,7 @@ fn alignment(sector: Sector, count: Sector) -> u64 {
 fn source(spec: &RegionSpec, count: Option<Sector>, with: &Opener<'_>) -> Result<IoRegion> {
     let path = Path::new(&spec.path);
     let device = open_source(path, alignment(spec.sector, count.unwrap_or(Sector::ZERO)))?;
+    leave_descriptors(&device)?;
     refuse_record(path, &device, with)?;
     let count = match count {
         Some(count) => count,
@@ -321,6 +331,20 @@ fn open_dest(opened: &Opened, spec: &Spec, to: &RegionSpec, count: Sector, with:
         ErrorKind::Busy => blkdev::clash_within(path, &own).unwrap_or(error),
         _ => error,
     })
+}
+
+/// Refuses a device that was given one of the last descriptors.
+///
+/// # Errors
+/// As where there is none at all.
+fn leave_descriptors(device: &Device) -> Result<()> {
+    let limit = process::descriptors_max();
+    let first_left = limit - FOR_RECORDS.min(limit / 2);
+    if u64::try_from(device.raw_fd()).is_ok_and(|number| number < first_left) {
+        return Ok(());
+    }
+    let what = format!("open {}", device.path().display());
+    Err(Error::os(what, std::io::Error::from_raw_os_error(libc::EMFILE)))
 }
 
 /// The records of the jobs are no disks.

@@ -6,7 +6,6 @@
 //!    meanwhile: whoever makes one waits for its record. When it has worked the owner is told, and the jobs go on.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +22,6 @@ use crate::journal::{Opened, Record, Settings, Store};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Records written in one go.
 const BATCH: usize = 256;
-/// Descriptors that are set aside for records: those of live jobs must not use up the last one. The store has 64 files
-/// open at once, and a few directories.
-const SPARE: usize = 72;
 
 /// The way to the thread.
 pub(super) struct Recorder {
@@ -64,7 +60,7 @@ impl Recorder {
         for (path, why) in &set_aside {
             log::warn!("{}: set aside: {why}", path.display());
         }
-        let writer = Writer { store, recorder: Arc::clone(&recorder), inbox: Arc::clone(inbox), spare: Vec::new() };
+        let writer = Writer { store, recorder: Arc::clone(&recorder), inbox: Arc::clone(inbox) };
         std::thread::Builder::new()
             .name("recorder".into())
             .spawn(move || writer.run())
@@ -109,13 +105,11 @@ struct Writer {
     store: Store,
     recorder: Arc<Recorder>,
     inbox: Arc<Inbox>,
-    spare: Vec<File>,
 }
 
 impl Writer {
-    fn run(mut self) {
+    fn run(self) {
         while let Some(tasks) = self.take() {
-            self.set_descriptors_aside();
             let mut saves = Vec::new();
             let mut forgets = Vec::new();
             for task in tasks {
@@ -124,7 +118,7 @@ impl Writer {
                     Task::Forget(id) => forgets.push(id),
                     Task::SaveNew { batch, records } => self.save_new(batch, &records),
                     Task::Settings(settings, reply) => {
-                        reply.send(self.with_descriptors(|store| store.save_settings(&settings)));
+                        reply.send(self.store.save_settings(&settings));
                     }
                 }
             }
@@ -153,17 +147,18 @@ impl Writer {
         Some(queue.tasks.drain(..count).collect())
     }
 
-    fn save_new(&mut self, batch: u64, records: &[Record]) {
-        let result = self.with_descriptors(|store| store.save(records));
+    fn save_new(&self, batch: u64, records: &[Record]) {
+        let result = self.store.save(records);
         self.inbox.send(Event::BatchRecorded { batch, result });
     }
 
     /// Tries until it has worked; `false` at the end.
-    fn insist(&mut self, saves: &[Record], forgets: &[JobId]) -> bool {
-        while let Err(error) = self.with_descriptors(|store| {
-            store.save(saves)?;
-            forgets.iter().try_for_each(|id| store.remove(*id))
-        }) {
+    fn insist(&self, saves: &[Record], forgets: &[JobId]) -> bool {
+        let write = || {
+            self.store.save(saves)?;
+            forgets.iter().try_for_each(|id| self.store.remove(*id))
+        };
+        while let Err(error) = write() {
             log::warn!("state directory: {error}");
             self.inbox.send(Event::RecordsFail { why: error.to_string() });
             if !self.be_patient(&error) {
@@ -195,26 +190,6 @@ impl Writer {
             if queue.closing || self.recorder.came.wait_until(&mut queue, until).timed_out() {
                 return !queue.closing;
             }
-        }
-    }
-
-    /// Does something that needs descriptors. Where none is left, those that were set aside are used.
-    fn with_descriptors(&mut self, act: impl Fn(&Store) -> Result<()>) -> Result<()> {
-        let result = act(&self.store);
-        let is_out = |error: &Error| matches!(error.errno(), libc::EMFILE | libc::ENFILE);
-        if !result.as_ref().is_err_and(is_out) || self.spare.is_empty() {
-            return result;
-        }
-        self.spare.clear();
-        let result = act(&self.store);
-        self.set_descriptors_aside();
-        result
-    }
-
-    fn set_descriptors_aside(&mut self) {
-        while self.spare.len() < SPARE {
-            let Ok(file) = File::open("/dev/null") else { return };
-            self.spare.push(file);
         }
     }
 }

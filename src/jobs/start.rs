@@ -20,7 +20,7 @@ use super::open::{OpenError, Opened, Zoned};
 use super::state::{Life, PausedBy, Wait};
 use super::turn::Turn;
 use super::view::State;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::salvage::Phase;
 
 impl Job {
@@ -130,9 +130,9 @@ impl Job {
             }
             Err(error) => {
                 self.release(turn);
-                match error.kind() {
-                    ErrorKind::Busy if starts => self.wait_for_device(error.to_string(), turn),
-                    _ if starts => self.fail(&error, turn),
+                match error.may_pass() {
+                    true if starts => self.wait_for_device(error.to_string(), turn),
+                    false if starts => self.fail(&error, turn),
                     _ => {}
                 }
             }

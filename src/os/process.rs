@@ -7,6 +7,13 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{Resource, getrlimit};
+
+/// How many files this process may have open.
+pub(crate) fn descriptors_max() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(limit, _)| limit)
+}
+
 /// SIGKILL in the masks of /proc/PID/status.
 const KILLED: u64 = 1 << (libc::SIGKILL - 1);
 
