@@ -33,7 +33,12 @@ pub(super) fn act(state: State, verb: Verb) -> Result<Action> {
         }
         (Verb::Retry | Verb::Verify, _) => refuse(ErrorKind::Busy, "has not ended"),
         (_, state) if state.is_ended() => {
-            refuse(ErrorKind::Invalid, &format!("has ended ({}); its spec can be run again", state.as_str()))
+            let remedy = match (verb, state) {
+                (Verb::Resume, State::Done) => "; its spec can be run again",
+                (Verb::Resume, _) => "; write `retry`, and it copies what is missing",
+                _ => "",
+            };
+            refuse(ErrorKind::Invalid, &format!("has ended ({}){remedy}", state.as_str()))
         }
         (Verb::Pause, State::Flushing) => refuse(ErrorKind::Busy, "is flushing, which cannot be paused"),
         (Verb::Pause, State::Held) => refuse(ErrorKind::Invalid, "is held and does not run; resume or cancel it"),

@@ -116,6 +116,9 @@ impl Cell<'_> {
                 assert_eq!(errno, *expected, "{verb} while {state}");
                 let log = bench.daemon.read("error_log").expect("read the log");
                 assert!(log.contains(&format!("file=jobs/{id}/control")) && log.contains(verb), "{verb}: {log}");
+                // who wants an ended job to go on is told how
+                let goes_on = *verb != "resume" || !["degraded", "failed", "cancelled"].contains(state);
+                assert!(goes_on || log.contains("write `retry`"), "{verb} while {state}: {log}");
                 assert_eq!(events.changes(id).len(), before, "{verb} while {state} was refused");
             }
             Nothing => {
