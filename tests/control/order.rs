@@ -134,6 +134,50 @@ fn one_that_has_begun_waits_for_nobody_any_more_needs_fuse() {
     assert!(bench.is_whole("second"));
 }
 
+/// What it followed was done: that it is not there any more is no reason to be cancelled.
+#[test]
+fn one_that_was_paused_starts_though_what_it_follows_was_dismissed_needs_fuse() {
+    for by_keep in [false, true] {
+        for restarts in [false, true] {
+            let Some(mut bench) = Bench::new(&["keep=1"]) else { return };
+            let first = bench.slow("first", "");
+            // one is born paused, the other paused while it waits
+            let followers = ["second paused", "third"].map(|word| {
+                let (name, words) = word.split_once(' ').unwrap_or((word, ""));
+                bench.daemon.job(&bench.copy(name, &format!("after={first} {words}"))).unwrap()
+            });
+            bench.daemon.control(followers[1], "pause").unwrap();
+            bench.daemon.write(format!("jobs/{first}/speed_max"), "max").unwrap();
+            assert_eq!(bench.daemon.wait(first).state(), "done");
+            if by_keep {
+                let other = bench.daemon.job(&bench.copy("other", "")).unwrap();
+                assert_eq!(bench.daemon.wait(other).state(), "done");
+                kcopyfs_support::until("it is dismissed", || {
+                    (bench.rmdir(&format!("jobs/{first}")) == libc::ENOENT).then_some(())
+                });
+            } else {
+                assert_eq!(bench.rmdir(&format!("jobs/{first}")), 0);
+            }
+            if restarts {
+                bench.daemon.kill9();
+                bench.daemon.restart();
+            }
+            for (id, name) in followers.iter().zip(["second", "third"]) {
+                let status = bench.daemon.status(*id);
+                assert_eq!((status.state(), status.error()), ("paused", None), "\n{status}");
+                // kept in sight, since with keep=1 only the last that ended stays
+                let why = std::thread::scope(|scope| {
+                    let wait = scope.spawn(|| bench.daemon.wait(*id));
+                    bench.daemon.control(*id, "resume").unwrap();
+                    wait.join().unwrap()
+                });
+                assert_eq!(why.state(), "done", "\n{why}");
+                assert!(bench.is_whole(name));
+            }
+        }
+    }
+}
+
 #[test]
 fn queue_waits_for_busy_destinations_needs_fuse() {
     let Some(bench) = Bench::new(&["state=none"]) else { return };

@@ -111,6 +111,87 @@ fn a_full_state_directory_pauses_jobs_until_there_is_room() {
     }
 }
 
+/// Jobs that copy, of which none ends before it is let.
+struct Four {
+    disks: Vec<Pair>,
+    ids: Vec<u64>,
+}
+
+impl Four {
+    fn start(daemon: &Daemon) -> Self {
+        let disks: Vec<_> = (0..4).map(|_| Pair::new()).collect();
+        let ids = disks.iter().map(|pair| daemon.job(&format!("{} speed_max=64K", pair.spec())).unwrap()).collect();
+        let four = Self { disks, ids };
+        for id in &four.ids {
+            until("a checkpoint", || (daemon.status(*id).durable() > 0).then_some(()));
+        }
+        four
+    }
+
+    /// All pause by themselves, and say why: those too whose record was not the one that failed.
+    fn pause_for(&self, daemon: &Daemon, why: &str) {
+        for id in &self.ids {
+            let reason = until_reason(daemon, *id, "waits for the state directory");
+            assert!(reason.contains(why), "{reason}");
+            until_state(daemon, *id, "paused");
+        }
+        let events = daemon.read("events").unwrap();
+        for id in &self.ids {
+            let own =
+                |line: &&str| line.split(' ').nth(1) == Some(&id.to_string()) && line.contains(" running paused ");
+            let told = events.lines().filter(own).any(|line| line.contains(why));
+            assert!(told, "no event says why job {id} paused:\n{events}");
+        }
+    }
+
+    fn go_on(&self, daemon: &Daemon) {
+        for id in &self.ids {
+            until_state(daemon, *id, "running");
+            daemon.write(format!("jobs/{id}/speed_max"), "max\n").unwrap();
+        }
+        for (id, pair) in self.ids.iter().zip(&self.disks) {
+            let status = daemon.wait(*id);
+            assert_eq!((status.state(), status.durable(), status.error()), ("done", SIZE, None), "\n{status}");
+            assert_eq!(pair.dest.check(SEED), Ok(()));
+        }
+        assert_nothing_torn(daemon);
+    }
+}
+
+#[test]
+fn four_running_jobs_pause_while_the_state_directory_is_full() {
+    if !need::fault_disk() {
+        return;
+    }
+    let point = MountPoint::new().unwrap();
+    point.mount("tmpfs", "kcopyfs-test", "size=256k,mode=700");
+    let daemon = with_state(&point);
+    let four = Four::start(&daemon);
+    let mut ballast = fill_up(point.path());
+    ballast.push(point.path().join(format!("ballast.{}", ballast.len())));
+    four.pause_for(&daemon, "No space left on device");
+    ballast.iter().for_each(|file| drop(fs::remove_file(file)));
+    four.go_on(&daemon);
+}
+
+#[test]
+fn four_running_jobs_pause_while_the_state_directory_fails() {
+    if !need::fault_disk() || !need::program("mkfs.ext4", "e2fsprogs") {
+        return;
+    }
+    let disk = FaultDisk::builder(STATE_SIZE).start();
+    // without a journal it goes on after an error
+    make_ext4(&disk.path(), "^has_journal");
+    let point = MountPoint::new().unwrap();
+    point.mount("ext4", disk.path(), "errors=continue");
+    let daemon = with_state(&point);
+    let four = Four::start(&daemon);
+    disk.rule(Op::Write, .., Fault::Err(libc::EIO));
+    four.pause_for(&daemon, "Input/output error");
+    disk.clear();
+    four.go_on(&daemon);
+}
+
 #[test]
 fn a_read_only_state_directory_pauses_jobs_until_it_is_writable() {
     if !need::fault_disk() {
