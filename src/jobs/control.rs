@@ -88,10 +88,11 @@ impl Job {
     }
 
     fn resume(&mut self, turn: &mut Turn<'_>) {
-        // Who resumes a held job has looked at its devices.
+        // Who resumes a held job has looked at its devices. They may be others than it had: it asks for them as if it had not begun.
         if matches!(self.life(), Life::Held(_)) {
             self.recognised = true;
             self.returning = false;
+            self.give_bytes_back(turn);
         }
         self.change(Life::Queued(self.wait()), None, turn);
     }

@@ -396,7 +396,7 @@ impl Job {
     pub(super) fn put_away(&mut self) {
         self.work = None;
         self.claim = Claim::None;
-        self.claim_is_recorded = false;
+        (self.claim_is_recorded, self.returning) = (false, false);
         self.progress.shrink();
     }
 }

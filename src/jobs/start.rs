@@ -142,10 +142,7 @@ impl Job {
     /// Gives its claim back: it did not begin after all. What it reaches is looked at again when it asks again, and whether
     /// that is still the same. What it has from before a restart others may write over meanwhile.
     fn release(&mut self, turn: &mut Turn<'_>) {
-        turn.claims.release(self.id());
-        if let Some(lasting) = self.lasting.as_ref().filter(|_| self.progress.has_any()) {
-            turn.claims.remember(self.id(), lasting);
-        }
+        self.give_bytes_back(turn);
         self.claim = Claim::None;
         self.recognised = false;
         if std::mem::take(&mut self.claim_is_recorded) {
@@ -154,6 +151,14 @@ impl Job {
         }
         if let Devices::Open(devices) = std::mem::replace(&mut self.devices, Devices::Closed) {
             turn.push(Effect::Close { id: self.id(), devices, answer: false });
+        }
+    }
+
+    /// Its bytes are not kept for it any more. What others then write over, of what it has, it is told.
+    pub(super) fn give_bytes_back(&self, turn: &mut Turn<'_>) {
+        turn.claims.release(self.id());
+        if let Some(lasting) = self.lasting.as_ref().filter(|_| self.progress.has_any()) {
+            turn.claims.remember(self.id(), lasting);
         }
     }
 

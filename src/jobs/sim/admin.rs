@@ -1,12 +1,14 @@
 //! What people and fate do: each act by a number of its own, so that one can be left out and the others stay.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::event::{Event, Reply};
+use super::super::job::Job;
 use super::super::open::OpenError;
 use super::super::submit::Ready;
-use super::super::view::Verb;
+use super::super::view::{State, Verb};
 use super::disks::{DISKS, NAMES, SIZE};
 use super::random::Random;
 use super::world::{Checked, Later, Pending, World};
@@ -15,6 +17,15 @@ use crate::io::sim::Fault;
 use crate::spec::{self, Spec};
 
 const RATES: [Option<u64>; 4] = [None, None, Some(100_000), Some(4 << 20)];
+
+/// Verbs that an administrator writes to one job, each soon after the one before.
+const SCRIPTS: [&[Verb]; 5] = [
+    &[Verb::Pause, Verb::Resume],
+    &[Verb::Pause, Verb::Cancel, Verb::Retry],
+    &[Verb::Cancel, Verb::Retry],
+    &[Verb::Verify, Verb::Pause, Verb::Resume],
+    &[Verb::Verify, Verb::Cancel, Verb::Retry],
+];
 
 /// A time between two acts.
 pub(super) fn pause(random: &mut Random) -> Duration {
@@ -26,11 +37,16 @@ impl World<'_> {
     pub(super) fn act(&mut self, random: &mut Random) -> Checked {
         match random.below(100) {
             0..34 => self.submit(random),
-            34..64 => {
+            34..54 => {
                 let id = self.some_job(random);
                 let verb = random.pick(&Verb::ALL);
                 self.control(id, verb)?;
             }
+            54..60 => {
+                let id = self.some_job(random);
+                self.write_verbs(id, random.pick(&SCRIPTS), random);
+            }
+            60..64 => self.lose_patience(random),
             64..67 => {
                 let id = self.some_job(random);
                 self.say(|| format!("rmdir jobs/{id}"));
@@ -94,6 +110,30 @@ impl World<'_> {
         self.pending.push(Pending::Verb { id, verb: Some(verb), asked: self.number + 1, answer });
         self.send(Event::Control { id, verb, reply });
         self.answers_early(id, verb)
+    }
+
+    /// Somebody writes verbs to a job, one after the other.
+    fn write_verbs(&mut self, id: u64, verbs: &[Verb], random: &mut Random) {
+        let mut wait = Duration::ZERO;
+        for verb in verbs {
+            self.after(wait, Later::Verb(id, *verb));
+            wait += Duration::from_micros(random.pick(&[0, 300, 2000, 30_000, 800_000]));
+        }
+    }
+
+    /// A disk takes long to flush; somebody does not wait for it, ends a job twice, and tries again.
+    fn lose_patience(&mut self, random: &mut Random) {
+        let runs = |job: &&Job| job.writes() && matches!(job.state(), State::Running | State::Flushing);
+        let ids: Vec<u64> = self.daemon.core.jobs.values().filter(runs).map(Job::id).collect();
+        let id = if ids.is_empty() { self.some_job(random) } else { random.pick(&ids) };
+        let opened = self.daemon.core.jobs.get(&id).and_then(Job::opened);
+        if let Some(dest) = opened.and_then(|opened| opened.dests.first()) {
+            let device = Arc::clone(&dest.device);
+            let delay = Duration::from_secs(1 + random.below(10));
+            self.say(|| format!("{}: a flush takes {delay:?} longer", device.path().display()));
+            self.disks.sim.fault(&device, Op::Flush, 0..1, Fault::Delay(delay), None);
+        }
+        self.write_verbs(id, &[Verb::Cancel, Verb::Cancel, Verb::Retry], random);
     }
 
     fn some_job(&self, random: &mut Random) -> u64 {

@@ -45,6 +45,17 @@ pub(super) struct Span {
     pub(super) sectors: Range<u64>,
 }
 
+impl Span {
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.disk == other.disk && self.sectors.start < other.sectors.end && other.sectors.start < self.sectors.end
+    }
+
+    /// Where it is in the content of its disk.
+    pub(super) fn bytes(&self) -> Range<usize> {
+        bytes(self.sectors.start)..bytes(self.sectors.end)
+    }
+}
+
 /// The disks, for many runs.
 pub(super) struct Bank {
     pub(super) devices: Vec<Arc<Device>>,
@@ -101,6 +112,11 @@ impl<'a> Disks<'a> {
         let from = span.sectors.start * SECTOR_SIZE;
         self.devices[span.disk].file().read_exact_at(&mut content, from).expect("memory");
         content
+    }
+
+    /// What is on every disk.
+    pub(super) fn content(&self) -> Vec<Vec<u8>> {
+        (0..DISKS).map(|disk| self.read(&Span { disk, sectors: 0..SIZE })).collect()
     }
 
     pub(super) fn disk_of(&self, target: Target) -> usize {

@@ -219,6 +219,7 @@ impl World<'_> {
     pub(super) fn happen(&mut self, what: Later) -> Checked {
         match what {
             Later::Event(event) => self.send(event),
+            Later::Verb(id, verb) => self.control(id, verb)?,
             Later::Open(card, attempt) => {
                 let result = self.disks.open(&card.spec, &self.daemon.engine.client).map(Box::new);
                 let result = match self.random.below(12) {
@@ -260,7 +261,9 @@ impl World<'_> {
             }
             Later::Land(disk) => {
                 self.say(|| format!("late writes arrive at disk {disk}"));
+                let before = self.disks.content();
                 self.disks.sim.land_orphans(&self.disks.devices[disk]);
+                self.model_changed(&before);
                 self.check_landed(disk)?;
             }
         }

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::event::Event;
 use super::super::job::{Devices, Job};
+use super::super::open::Opened;
 use super::super::state::{Life, may_become};
 use super::super::view::{JobId, State, Verb};
 use super::disks::{DISKS, Span};
 use super::world::{Checked, World};
 use super::wrong::Wrong;
+use crate::dm_io::IoRegion;
 use crate::figures::RangeSet;
 use crate::journal::Record;
 use crate::salvage::Phase;
 use crate::sector::SECTOR_SIZE;
-use crate::spec::{self, Action};
 
 /// What is known of the jobs from outside.
 #[derive(Default)]
@@ -24,8 +25,10 @@ pub(super) struct Model {
     pub(super) gone: BTreeSet<JobId>,
     /// The state of each that was told last.
     pub(super) last: BTreeMap<JobId, State>,
-    /// The source, where there is one, and the destinations with which a job began.
-    places: BTreeMap<JobId, Vec<Span>>,
+    /// The devices with which a job began.
+    places: BTreeMap<JobId, Places>,
+    /// Jobs that had begun before a restart and do not have their bytes back yet.
+    returning: BTreeSet<JobId>,
     /// Jobs that somebody resumed although their devices were not surely the same.
     forced: BTreeSet<JobId>,
     /// `copied` and `durable` that were seen last, where they must not fall.
@@ -34,6 +37,30 @@ pub(super) struct Model {
     pub(super) kept_pages: u32,
     /// How often a state became another.
     pub(super) coverage: [[u64; 10]; 10],
+}
+
+/// What a job reads and writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Places {
+    source: Option<Span>,
+    dests: Vec<Span>,
+    writes: bool,
+}
+
+impl Places {
+    fn read(&self) -> impl Iterator<Item = &Span> {
+        self.source.iter().chain(self.dests.iter().filter(|_| !self.writes))
+    }
+
+    fn written(&self) -> impl Iterator<Item = &Span> {
+        self.dests.iter().filter(|_| self.writes)
+    }
+
+    /// Whether one of two jobs writes what the other reads or writes.
+    fn disturbs(&self, other: &Self) -> bool {
+        let meets = |written: &Span, of: &Self| of.read().chain(of.written()).any(|span| span.overlaps(written));
+        self.written().any(|span| meets(span, other)) || other.written().any(|span| meets(span, self))
+    }
 }
 
 fn place_of(state: State) -> usize {
@@ -54,13 +81,11 @@ impl World<'_> {
         }
     }
 
-    /// A source that was written and never flushed may become what it was before; copies of it then are not what it is.
-    pub(super) fn model_power_cut(&mut self) {
+    /// Something else than a job has changed disks, which were like this: copies of what is new there are not what it is.
+    pub(super) fn model_changed(&mut self, before: &[Vec<u8>]) {
         let disks = &self.disks;
-        let is_volatile =
-            |span: &Span| disks.sim.first_volatile(&disks.devices[span.disk], span.sectors.clone()).is_some();
-        // A job without a source is meant, too, where it has not flushed: it has nothing to lose.
-        let changed = self.model.places.iter().filter(|(_, spans)| spans.first().is_some_and(is_volatile));
+        let is_new = |span: &Span| disks.read(span) != before[span.disk][span.bytes()];
+        let changed = self.model.places.iter().filter(|(_, places)| places.read().any(is_new));
         self.model.forced.extend(changed.map(|(id, _)| *id));
     }
 
@@ -88,14 +113,13 @@ impl World<'_> {
             if let Devices::Open(opened) = &job.devices
                 && !self.model.forced.contains(id)
             {
-                let spans: Vec<Span> =
-                    opened.from.iter().chain(&opened.dests).map(|region| self.disks.span_of(region)).collect();
+                let places = self.places(job, opened);
                 match self.model.places.get(id) {
-                    Some(known) if *known != spans && job.has_claim() => {
+                    Some(known) if *known != places && job.has_claim() => {
                         return Err(format!("job {id} has other devices than those that it began with"));
                     }
-                    Some(known) if *known == spans => {}
-                    _ => new.push((*id, spans)),
+                    Some(known) if *known == places => {}
+                    _ => new.push((*id, places)),
                 }
             }
             let figures = (job.progress.copied(), job.progress.durable);
@@ -115,6 +139,29 @@ impl World<'_> {
             }
         }
         self.model.places.extend(new);
+        self.check_returning()
+    }
+
+    fn places(&self, job: &Job, opened: &Opened) -> Places {
+        let span = |region: &IoRegion| self.disks.span_of(region);
+        let dests = opened.dests.iter().map(span).collect();
+        Places { source: opened.from.as_ref().map(span), dests, writes: job.writes() }
+    }
+
+    /// Nobody has the bytes of a job that had begun before a restart.
+    fn check_returning(&mut self) -> Checked {
+        let jobs = &self.daemon.core.jobs;
+        let waits = |id: &JobId| jobs.get(id).is_some_and(|job| !job.has_claim() && !job.state().is_ended());
+        self.model.returning.retain(waits);
+        for id in &self.model.returning {
+            let Some(places) = self.model.places.get(id).filter(|_| !self.model.forced.contains(id)) else { continue };
+            let mut others = jobs.values().filter(|other| other.has_claim());
+            let disturbs =
+                |other: &&Job| other.opened().is_some_and(|opened| self.places(other, opened).disturbs(places));
+            if let Some(other) = others.find(disturbs) {
+                return Err(format!("job {} has bytes of job {id}, which had begun before a restart", other.id()));
+            }
+        }
         Ok(())
     }
 
@@ -125,7 +172,7 @@ impl World<'_> {
             let span = Span { disk, sectors: bytes.start / SECTOR_SIZE..bytes.end.div_ceil(SECTOR_SIZE) };
             let core = &self.daemon.core;
             let mut writers = core.jobs.values().filter(|job| job.writes() && core.claims.has_claim(job.id()));
-            let within = |region: &crate::dm_io::IoRegion| {
+            let within = |region: &IoRegion| {
                 let whole = self.disks.span_of(region);
                 whole.disk == span.disk
                     && whole.sectors.start <= span.sectors.start
@@ -155,18 +202,10 @@ impl World<'_> {
         let Some(places) = self.model.places.get(&record.id).filter(|_| !self.model.forced.contains(&record.id)) else {
             return Ok(());
         };
-        let Ok(parsed) = spec::parse(&record.spec) else { return Err("a record's spec is not understood".into()) };
-        if parsed.spec.action == Action::Verify {
-            return Ok(());
-        }
-        let (source, dests) = match parsed.spec.from {
-            Some(_) => (places.first(), &places[1..]),
-            None => (None, &places[..]),
-        };
-        for (index, (side, span)) in record.dests.iter().zip(dests).enumerate() {
+        for (index, (side, span)) in record.dests.iter().zip(places.written()).enumerate() {
             let not = set(&side.overwritten).union(&set(&record.unreadable));
             for range in set(&side.durable).without(&not).iter() {
-                self.check_equal(source, span, &range)
+                self.check_equal(places.source.as_ref(), span, &range)
                     .map_err(|what| format!("record of job {}, destination {index}: {what}", record.id))?;
             }
         }
@@ -240,6 +279,7 @@ impl World<'_> {
         if !new.is_ended() {
             return Ok(());
         }
+        self.model.returning.remove(&id);
         if record.is_some_and(|record| record.state != new) {
             return Err(format!("job {id}: {new:?} is told, and its record does not say so"));
         }
@@ -253,11 +293,9 @@ impl World<'_> {
         let (Some(job), Some(places)) = (self.daemon.core.jobs.get(&id), self.model.places.get(&id)) else {
             return Ok(());
         };
-        let from = usize::from(job.spec().from.is_some());
-        let source = (from == 1).then(|| &places[0]);
-        for (index, span) in places[from..].iter().enumerate() {
+        for (index, span) in places.dests.iter().enumerate() {
             let whole = 0..span.sectors.end - span.sectors.start;
-            match self.check_equal(source, span, &whole) {
+            match self.check_equal(places.source.as_ref(), span, &whole) {
                 Err(what) if job.writes() || !what.contains("power cut") => {
                     return Err(format!("job {id} is done; destination {index}: {what}"));
                 }
@@ -271,6 +309,8 @@ impl World<'_> {
     pub(super) fn check_journal(&mut self) -> Checked {
         self.model.last.clear();
         self.model.figures.clear();
+        let claimed = self.journal.disk.values().filter(|(record, _)| record.claimed).map(|(record, _)| record.id);
+        self.model.returning = claimed.collect();
         for id in self.model.told.difference(&self.model.gone) {
             if !self.journal.disk.contains_key(id) {
                 return Err(format!("job {id} was told, and a crash has lost it"));

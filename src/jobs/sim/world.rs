@@ -28,6 +28,8 @@ pub(super) type Checked = Result<(), String>;
 /// What happens later.
 pub(super) enum Later {
     Event(Event),
+    /// Somebody writes that to a job's `control`.
+    Verb(JobId, Verb),
     /// A worker has opened devices, or not.
     Open(Arc<Card>, u64),
     /// A worker has closed them.
@@ -279,8 +281,9 @@ impl<'a> World<'a> {
         engine.kill();
         drop(core);
         if power {
-            self.model_power_cut();
+            let before = self.disks.content();
             self.disks.sim.power_cut();
+            self.model_changed(&before);
             self.disks.sim.clear();
             self.has_hung = false;
         }
