@@ -67,6 +67,8 @@ mod state;
 mod sys;
 
 #[cfg(test)]
+pub(crate) mod double;
+#[cfg(test)]
 mod tests;
 
 use dir::Dir;

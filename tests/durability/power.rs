@@ -2,8 +2,7 @@
 //! disks, since the flush of a shared one would hide that another is missing.
 //!
 //! The state's file system is mounted without the kernel's help for programs that forget to sync (`noauto_da_alloc`, no
-//! commits by time). Builds with `--cfg kcopyfs_sabotage="no_flush"`, `"no_file_sync"` or `"no_directory_sync"` must fail
-//! here.
+//! commits by time).
 
 use std::{thread, time::Duration};
 

@@ -1,16 +1,19 @@
 //! What the owner says is to be done, done in the simulated world; and what wrong builds do instead.
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::effect::{Effect, Start};
 use super::super::event::Event;
-use super::super::open::OpenError;
+use super::super::open::{OpenError, Opened};
 use super::super::owner::start_step;
-use super::super::view::State;
-use super::journal::Task;
+use super::super::view::{Change, JobId, State};
+use super::journal::{Task, Written};
 use super::world::{Checked, Later, Pending, World};
 use super::wrong::Wrong;
 use crate::error::{Error, ErrorKind};
+use crate::figures::Hashing;
 use crate::journal::Record;
 use crate::kcopyd::JobHandle;
 use crate::spec::Place;
@@ -19,92 +22,103 @@ impl World<'_> {
     pub(super) fn carry_out(&mut self, asked: u64, effect: Effect) -> Checked {
         self.say(|| format!("         -> {}", super::story::effect(&effect)));
         match effect {
-            Effect::Open { card, attempt } => {
-                let wait = self.while_working();
-                self.after(wait, Later::Open(card, attempt));
-            }
+            Effect::Open { card, attempt } => self.after_work(Later::Open(card, attempt)),
             Effect::Lock { id, attempt, .. } => {
                 let result = self.lock().map(|()| Vec::new());
-                let wait = self.while_working();
-                self.after(wait, Later::Event(Event::Locked { id, attempt, result }));
+                self.after_work(Later::Event(Event::Locked { id, attempt, result }));
             }
             Effect::LockBatch { batch, .. } => {
                 let result = self.lock().map_err(|error| (0, 0, error));
-                let wait = self.while_working();
-                self.after(wait, Later::Event(Event::BatchLocked { batch, result }));
+                self.after_work(Later::Event(Event::BatchLocked { batch, result }));
             }
-            Effect::Close { id, devices, answer } => {
-                if answer {
-                    self.daemon.handles.remove(&id);
-                    self.daemon.closing.insert(id);
-                    if self.is_wrong(Wrong::ClosedEarly) {
-                        self.send(Event::Closed { id });
-                    }
-                }
-                let wait = self.while_working();
-                self.after(wait, Later::Close { id, devices, answer });
-            }
+            Effect::Close { id, devices, answer } => self.close(id, devices, answer),
             Effect::Record(record) => self.record(asked, record)?,
-            Effect::RecordBatch { batch, records } => {
-                if self.is_wrong(Wrong::BatchUnrecorded) {
-                    self.send(Event::BatchRecorded { batch, result: Ok(()) });
-                } else {
-                    self.put(Task::SaveNew { batch, records, asked });
-                }
-            }
-            Effect::Forget(id) => {
-                self.model.gone.insert(id);
-                self.put(Task::Forget(id));
-            }
+            Effect::RecordBatch { batch, records } => self.record_new(asked, batch, records),
+            Effect::Forget(id) => self.forget(id),
             Effect::Start(start) => self.start(*start)?,
-            Effect::HashZeros { id, mut hashing, range } => {
-                hashing.see_zeros(&range);
-                let wait = self.while_working();
-                let event = Event::StepEnded { id, hashing: Some(hashing), gone: Vec::new() };
-                self.after(wait, Later::Event(event));
-            }
-            Effect::Pause(id) => {
-                self.tell(id, JobHandle::pause);
-                if self.is_wrong(Wrong::ClaimReleased) {
-                    self.daemon.core.claims.release(id);
-                }
-            }
+            Effect::HashZeros { id, hashing, range } => self.hash_zeros(id, hashing, &range),
+            Effect::Pause(id) => self.pause(id),
             Effect::Resume(id) => self.tell(id, JobHandle::resume),
-            Effect::Cancel(id) => {
-                if !self.is_wrong(Wrong::CancelLost) {
-                    self.tell(id, JobHandle::cancel);
-                }
-            }
+            Effect::Cancel(id) => self.cancel(id),
             Effect::GiveUp(id, dests) => self.tell(id, |handle| handle.give_up(dests)),
             Effect::Wake(id) => self.tell(id, JobHandle::wake),
             Effect::Flush { id, run, dest, client, device } => {
-                if self.is_wrong(Wrong::FlushSkipped) {
-                    self.send(Event::Flushed { id, run, dest, result: Ok(()) });
-                    return Ok(());
+                if self.flushes(id, run, dest) {
+                    let inbox = Arc::clone(&self.daemon.inbox);
+                    client.flush(device, move |result| inbox.send(Event::Flushed { id, run, dest, result }));
                 }
-                if self.is_wrong(Wrong::FlushEarly) {
-                    self.send(Event::Flushed { id, run, dest, result: Ok(()) });
-                }
-                let inbox = std::sync::Arc::clone(&self.daemon.inbox);
-                client.flush(device, move |result| inbox.send(Event::Flushed { id, run, dest, result }));
             }
             Effect::EnsureClient(_) => {}
-            Effect::Post(change) => {
-                if self.daemon.kept_back.is_none() && self.is_wrong(Wrong::EventsSwapped) {
-                    self.daemon.kept_back = Some(change);
-                    return Ok(());
-                }
-                self.check_change(change.id, change.old, change.new)?;
-                if let Some(change) = self.daemon.kept_back.take() {
-                    self.check_change(change.id, change.old, change.new)?;
-                }
-            }
+            Effect::Post(change) => self.post(change)?,
             Effect::Answer(answer) => {
                 answer.send();
                 self.look_at_answers()?;
             }
         }
         Ok(())
+    }
+
+    fn close(&mut self, id: JobId, devices: Box<Opened>, answer: bool) {
+        if answer {
+            self.daemon.handles.remove(&id);
+            self.daemon.closing.insert(id);
+            if self.is_wrong(Wrong::ClosedEarly) {
+                self.send(Event::Closed { id });
+            }
+        }
+        self.after_work(Later::Close { id, devices, answer });
+    }
+
+    fn record_new(&mut self, asked: u64, batch: u64, records: Vec<Record>) {
+        if self.is_wrong(Wrong::BatchUnrecorded) {
+            self.send(Event::BatchRecorded { batch, result: Ok(()) });
+        } else {
+            self.put(Task::SaveNew { batch, records, asked });
+        }
+    }
+
+    fn forget(&mut self, id: JobId) {
+        self.model.gone.insert(id);
+        self.put(Task::Forget(id));
+    }
+
+    fn hash_zeros(&mut self, id: JobId, mut hashing: Box<Hashing>, range: &Range<u64>) {
+        hashing.see_zeros(range);
+        self.after_work(Later::Event(Event::StepEnded { id, hashing: Some(hashing), gone: Vec::new() }));
+    }
+
+    fn pause(&mut self, id: JobId) {
+        self.tell(id, JobHandle::pause);
+        if self.is_wrong(Wrong::ClaimReleased) {
+            self.daemon.core.claims.release(id);
+        }
+    }
+
+    fn cancel(&mut self, id: JobId) {
+        if !self.is_wrong(Wrong::CancelLost) {
+            self.tell(id, JobHandle::cancel);
+        }
+    }
+
+    /// Whether a flush is done. Wrong builds say that it is.
+    fn flushes(&mut self, id: JobId, run: u32, dest: usize) -> bool {
+        let is_skipped = self.is_wrong(Wrong::FlushSkipped);
+        if is_skipped || self.is_wrong(Wrong::FlushEarly) {
+            self.send(Event::Flushed { id, run, dest, result: Ok(()) });
+        }
+        !is_skipped
+    }
+
+    fn post(&mut self, change: Change) -> Checked {
+        if self.daemon.kept_back.is_none() && self.is_wrong(Wrong::EventsSwapped) {
+            self.daemon.kept_back = Some(change);
+            return Ok(());
+        }
+        self.check_change(change.id, change.old, change.new)?;
+        match self.daemon.kept_back.take() {
+            Some(change) => self.check_change(change.id, change.old, change.new),
+            None => Ok(()),
+        }
     }
 
     /// A record is to be written.
@@ -196,23 +210,46 @@ impl World<'_> {
         }
     }
 
-    /// Something is to be written to the journal.
+    /// Something is to be written to the journal. New jobs are refused while it is patient.
     pub(super) fn put(&mut self, task: Task) {
-        if let (Task::SaveNew { batch, .. }, true) = (&task, self.journal.is_patient) {
-            let result = Err(Error::new(ErrorKind::Os(libc::ENOSPC), "state directory"));
-            return self.send(Event::BatchRecorded { batch: *batch, result });
+        match task {
+            Task::SaveNew { batch, .. } if self.journal.is_patient => {
+                let result = Err(Error::new(ErrorKind::Os(libc::ENOSPC), "state directory"));
+                self.send(Event::BatchRecorded { batch, result });
+            }
+            task => {
+                self.journal.queue.push_back(task);
+                self.write();
+            }
         }
-        self.journal.queue.push_back(task);
-        self.write();
     }
 
     /// The journal begins to write what waits, unless it is at work.
     fn write(&mut self) {
-        if self.journal.writing.is_empty() && !self.journal.queue.is_empty() {
-            self.journal.take();
-            let wait = self.while_working();
-            self.after(wait, Later::Journal);
+        if self.journal.take() {
+            self.after_work(Later::Journal);
         }
+    }
+
+    /// The journal writes what it has begun to write.
+    fn written(&mut self) {
+        match self.journal.write(&mut self.random) {
+            Written::New(batch, result) => self.send(Event::BatchRecorded { batch, result }),
+            Written::Saved(ids) => self.send(Event::Recorded { ids }),
+            Written::Failed(error) => return self.journal_fails(&error),
+        }
+        self.journal.is_patient = false;
+        self.write();
+    }
+
+    /// It tries again in a second.
+    fn journal_fails(&mut self, why: &Error) {
+        self.send(Event::RecordsFail { why: why.to_string() });
+        self.journal.is_patient = true;
+        for task in std::mem::take(&mut self.journal.queue) {
+            self.put(task);
+        }
+        self.after(Duration::from_secs(1), Later::JournalAgain);
     }
 
     /// What was to happen at this time happens.
@@ -237,27 +274,10 @@ impl World<'_> {
                     }
                 }
             }
-            Later::Journal => {
-                if self.journal.fails {
-                    self.journal_fails();
-                } else {
-                    let news = self.journal.writing.iter().find_map(|task| match task {
-                        Task::SaveNew { batch, .. } => Some(*batch),
-                        _ => None,
-                    });
-                    let ids = self.journal.finish();
-                    self.journal.is_patient = false;
-                    match news {
-                        Some(batch) => self.send(Event::BatchRecorded { batch, result: Ok(()) }),
-                        None => self.send(Event::Recorded { ids }),
-                    }
-                    self.write();
-                }
-            }
+            Later::Journal => self.written(),
             Later::JournalAgain => {
                 self.journal.is_patient = false;
-                let wait = self.while_working();
-                self.after(wait, Later::Journal);
+                self.after_work(Later::Journal);
             }
             Later::Land(disk) => {
                 self.say(|| format!("late writes arrive at disk {disk}"));
@@ -268,33 +288,6 @@ impl World<'_> {
             }
         }
         Ok(())
-    }
-
-    fn journal_fails(&mut self) {
-        let why = || Error::new(ErrorKind::Os(libc::EIO), "state directory");
-        let mut refused = Vec::new();
-        for task in self.journal.writing.extract_if(.., |task| matches!(task, Task::SaveNew { .. })) {
-            refused.push(task);
-        }
-        if self.journal.writing.is_empty() {
-            // Only records of new jobs: whoever makes them is told.
-            for task in refused {
-                if let Task::SaveNew { batch, .. } = task {
-                    self.send(Event::BatchRecorded { batch, result: Err(why()) });
-                }
-            }
-            return self.write();
-        }
-        self.send(Event::RecordsFail { why: why().to_string() });
-        let kept = std::mem::take(&mut self.journal.queue);
-        for task in kept {
-            match task {
-                Task::SaveNew { batch, .. } => self.send(Event::BatchRecorded { batch, result: Err(why()) }),
-                task => self.journal.queue.push_back(task),
-            }
-        }
-        self.journal.is_patient = true;
-        self.after(Duration::from_secs(1), Later::JournalAgain);
     }
 
     /// What becomes of an event in a wrong build.

@@ -237,7 +237,7 @@ impl World<'_> {
             if !self.model.told.insert(*id) {
                 return Err(format!("the number {id} was told before"));
             }
-            if !self.journal.disk.contains_key(id) && !self.model.gone.contains(id) {
+            if !self.journal.kept.contains_key(id) && !self.model.gone.contains(id) {
                 return Err(format!("job {id} was told, and its record is not on disk"));
             }
         }
@@ -250,7 +250,7 @@ impl World<'_> {
         if self.model.gone.contains(&id) {
             return Ok(());
         }
-        let Some((record, made)) = self.journal.disk.get(&id) else {
+        let Some((record, made)) = self.journal.kept.get(&id) else {
             return Err(format!("job {id}: {verb:?} was answered, and it has no record"));
         };
         let is_right = match verb {
@@ -272,7 +272,7 @@ impl World<'_> {
             }
             self.model.coverage[place_of(old)][place_of(new)] += 1;
         }
-        let record = self.journal.disk.get(&id).map(|(record, _)| record);
+        let record = self.journal.kept.get(&id).map(|(record, _)| record);
         if record.is_none() && !self.model.gone.contains(&id) {
             return Err(format!("job {id} is {new:?}, and has no record"));
         }
@@ -309,14 +309,14 @@ impl World<'_> {
     pub(super) fn check_journal(&mut self) -> Checked {
         self.model.last.clear();
         self.model.figures.clear();
-        let claimed = self.journal.disk.values().filter(|(record, _)| record.claimed).map(|(record, _)| record.id);
+        let claimed = self.journal.kept.values().filter(|(record, _)| record.claimed).map(|(record, _)| record.id);
         self.model.returning = claimed.collect();
         for id in self.model.told.difference(&self.model.gone) {
-            if !self.journal.disk.contains_key(id) {
+            if !self.journal.kept.contains_key(id) {
                 return Err(format!("job {id} was told, and a crash has lost it"));
             }
         }
-        for (record, _) in self.journal.disk.values() {
+        for (record, _) in self.journal.kept.values() {
             self.check_record(record)?;
             if record.state.is_ended() {
                 self.model.last.insert(record.id, record.state);
@@ -327,7 +327,7 @@ impl World<'_> {
             }
         }
         // Numbers that nobody was told may be given again.
-        let disk = &self.journal.disk;
+        let disk = &self.journal.kept;
         let model = &mut self.model;
         model.places.retain(|id, _| disk.contains_key(id));
         model.forced.retain(|id| disk.contains_key(id));

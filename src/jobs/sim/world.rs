@@ -14,12 +14,13 @@ use super::super::submit::{Made, NotMade};
 use super::super::turn::Now;
 use super::super::view::{Change, JobId, Verb};
 use super::disks::{Bank, DISKS, Disks, NAMES};
-use super::journal::Journal;
+use super::journal::{Found, Journal};
 use super::model::Model;
 use super::random::Random;
 use super::wrong::Wrong;
 use crate::error::Result as Answered;
 use crate::io::PagePool;
+use crate::journal::double::Mistake;
 use crate::kcopyd::{JobHandle, Settings, Stepped};
 
 /// What went wrong.
@@ -121,7 +122,7 @@ impl<'a> World<'a> {
             began: Instant::now(),
             number: 0,
             daemon,
-            journal: Journal::default(),
+            journal: Journal::new(wrong.map_or(Mistake::None, Wrong::mistake)),
             later: BTreeMap::new(),
             turns: 0,
             pending: Vec::new(),
@@ -157,6 +158,12 @@ impl<'a> World<'a> {
     pub(super) fn after(&mut self, wait: Duration, what: Later) {
         self.turns += 1;
         self.later.insert((self.now + wait, self.turns), what);
+    }
+
+    /// That happens when a worker has done its work.
+    pub(super) fn after_work(&mut self, what: Later) {
+        let wait = self.while_working();
+        self.after(wait, what);
     }
 
     /// How long a worker takes.
@@ -273,8 +280,8 @@ impl<'a> World<'a> {
         self.say(|| if power { "POWER CUT".to_owned() } else { "kill -9".to_owned() });
         self.later.clear();
         self.pending.clear();
-        self.journal.crash(&mut self.random);
-        let next = if self.is_wrong(Wrong::NumberAgain) { 1 } else { self.journal.highest + 1 };
+        let Found { mut records, next } = self.journal.crash(power, &mut self.random)?;
+        let next = if self.is_wrong(Wrong::NumberAgain) { 1 } else { next };
         let fresh = Daemon::new(self.limits, next, &self.pool, &self.settings, &self.disks);
         let Daemon { core, queue, engine, handles, .. } = std::mem::replace(&mut self.daemon, fresh);
         drop((queue, handles));
@@ -295,7 +302,6 @@ impl<'a> World<'a> {
         }
         self.check_writes()?;
         self.check_journal()?;
-        let mut records = self.journal.records();
         for record in &mut records {
             match self.wrong {
                 Some(Wrong::ClaimForgotten) => record.claimed = false,

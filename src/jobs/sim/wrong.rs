@@ -1,5 +1,7 @@
 //! Builds that are wrong on purpose: each spoils something between the owner and the world. The simulation must find all.
 
+use crate::journal::double::Mistake;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wrong {
     /// A record is acknowledged and never written.
@@ -46,15 +48,28 @@ pub(super) enum Wrong {
     CancelLost,
     /// A verb is answered when it comes.
     AnswerEarly,
+    /// The files of records are not synced.
+    FilesNotSynced,
+    /// The directory of the records is not synced.
+    DirectoryNotSynced,
 }
 
 impl Wrong {
+    /// What the store does not do.
+    pub(super) fn mistake(self) -> Mistake {
+        match self {
+            Self::FilesNotSynced => Mistake::NoFileSync,
+            Self::DirectoryNotSynced => Mistake::NoDirSync,
+            _ => Mistake::None,
+        }
+    }
+
     /// Whether only the long form looks for it.
     pub(super) fn is_rare(self) -> bool {
         matches!(self, Self::OldFlush | Self::ClaimForgotten | Self::CancelLost)
     }
 
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::RecordDropped,
         Self::RecordAckEarly,
         Self::FlushSkipped,
@@ -77,5 +92,7 @@ impl Wrong {
         Self::PieceInvented,
         Self::CancelLost,
         Self::AnswerEarly,
+        Self::FilesNotSynced,
+        Self::DirectoryNotSynced,
     ];
 }

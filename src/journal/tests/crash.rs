@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::faults::{Fault, Faulty, Mistake};
-use super::model::Model;
+use super::double::{Fault, Faulty, Mistake, Model};
 use super::*;
 
 /// What a daemon does with its store.
@@ -30,7 +29,7 @@ impl Ground for Model {
     }
 
     fn crash(&self, random: &mut Random) {
-        self.power_cut(random);
+        self.power_cut(|limit| random.below(limit));
     }
 }
 
@@ -114,7 +113,8 @@ fn run<G: Ground>(
     (at, fault, mistake): (u64, Fault, Mistake),
     random: &mut Random,
 ) -> std::result::Result<bool, String> {
-    let disk = Faulty::new(ground.disk(), at, fault, mistake);
+    let disk = Faulty::new(ground.disk(), mistake);
+    disk.meet(at, fault);
     let hit = disk.hit();
     let mut told = Told::default();
     let opened = opening::open(disk, 1).map_err(|error| error.to_string())?;
@@ -261,12 +261,13 @@ fn spoilt(what: &str) -> Model {
 fn open_twice(what: &str, at: u64, fault: Fault, random: &mut Random) -> (bool, usize) {
     let model = spoilt(what);
     let before = model.files();
-    let disk = Faulty::new(model.clone(), at, fault, Mistake::None);
+    let disk = Faulty::new(model.clone(), Mistake::None);
+    disk.meet(at, fault);
     let hit = disk.hit();
     let first = opening::open(disk, 1000).unwrap();
     assert!(first.next_id > 5, "number {} comes again", first.next_id);
     drop(first);
-    model.power_cut(random);
+    model.power_cut(|limit| random.below(limit));
     let second = opening::open(model.clone(), 2000).unwrap();
     assert!(second.next_id > 5, "number {} comes again at the second start", second.next_id);
     if what != "later" {

@@ -8,10 +8,8 @@ use crate::figures::{BadKind, BadRange};
 use crate::sector::Sector;
 
 mod crash;
-mod faults;
 mod folder;
 mod kill;
-mod model;
 mod text;
 
 /// The job of that number as it stood at some moment of its life, told by `generation`.

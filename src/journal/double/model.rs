@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{DAMAGED, Disk, Random};
+use super::{DAMAGED, Disk};
 
 /// A disk in memory. Its clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Model(Arc<Mutex<Inner>>);
+pub(crate) struct Model(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -57,22 +57,22 @@ fn apply(names: &mut BTreeMap<String, usize>, change: &[(String, Option<usize>)]
 }
 
 impl Model {
-    /// The power goes and comes back.
-    pub(super) fn power_cut(&self, random: &mut Random) {
+    /// The power goes and comes back. `below` gives a random number below another.
+    pub(crate) fn power_cut(&self, mut below: impl FnMut(usize) -> usize) {
         let inner = &mut *self.0.lock();
         let mut names = std::mem::take(&mut inner.durable);
         // None, all, a half of them.
-        let share = random.below(3);
+        let share = below(3);
         for change in std::mem::take(&mut inner.since) {
-            if random.below(2) < share {
+            if below(2) < share {
                 apply(&mut names, &change);
             }
         }
         for inode in inner.inodes.iter_mut().filter(|inode| !inode.synced) {
-            match random.below(4) {
+            match below(4) {
                 0 => inode.bytes.clear(),
                 1 => inode.bytes.fill(0),
-                2 => inode.bytes.truncate(random.below(inode.bytes.len() + 1)),
+                2 => inode.bytes.truncate(below(inode.bytes.len() + 1)),
                 _ => {}
             }
             inode.synced = true;
@@ -82,13 +82,13 @@ impl Model {
     }
 
     /// Every file by its name, those in `damaged` too.
-    pub(super) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let inner = self.0.lock();
         inner.names.iter().map(|(name, inode)| (name.clone(), inner.inodes[*inode].bytes.clone())).collect()
     }
 
     /// Puts a durable file there.
-    pub(super) fn put(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
         self.create(name, bytes).unwrap();
         let mut inner = self.0.lock();
         inner.inodes.last_mut().unwrap().synced = true;

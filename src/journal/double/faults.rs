@@ -10,7 +10,7 @@ use super::Disk;
 
 /// What happens at the chosen step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The process is killed there: that step is half done at most, and no other follows.
     Die,
     /// That step and as many in all fail with an error and do nothing, or half of a write.
@@ -21,7 +21,7 @@ pub(super) enum Fault {
 
 /// A mistake that a build of the store might make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Mistake {
+pub(crate) enum Mistake {
     #[default]
     None,
     /// Files are not synced.
@@ -48,20 +48,30 @@ enum Go {
 
 /// A disk with a plan of faults. Its clones share both.
 #[derive(Clone, Debug)]
-pub(super) struct Faulty<D> {
+pub(crate) struct Faulty<D> {
     inner: D,
     plan: Arc<Mutex<Plan>>,
 }
 
 impl<D: Disk> Faulty<D> {
-    /// Step `at`, from 0, meets `fault`.
-    pub(super) fn new(inner: D, at: u64, fault: Fault, mistake: Mistake) -> Self {
-        let plan = Plan { fault: Some((at, fault)), mistake, ..Plan::default() };
-        Self { inner, plan: Arc::new(Mutex::new(plan)) }
+    /// A disk without faults, as a store sees it that makes that mistake.
+    pub(crate) fn new(inner: D, mistake: Mistake) -> Self {
+        Self { inner, plan: Arc::new(Mutex::new(Plan { mistake, ..Plan::default() })) }
+    }
+
+    /// Of the steps from now on, the one with the number `at`, from 0, meets `fault`.
+    pub(crate) fn meet(&self, at: u64, fault: Fault) {
+        let mut plan = self.plan.lock();
+        plan.fault = Some((plan.steps + at, fault));
+    }
+
+    /// No step fails any more.
+    pub(crate) fn mend(&self) {
+        self.plan.lock().fault = None;
     }
 
     /// A way to ask, when the disk has gone into a store, whether the fault was met.
-    pub(super) fn hit(&self) -> impl Fn() -> bool + use<D> {
+    pub(crate) fn hit(&self) -> impl Fn() -> bool + use<D> {
         let plan = Arc::clone(&self.plan);
         move || plan.lock().hit
     }
