@@ -113,6 +113,7 @@ pub(super) mod samples {
             dests: vec![dest("/dev/sdb"), failed],
             progressed: UNIX_EPOCH,
             course: crate::jobs::Course::default(),
+            limited_by: None,
         }
     }
 

@@ -24,6 +24,11 @@ impl Flat {
         let value = value.map(one_line).filter(|value| !value.is_empty());
         self.put(key, value.as_deref().unwrap_or("-"));
     }
+
+    /// Microseconds since the epoch; `-` where there is no such moment.
+    fn put_time(&mut self, key: &str, time: Option<SystemTime>) {
+        self.put_text(key, time.map(|time| micros(time).to_string()).as_deref());
+    }
 }
 
 /// `jobs/ID/status`.
@@ -50,6 +55,10 @@ pub(super) fn status(view: &View) -> Vec<u8> {
     flat.put("verified", course.verified);
     flat.put("read_errors", course.read_errors);
     flat.put("suspect_bytes", course.suspect_bytes);
+    flat.put("same", course.same);
+    flat.put_time("started", course.started);
+    flat.put_time("ended", course.ended);
+    flat.put_text("limited_by", view.limited_by);
     flat.0
 }
 
@@ -131,7 +140,7 @@ pub(super) fn client(view: &ClientView) -> Vec<u8> {
 
 /// A line of `events`.
 pub(super) fn event(change: &Change) -> Vec<u8> {
-    let time = change.time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_micros();
+    let time = micros(change.time);
     let old = change.old.map_or("-", State::as_str);
     let mut line = format!("{time} {} {old} {}", change.id, change.new.as_str());
     if let Some(reason) = change.reason.as_deref().filter(|reason| !reason.is_empty()) {
@@ -140,6 +149,11 @@ pub(super) fn event(change: &Change) -> Vec<u8> {
     }
     line.push('\n');
     line.into()
+}
+
+/// Microseconds since the epoch.
+fn micros(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_micros()
 }
 
 /// Percent copied with two decimals, rounded down: 100.00 only when all is copied.

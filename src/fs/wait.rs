@@ -265,6 +265,7 @@ mod tests {
             dests: Vec::new(),
             progressed: SystemTime::UNIX_EPOCH,
             course: crate::jobs::Course::default(),
+            limited_by: None,
         }
     }
 

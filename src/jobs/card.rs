@@ -178,8 +178,15 @@ impl Card {
             source: self.spec.from.as_ref().map(|from| from.path.clone()),
             dests: dests.collect(),
             progressed: shown.progressed,
-            course: shown.course,
+            // Its end may be on its way to disk yet.
+            course: Course { ended: shown.course.ended.filter(|_| shown.state.is_ended()), ..shown.course },
+            limited_by: (goes_on && self.is_at_its_limit(speed)).then_some("speed_max"),
         }
+    }
+
+    /// Whether it is as fast as its own limit of speed lets it be, to within a twentieth.
+    fn is_at_its_limit(&self, speed: u64) -> bool {
+        self.speed_max.get().is_some_and(|most| speed >= most - most / 20)
     }
 
     /// Open devices with direct I/O, and without.

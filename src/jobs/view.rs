@@ -101,6 +101,8 @@ pub struct View {
     pub progressed: SystemTime,
     /// How its work goes on.
     pub course: Course,
+    /// What it waits for most, where that is known.
+    pub limited_by: Option<&'static str>,
 }
 
 /// How a job's work goes on.
@@ -114,6 +116,8 @@ pub struct Course {
     pub read_errors: u64,
     /// Bytes of pieces that failed and have not been looked at again.
     pub suspect_bytes: u64,
+    /// Bytes that needed no writing, because the destinations held them already.
+    pub same: u64,
     /// When it began to run first.
     pub started: Option<SystemTime>,
     /// When it ended.

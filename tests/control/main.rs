@@ -5,4 +5,5 @@ mod bench;
 mod clients;
 mod model;
 mod order;
+mod scripts;
 mod verbs;

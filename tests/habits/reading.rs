@@ -41,7 +41,7 @@ pub(crate) const ROWS: &[Row] = &[
         "stat -c '%a %F %s' $M/jobs/1 $M/jobs/new $M/jobs/1/status",
         "755 directory 65536\n600 regular empty file 0\n444 regular empty file 0\n",
     ),
-    is("bash", "test $(wc -c < $M/jobs/1/spec) = $(cat $M/jobs/1/spec | wc -c) && wc -l < $M/jobs/1/status", "20\n"),
+    is("bash", "test $(wc -c < $M/jobs/1/spec) = $(cat $M/jobs/1/spec | wc -c) && wc -l < $M/jobs/1/status", "24\n"),
     row("bash", "test -s $M/jobs/1/status", 1, Said::Is("")),
     is(
         "bash",
@@ -62,12 +62,12 @@ pub(crate) const ROWS: &[Row] = &[
     is(
         "bash",
         "mapfile -t lines < $M/jobs/1/status; echo ${#lines[@]} ${lines[0]}; echo $(< $M/version)",
-        concat!("20 state done\n", env!("CARGO_PKG_VERSION"), "\n"),
+        concat!("24 state done\n", env!("CARGO_PKG_VERSION"), "\n"),
     ),
     is(
         "bash",
         "tail -n 1 $M/jobs/1/status; awk '$1 == \"copied\" { print $2 }' $M/jobs/1/status",
-        "suspect_bytes 0\n65536\n",
+        "limited_by -\n65536\n",
     ),
     is("bash", "dd if=$M/jobs/1/status bs=1 status=none | cmp - <(cat $M/jobs/1/status) && echo same", "same\n"),
     is("bash", "cp $M/jobs/1/status out && cmp out $M/jobs/1/status && echo same", "same\n"),

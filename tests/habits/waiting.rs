@@ -18,7 +18,7 @@ fn the_end_is_told_also_where_nothing_is_kept_needs_fuse() {
             "echo \"from=$S/a to=$S/b paused\" > $M/jobs/new\n\
              { cat $M/wait/1 && echo well; } | { read -r line; echo \"$line\"; echo resume > $M/jobs/1/control; cat; }; ls $M/jobs",
             0,
-            Said::Has(&["0.00 %  paused\n", "\nstate done\n", "error -\n", "suspect_bytes 0\nwell\nnew\n"]),
+            Said::Has(&["0.00 %  paused\n", "\nstate done\n", "error -\n", "limited_by -\nwell\nnew\n"]),
             1,
             "",
         ),
@@ -51,7 +51,7 @@ pub(crate) const ROWS: &[Row] = &[
         "echo \"from=$S/a to=$S/b paused\" > $M/jobs/new; id=$(last)\n\
          { cat $M/wait/$id && echo all is well; } | { read -r line; echo \"$line\"; echo resume > $M/jobs/$id/control; cat; }",
         0,
-        Said::Has(&["0.00 %  paused\n", "\nstate done\n", "error -\n", "suspect_bytes 0\nall is well\n"]),
+        Said::Has(&["0.00 %  paused\n", "\nstate done\n", "error -\n", "limited_by -\nall is well\n"]),
         1,
         "",
     ),

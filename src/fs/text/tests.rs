@@ -30,6 +30,7 @@ fn view() -> View {
         dests: vec![dest(b"/dev/sdb")],
         progressed: UNIX_EPOCH,
         course: crate::jobs::Course { phase: Some("copy"), ..Default::default() },
+        limited_by: None,
     }
 }
 
@@ -53,8 +54,14 @@ fn status_has_its_keys_in_order() {
     let expected = "state running\nread_err 0\nwrite_err 0x0\ntotal 107374182400\ncopied 45281234944\n\
         durable 44023414784\npercent 42.17\nspeed 1932735283\neta_usec 32126000\nelapsed_usec 23431201\n\
         stalled_usec 0\nbad_bytes 0\nclient default\nname -\ndigest -\nerror -\nphase copy\nverified 0\nread_errors 0\n\
-        suspect_bytes 0\n";
+        suspect_bytes 0\nsame 0\nstarted -\nended -\nlimited_by -\n";
     assert_eq!(string(status(&view())), expected);
+    let course = crate::jobs::Course {
+        started: Some(UNIX_EPOCH + Duration::from_micros(1_763_980_000_000_001)),
+        ..view().course
+    };
+    let text = string(status(&View { course, limited_by: Some("speed_max"), ..view() }));
+    assert!(text.ends_with("same 0\nstarted 1763980000000001\nended -\nlimited_by speed_max\n"), "{text}");
 }
 
 #[test]
@@ -67,7 +74,7 @@ fn status_never_breaks_a_line() {
         ..view()
     };
     let text = string(status(&bad));
-    assert_eq!(text.lines().count(), 20);
+    assert_eq!(text.lines().count(), 24);
     assert!(text.contains("write_err 0x2\n") && text.contains("eta_usec none\n") && text.contains("name a\\012b\n"));
     assert!(text.contains("\nerror open /dev/x\\012state done\nphase copy\n"));
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// The keys of `status`, in order.
-pub const STATUS_KEYS: [&str; 20] = [
+pub const STATUS_KEYS: [&str; 24] = [
     "state",
     "read_err",
     "write_err",
@@ -25,6 +25,10 @@ pub const STATUS_KEYS: [&str; 20] = [
     "verified",
     "read_errors",
     "suspect_bytes",
+    "same",
+    "started",
+    "ended",
+    "limited_by",
 ];
 
 /// The states that a job can be in.
@@ -65,10 +69,16 @@ impl Status {
         assert!(STATES.contains(&self.state()), "no such state:\n{self}");
         assert!(matches!(self.get("read_err"), "0" | "1"), "read_err is 0 or 1:\n{self}");
         self.write_err();
-        for key in ["speed", "elapsed_usec", "stalled_usec", "bad_bytes"] {
+        for key in ["speed", "elapsed_usec", "stalled_usec", "bad_bytes", "same"] {
             self.number(key);
         }
         self.eta_usec();
+        let [started, ended] = self.times();
+        assert_eq!(ended.is_some(), self.is_ended(), "a job that has ended has an end:\n{self}");
+        assert!(
+            started.is_none_or(|started| ended.is_none_or(|ended| started <= ended)),
+            "its end is its end:\n{self}"
+        );
         assert!(self.durable() <= self.copied() && self.copied() <= self.total(), "durable, copied, total:\n{self}");
         let percent = self.get("percent");
         let decimals = percent.split_once('.').map_or(0, |(_, decimals)| decimals.len());
@@ -176,6 +186,11 @@ impl Status {
     /// `ALGORITHM:HEX`, once done.
     pub fn digest(&self) -> Option<&str> {
         self.word("digest")
+    }
+
+    /// When it ran first and when it ended, in microseconds since the epoch.
+    pub fn times(&self) -> [Option<u64>; 2] {
+        ["started", "ended"].map(|key| self.word(key).map(|_| self.number(key)))
     }
 
     /// Why it failed, is held, or waits.
