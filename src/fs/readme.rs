@@ -15,7 +15,8 @@ kcopyfs: block-copy jobs as files
                                                          each further to= gets a copy too, from the same read
     exec 3<>jobs/new; echo \"$spec\" >&3; read id <&3      the same, and the number of the job
     cat jobs/$id/status                                  its status
-    cat wait/$id && echo done                            wait for its end; fails unless it is done
+    cat wait/$id && echo done                            a line every second until it ends; fails unless it is done
+    cat names/clone/wait && echo done                    the same for the newest job with name=clone
     echo \"$spec after=$id\" > jobs/new                    the next one, when that is done
     echo cancel > jobs/$id/control                       end it; pause and resume work like this too; a paused
                                                          job stays paused across a restart
@@ -40,7 +41,7 @@ Job states: queued (`error` says what it waits for), running, paused, flushing, 
 held: after a restart kcopyfs could not confirm that these are the same devices; check, then resume or cancel.
 `differs` in errors and EBADMSG in dests mean that the destination reads back differently.
 
-Sectors are 512 bytes. Only files in wait/ block on read. A write does all or nothing; error_log says why it failed.
+Sectors are 512 bytes. Only wait/ID and jobs/ID/wait block on read. A write does all or nothing; error_log says why it failed.
 Control files read back as plain integers; K, M and G (powers of 1024) are accepted when writing.
 ";
 

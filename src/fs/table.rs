@@ -301,6 +301,13 @@ static NODES: &[Node] = &[
         )
     },
     file(
+        "jobs/ID/wait",
+        0o444,
+        Read::Wait,
+        Write::Never,
+        "the same as wait/ID, so that names/NAME/wait works; reading it blocks",
+    ),
+    file(
         "jobs/ID/control",
         0o200,
         Read::Never,
@@ -324,7 +331,7 @@ static NODES: &[Node] = &[
             0o444,
             Read::Wait,
             Write::Never,
-            "a line of progress every second, then the status; read fails unless the job is done: cat wait/ID && next",
+            "a line of progress every second, at the end the status; read fails unless the job is done: cat wait/ID && next",
         )
     },
     dir("state", "a directory per state of jobs: ls state/running"),

@@ -1,4 +1,4 @@
-//! `wait/ID`: progress until a job ends, its status, and an error unless it is done.
+//! `wait/ID` and `jobs/ID/wait`: progress until a job ends, its status, and an error unless it is done.
 //!
 //! A read that has to wait is parked here with its reply; one thread, the ticker, answers it. FUSE readers cannot be
 //! interrupted, so every read is answered within [`INTERVAL`], and a killed reader dies then. Who has opened the file learns
@@ -281,7 +281,7 @@ mod tests {
         let (mut cursor, start) = (Cursor::default(), Instant::now());
         let running = view(State::Running);
         assert!(
-            said(cursor.step(&running, start, 4096, false)).starts_with("[===============...............]   50.00 %")
+            said(cursor.step(&running, start, 4096, false)).starts_with("[==========..........]   50.00 %")
         );
         let step = cursor.step(&running, start, 4096, false);
         assert!(matches!(step, Step::Wait(due) if due == start + INTERVAL));

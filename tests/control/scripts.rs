@@ -43,3 +43,24 @@ fn a_job_at_its_limit_of_speed_says_so_needs_fuse() {
     bench.daemon.control(id, "pause").unwrap();
     assert_eq!(bench.daemon.status(id).get("limited_by"), "-");
 }
+
+#[test]
+fn a_job_is_waited_for_by_its_name_needs_fuse() {
+    let Some(bench) = Bench::new(&["state=none"]) else { return };
+    let id = bench.slow("slow", "name=clone");
+    bench.daemon.events().until_state(id, "running");
+    // A reader who cannot wait finds a line, and then is told to come again.
+    let script = "head -n1 $M/names/clone/wait; dd if=$M/jobs/1/wait iflag=nonblock 2>&1 >/dev/null | head -n1";
+    let output = bench.daemon.sh("bash", script);
+    let (line, again) = output.stdout.split_once('\n').expect("a line");
+    assert!(line.contains(" %  ") && line.ends_with(" left  copy") && line.chars().count() <= 79, "{line}");
+    assert!(again.contains("Resource temporarily unavailable"), "{again}");
+    let output = bench.daemon.sh("bash", "(echo cancel > $M/jobs/1/control) & cat $M/names/clone/wait");
+    assert!(
+        output.stdout.contains("\nstate cancelled\n") && output.stderr.contains("Operation canceled"),
+        "{output:?}"
+    );
+    // It says the same as the file in wait/.
+    let output = bench.daemon.sh("bash", "cat $M/jobs/1/wait 2> /dev/null | cmp - $M/jobs/1/status");
+    assert!(output.status.success(), "{output:?}");
+}

@@ -27,15 +27,25 @@ const fn is(shell: &'static str, command: &'static str, said: &'static str) -> R
 
 pub(crate) const ROWS: &[Row] = &[
     row("bash", "cat $M/*", 1, Said::Has(&["jobs/new", "kcopyfs_jobs_made_total 4", "Is a directory"])),
-    row("bash", "cat $M/jobs/*/*", 1, Said::Has(&["state done", "state running", "control: Permission denied"])),
+    row(
+        "bash",
+        "cat $M/jobs/[12]/* $M/jobs/*/status",
+        1,
+        Said::Has(&["state done", "state running", "control: Permission denied"]),
+    ),
     row("bash", "head -n1 $M/jobs/*/*", 1, Said::Has(&["state done", "control", "Permission denied"])),
     row("bash", "grep -r . $M", 2, Said::Has(&["jobs/1/status:state done", "jobs/3/status:state running", "version:"])),
-    row("bash", "grep -rl '^state done$' $M/jobs 2> /dev/null | grep -o 'jobs/.*'", 0, Said::Is("jobs/1/status\n")),
+    row(
+        "bash",
+        "grep -rl '^state done$' $M/jobs 2> /dev/null | grep -o 'jobs/.*'",
+        0,
+        Said::Is("jobs/1/status\njobs/1/wait\n"),
+    ),
     row("bash", "find $M -ls", 0, Said::Has(&["/jobs/1/dest.0 -> ", "/state/done/1 -> ../../jobs/1", "/wait/4"])),
     is("bash", "find $M/jobs -mindepth 1 -maxdepth 1 -type d -printf '%f\\n' | sort -n", "1\n2\n3\n4\n"),
     is("bash", "find $M/state -type l -printf '%P\\n' | sort", "cancelled/2\ndone/1\npaused/4\nrunning/3\n"),
     row("bash", "ls -lR $M", 0, Said::Has(&["good -> ../jobs/1", "long -> ../jobs/3", "65536"])),
-    row("bash", "tar cf - $M 2> /dev/null | tar tf - | grep -c jobs/1/", 0, Said::Is("9\n")),
+    row("bash", "tar cf - $M 2> /dev/null | tar tf - | grep -c jobs/1/", 0, Said::Is("10\n")),
     is(
         "bash",
         "stat -c '%a %F %s' $M/jobs/1 $M/jobs/new $M/jobs/1/status",
@@ -120,7 +130,7 @@ pub(crate) const ROWS: &[Row] = &[
         0,
         Said::Has(&["3 long: running"]),
     ),
-    row("bash", "head -n1 $M/wait/3; head -n1 $M/wait/1", 0, Said::Has(&["[", "]  ", " left\n", "state done"])),
+    row("bash", "head -n1 $M/wait/3; head -n1 $M/wait/1", 0, Said::Has(&["[", "]  ", " left  copy\n", "state done"])),
     row(
         "bash",
         "while read -r word rest < $M/README; do echo $word; break; done; grep -c ' 0[0-7]* ' $M/README",

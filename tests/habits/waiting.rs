@@ -86,7 +86,7 @@ pub(crate) const ROWS: &[Row] = &[
         1,
         "test $(state $(last)) = running",
     ),
-    row("bash", "timeout 1 cat $M/wait/$(last)", 124, Said::Has(&["%  ", " left\n"]), 0, ""),
+    row("bash", "timeout 1 cat $M/wait/$(last)", 124, Said::Has(&["%  ", " left  copy\n"]), 0, ""),
     row("bash", "cat $M/wait/$(last) > /dev/null & kill -KILL $!; wait $!", 137, Said::Any, 0, ""),
     row(
         "bash",
