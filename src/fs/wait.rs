@@ -280,9 +280,7 @@ mod tests {
     fn a_line_at_once_then_one_each_interval() {
         let (mut cursor, start) = (Cursor::default(), Instant::now());
         let running = view(State::Running);
-        assert!(
-            said(cursor.step(&running, start, 4096, false)).starts_with("[==========..........]   50.00 %")
-        );
+        assert!(said(cursor.step(&running, start, 4096, false)).starts_with("[==========..........]   50.00 %"));
         let step = cursor.step(&running, start, 4096, false);
         assert!(matches!(step, Step::Wait(due) if due == start + INTERVAL));
         assert!(said(cursor.step(&running, start + INTERVAL, 4096, false)).ends_with('\n'));

@@ -109,6 +109,11 @@ impl Jobs {
         self.ask(|reply| Event::Submit { ready, reply })
     }
 
+    /// Whether a spec with that name and `once` may be made now.
+    pub(super) fn check_once(&self, name: String) -> Result<()> {
+        self.ask(|reply| Event::CheckOnce { name, reply })
+    }
+
     /// Does what a verb says. It is on disk when this returns, unless the state directory fails or takes its time.
     ///
     /// # Errors

@@ -286,6 +286,11 @@ impl Cards {
         self.table.read().names.iter().filter_map(newest).collect()
     }
 
+    /// All jobs of that name, ascending.
+    pub(super) fn all_named(&self, name: &str) -> Vec<JobId> {
+        self.table.read().names.get(name).into_iter().flatten().copied().collect()
+    }
+
     pub(super) fn named(&self, name: &str) -> Option<JobId> {
         self.table.read().names.get(name)?.last().copied()
     }

@@ -25,7 +25,7 @@ use crate::claims::{Claims, Overwritten, Rank, Region};
 use crate::dm_io::IoRegion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{NUMBERS, Record};
-use crate::spec::Place as SpecPlace;
+use crate::spec::{Place as SpecPlace, Spec};
 
 /// Between two checkpoints of a running job.
 const CHECKPOINT: Duration = Duration::from_secs(5);
@@ -110,6 +110,10 @@ impl Core {
     pub(super) fn on(&mut self, event: Event, now: Now) {
         match event {
             Event::Submit { ready, reply } => self.submit(ready, reply, now),
+            Event::CheckOnce { name, reply } => {
+                let answer = self.check_once(&name, &[]);
+                self.effects.push(Effect::Answer(Answer::Done(reply, answer)));
+            }
             Event::BatchLocked { batch, result } => self.batch_locked(batch, result, now),
             Event::BatchRecorded { batch, result } => self.batch_recorded(batch, result, now),
             Event::Restore { records, reply } => self.restore(records, reply, now),
@@ -453,8 +457,33 @@ impl Core {
                 let error = Error::new(ErrorKind::NotFound, what);
                 return Err(Refusal { index, place: SpecPlace::Word("after"), error });
             }
+            if let (true, Some(name)) = (one.spec.once, &one.spec.name) {
+                let checked = self.check_once(name, &ready[..index]);
+                checked.map_err(|error| Refusal { index, place: SpecPlace::Word("once"), error })?;
+            }
         }
         Ok(self.next)
+    }
+
+    /// Whether no job of that name is live or done, nor is about to be: by another write, or by an `earlier` line.
+    fn check_once(&self, name: &str, earlier: &[Ready]) -> Result<()> {
+        let has_name = |spec: &Spec| spec.name.as_deref() == Some(name);
+        let refuse = |who: String| {
+            let what = format!("name={name}: {who}, and `once` makes no other");
+            Err(Error::new(ErrorKind::Exists, what))
+        };
+        if earlier.iter().any(|one| has_name(&one.spec)) {
+            return refuse("an earlier line of this write has that name".to_owned());
+        }
+        if let Some(job) = self.batches.values().flat_map(|batch| &batch.jobs).find(|job| has_name(job.spec())) {
+            return refuse(format!("job {} of that name is being made", job.id()));
+        }
+        let named = self.cards.all_named(name).into_iter().filter_map(|id| Some((id, self.jobs.get(&id)?.state())));
+        match named.rev().find(|(_, state)| *state == State::Done || !state.is_ended()) {
+            Some((id, State::Done)) => refuse(format!("job {id} of that name is done (rmdir jobs/{id} forgets it)")),
+            Some((id, state)) => refuse(format!("job {id} of that name is {}", state.as_str())),
+            None => Ok(()),
+        }
     }
 
     /// Claims for the job `id` of a write whose first job is `first`; none of them has been told its number.

@@ -17,6 +17,8 @@ use crate::sector::Sector;
 pub(super) enum Event {
     /// Specs, with their open devices, are to become jobs: all or none.
     Submit { ready: Vec<Ready>, reply: Reply<std::result::Result<Made, NotMade>> },
+    /// Whether a spec with that name and `once` would be refused for a job that is there.
+    CheckOnce { name: String, reply: Reply<Result<()>> },
     /// The jobs of an earlier daemon. The answer comes when the devices of those that had begun were looked at.
     Restore { records: Vec<Record>, reply: Reply<()> },
     /// A verb of `control`.

@@ -42,7 +42,7 @@ impl Jobs {
         let ready = self.opener(|with| {
             let mut ready: Vec<Ready> = Vec::with_capacity(specs.len());
             for (index, spec) in specs.into_iter().enumerate() {
-                match Ready::new(spec, with) {
+                match self.ready(spec, with) {
                     Ok(one) => ready.push(one),
                     Err((place, error)) => {
                         ready.into_iter().filter_map(Ready::opened).for_each(|opened| opened.undo(with));
@@ -59,6 +59,20 @@ impl Jobs {
                 Err(refusal)
             }
         }
+    }
+}
+
+impl Jobs {
+    /// Opens what a spec needs. Of many that say `once`, those that come too late are told so, and not what of its devices
+    /// is busy by then.
+    fn ready(&self, spec: Spec, with: &Opener<'_>) -> std::result::Result<Ready, (Place, Error)> {
+        let name = spec.name.clone().filter(|_| spec.once);
+        let check_once = || {
+            let checked = name.clone().map_or(Ok(()), |name| self.check_once(name));
+            checked.map_err(|error| (Place::Word("once"), error))
+        };
+        check_once()?;
+        Ready::new(spec, with).or_else(|refused| check_once().and(Err(refused)))
     }
 }
 

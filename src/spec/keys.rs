@@ -119,7 +119,7 @@ pub(crate) fn nearest<'a, T>(name: &[u8], table: &'a [T], name_of: fn(&T) -> &'s
     slip.or_else(|| table.iter().find(begins))
 }
 
-static WORDS: [Word; 21] = [
+static WORDS: [Word; 22] = [
     Word {
         name: "copy",
         value: None,
@@ -236,6 +236,12 @@ static WORDS: [Word; 21] = [
         value: None,
         doc: "wait for busy destinations instead of being refused",
         field: Field::Flag { set: |spec| spec.queue = true, get: |spec| spec.queue },
+    },
+    Word {
+        name: "once",
+        value: None,
+        doc: "with name=: refused (EEXIST), and no job, while a job of that name is live or done",
+        field: Field::Flag { set: |spec| spec.once = true, get: |spec| spec.once },
     },
     Word {
         name: "verify",

@@ -147,6 +147,8 @@ pub struct Spec {
     pub after: Option<u64>,
     /// Waits for busy destinations instead of EBUSY.
     pub queue: bool,
+    /// Is refused while a job of its name is live or done.
+    pub once: bool,
     /// Reads every destination back and compares.
     pub verify: bool,
     /// Digest of the source stream.

@@ -219,6 +219,9 @@ fn check_sense(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
     if spec.action == Action::Verify && spec.create {
         return refuse("create", "`verify` writes nothing, so it makes no file; drop create");
     }
+    if spec.once && spec.name.is_none() {
+        return refuse("once", "`once` looks for a job of the same name: add name=LABEL");
+    }
     if spec.ignore_error && spec.on_read_error != OnReadError::Stop {
         let text = "`ignore_error` writes zeros for whole pieces, as kcopyd does; drop it, or on_read_error=";
         return refuse("ignore_error", text);

@@ -37,10 +37,10 @@ fn good_lines_have_one_canonical_form() {
         ("from=/a to=/b on_read_error=stop on_write_error=drop", "copy from=/a to=/b"),
         ("from=/a to=/b speed_max=1K client=c", "copy from=/a to=/b client=c speed_max=1024"),
         (
-            "create force=mounted sparse digest=blake3 verify queue after=7 paused name=n retries=3 \
+            "create force=mounted sparse digest=blake3 verify once queue after=7 paused name=n retries=3 \
              on_write_error=stop on_read_error=skip to=/b from=/a",
-            "copy from=/a to=/b on_read_error=skip on_write_error=stop retries=3 name=n paused after=7 queue verify \
-             digest=blake3 sparse create force=mounted",
+            "copy from=/a to=/b on_read_error=skip on_write_error=stop retries=3 name=n paused after=7 queue once \
+             verify digest=blake3 sparse create force=mounted",
         ),
         ("from='/a b',8 to=\"/c,d\",16", "copy from='/a b',8 to='/c,d',16"),
         (r"from=/a\ b\,c to=/it\'s", r#"copy from='/a b,c' to="/it's""#),
@@ -164,6 +164,8 @@ const BAD: &[(&str, ErrorKind, usize, &str)] = &[
     ("from=/a to=/b speed_max=0", ErrorKind::Syntax, 24, "paused"),
     ("from=/a to=/b speed_max=9k", ErrorKind::Syntax, 24, "bytes per second"),
     ("from=/a to=/b after=0", ErrorKind::Syntax, 20, "count from 1"),
+    ("from=/a to=/b once paused", ErrorKind::Syntax, 14, "add name=LABEL"),
+    ("zero to=/b,0,8 once", ErrorKind::Syntax, 15, "add name=LABEL"),
     ("from=/a to=/b digest=md5", ErrorKind::Syntax, 21, "not one of: sha256, blake3"),
     ("from=/a to=/b force=held", ErrorKind::Syntax, 20, "`held` is not one of: mounted"),
     ("from=/a to=/b on_read_error=drop", ErrorKind::Syntax, 28, "not one of: stop, zero, skip"),
@@ -254,13 +256,14 @@ fn any_spec() -> impl Strategy<Value = Spec> {
         prop::option::of(1_u64..),
         prop::sample::select(vec![None, Some(Digest::Sha256), Some(Digest::Blake3)]),
     );
-    (regions(), words, any::<[bool; 8]>()).prop_map(|((action, from, to), words, flags)| {
+    (regions(), words, any::<[bool; 9]>()).prop_map(|((action, from, to), words, flags)| {
         let (on_read_error, on_write_error, retries, client, name, speed_max, after, digest) = words;
-        let [ignore_error, write_seq, paused, queue, verify, sparse, create, force_mounted] = flags;
+        let [ignore_error, write_seq, paused, queue, verify, sparse, create, force_mounted, once] = flags;
         // What contradicts the action or another word is refused.
         let digest = digest.filter(|_| action != Action::Zero);
         let verify = verify && action != Action::Zero;
         let create = create && action != Action::Verify;
+        let once = once && name.is_some();
         let ignore_error = ignore_error && on_read_error == OnReadError::Stop;
         Spec {
             action,
@@ -277,6 +280,7 @@ fn any_spec() -> impl Strategy<Value = Spec> {
             paused,
             after,
             queue,
+            once,
             verify,
             digest,
             sparse,

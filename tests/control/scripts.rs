@@ -64,3 +64,53 @@ fn a_job_is_waited_for_by_its_name_needs_fuse() {
     let output = bench.daemon.sh("bash", "cat $M/jobs/1/wait 2> /dev/null | cmp - $M/jobs/1/status");
     assert!(output.status.success(), "{output:?}");
 }
+
+#[test]
+fn fifty_scripts_at_once_make_one_job_needs_fuse() {
+    let Some(bench) = Bench::new(&[]) else { return };
+    let spec = bench.copy("b", "name=nightly once");
+    let script = "for i in $(seq 50); do (echo \"$SPEC\" > $M/jobs/new) 2>&1 & done; wait";
+    let output = bench.daemon.sh("bash", &format!("SPEC={spec:?}; {script}"));
+    let refused: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(refused.len(), 49, "{output:?}");
+    assert!(refused.iter().all(|line| line.ends_with("File exists")), "{output:?}");
+    assert_eq!(bench.daemon.wait(1).state(), "done");
+    assert!(bench.is_whole("b") && !bench.daemon.path("jobs/2").exists());
+    // Nor once it is done, whatever the others are named, nor after a restart; and nothing is opened for that.
+    bench.daemon.job(&bench.copy("c", "name=weekly once")).unwrap();
+    let mut bench = bench;
+    bench.daemon.stop();
+    bench.daemon.restart();
+    let refused = bench.daemon.refused("from=/nothing to=/nowhere name=nightly once");
+    assert_eq!(refused.errno, libc::EEXIST);
+    assert_eq!(
+        refused.reason,
+        "name=nightly: job 1 of that name is done (rmdir jobs/1 forgets it), and `once` makes no other"
+    );
+    // Where it did not end well, or was dismissed, there is another.
+    assert_eq!(bench.rmdir("jobs/1"), 0);
+    let slow = bench.slow("b", "name=nightly once");
+    let refused = bench.daemon.refused(&spec);
+    assert_eq!((refused.errno, refused.reason.contains(&format!("job {slow} of that name is "))), (libc::EEXIST, true));
+    bench.daemon.control(slow, "cancel").unwrap();
+    let again = bench.daemon.job(&spec).unwrap();
+    assert_eq!(bench.daemon.wait(again).state(), "done");
+}
+
+#[test]
+fn once_counts_the_lines_of_its_own_write_too_needs_fuse() {
+    let Some(bench) = Bench::new(&["state=none"]) else { return };
+    let line = |to: &str, words: &str| bench.copy(to, words) + "\n";
+    let errno = |text: &str| bench.daemon.write("jobs/new", text).unwrap_err().raw_os_error();
+    let twice = line("b", "name=x once") + &line("c", "name=x once");
+    assert_eq!(errno(&twice), Some(libc::EEXIST));
+    assert!(bench.daemon.read("error_log").unwrap().contains("an earlier line of this write has that name"));
+    assert_eq!(errno(&(line("b", "name=x") + &line("c", "name=x once"))), Some(libc::EEXIST));
+    assert!(!bench.daemon.path("jobs/1").exists(), "all or none");
+    // An earlier one that says it has no say in what comes after it.
+    bench.daemon.write("jobs/new", &(line("b", "name=x once") + &line("c", "name=x"))).unwrap();
+    assert!(bench.daemon.path("jobs/2").exists());
+    // Without a name there is nothing to look for.
+    let refused = bench.daemon.refused(&bench.copy("b", "once"));
+    assert_eq!((refused.errno, refused.reason.contains("add name=LABEL")), (libc::EINVAL, true), "{}", refused.reason);
+}

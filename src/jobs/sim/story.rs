@@ -12,6 +12,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Dismiss { id, .. } => format!("dismiss job {id}"),
         Event::Ask { id, .. } => format!("a question about job {id}"),
         Event::WhoWrites { .. } => "who writes there?".to_owned(),
+        Event::CheckOnce { name, .. } => format!("is {name} to be made once?"),
         Event::Opened { id, attempt, result } => match result {
             Ok(_) => format!("the devices of job {id} are open (attempt {attempt})"),
             Err(why) => format!("the devices of job {id} are not open (attempt {attempt}): {why:?}"),
