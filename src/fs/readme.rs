@@ -17,7 +17,7 @@ kcopyfs: block-copy jobs as files
     cat jobs/$id/status                                  its status
     cat wait/$id && echo done                            a line every second until it ends; fails unless it is done
     cat names/clone/wait && echo done                    the same for the newest job with name=clone
-    echo \"$spec after=$id\" > jobs/new                    the next one, when that is done
+    echo \"$spec after=$id\" > jobs/new                    the next one, when that is done; after=NAME: the newest NAME
     echo \"$spec name=clone once\" > jobs/new             refused (EEXIST) while a job named clone is live or done
     echo cancel > jobs/$id/control                       end it; pause and resume work like this too; a paused
                                                          job stays paused across a restart

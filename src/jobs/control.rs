@@ -138,7 +138,8 @@ impl Job {
                 self.record(turn);
             }
             Err(how) => {
-                self.follows = Follows::Lost(format!("not started: job {after}, which it was waiting for, {how}"));
+                let why = format!("not started: job {after}, which it was waiting for, {how}");
+                self.follows = Follows::Lost(after, why);
                 self.give_up_following(turn);
             }
         }
@@ -146,7 +147,7 @@ impl Job {
 
     /// A job that cannot start any more ends when it is its turn to say so: not while it is paused.
     pub(super) fn give_up_following(&mut self, turn: &mut Turn<'_>) {
-        if let (Follows::Lost(why), Life::Queued(_)) = (&self.follows, self.life()) {
+        if let (Follows::Lost(_, why), Life::Queued(_)) = (&self.follows, self.life()) {
             self.progress.error = Some(why.clone());
             self.conclude(State::Cancelled, turn);
         }

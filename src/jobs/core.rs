@@ -25,7 +25,7 @@ use crate::claims::{Claims, Overwritten, Rank, Region};
 use crate::dm_io::IoRegion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{NUMBERS, Record};
-use crate::spec::{Place as SpecPlace, Spec};
+use crate::spec::{After, Place as SpecPlace, Spec};
 
 /// Between two checkpoints of a running job.
 const CHECKPOINT: Duration = Duration::from_secs(5);
@@ -402,8 +402,8 @@ fn ended(state: State) -> &'static str {
 impl Core {
     /// Numbers and claims new jobs; they are there when their records are on disk.
     fn submit(&mut self, ready: Vec<Ready>, reply: Reply<std::result::Result<Made, NotMade>>, now: Now) {
-        let first = match self.admit(&ready) {
-            Ok(first) => first,
+        let (first, leaders) = match self.admit(&ready) {
+            Ok(admitted) => admitted,
             Err(refusal) => return self.refuse(reply, refusal, ready.into_iter().filter_map(Ready::opened).collect()),
         };
         let mut overwritten = Vec::new();
@@ -420,7 +420,8 @@ impl Core {
             }
         }
         self.overwrite(overwritten, now);
-        let mut jobs: Vec<Job> = ready.into_iter().zip(first..).map(|(one, id)| one.into_job(id, now.wall)).collect();
+        let new = ready.into_iter().zip(first..).zip(leaders);
+        let mut jobs: Vec<Job> = new.map(|((one, id), leader)| one.into_job(id, leader, now.wall)).collect();
         for job in &mut jobs {
             job.share_names(&self.claims);
         }
@@ -436,8 +437,8 @@ impl Core {
         }
     }
 
-    /// The first number of new jobs, if they may be made.
-    fn admit(&self, ready: &[Ready]) -> std::result::Result<JobId, Refusal> {
+    /// The first number of new jobs, and the job that each starts after, if they may be made.
+    fn admit(&self, ready: &[Ready]) -> std::result::Result<(JobId, Vec<Option<JobId>>), Refusal> {
         let line = |error| Refusal { index: 0, place: SpecPlace::Line, error };
         if self.stopping.is_some() {
             return Err(line(Error::new(ErrorKind::Cancelled, "the daemon is stopping")));
@@ -451,18 +452,32 @@ impl Core {
             let what = "no number is left for a job: begin a new state directory";
             return Err(line(Error::new(ErrorKind::Exhausted, what)));
         }
+        let mut leaders = Vec::with_capacity(ready.len());
         for (index, one) in ready.iter().enumerate() {
-            if let Some(after) = one.spec.after.filter(|after| !self.jobs.contains_key(after)) {
-                let what = format!("no job {after} to start after: it was never made, or was dismissed");
-                let error = Error::new(ErrorKind::NotFound, what);
-                return Err(Refusal { index, place: SpecPlace::Word("after"), error });
-            }
+            let leader = one.spec.after.as_ref().map(|after| self.leader(after, &ready[..index])).transpose();
+            leaders.push(leader.map_err(|error| Refusal { index, place: SpecPlace::Word("after"), error })?);
             if let (true, Some(name)) = (one.spec.once, &one.spec.name) {
                 let checked = self.check_once(name, &ready[..index]);
                 checked.map_err(|error| Refusal { index, place: SpecPlace::Word("once"), error })?;
             }
         }
-        Ok(self.next)
+        Ok((self.next, leaders))
+    }
+
+    /// The job that `after=` means for a line behind `earlier` ones.
+    fn leader(&self, after: &After, earlier: &[Ready]) -> Result<JobId> {
+        let (who, found) = match after {
+            After::Job(id) => (id.to_string(), Some(*id).filter(|id| self.jobs.contains_key(id))),
+            After::Name(name) => {
+                let line = earlier.iter().rposition(|one| one.spec.name.as_ref() == Some(name));
+                let new = line.map(|line| self.next + line as JobId);
+                (format!("named {name}"), new.or_else(|| self.cards.named(name)))
+            }
+        };
+        found.ok_or_else(|| {
+            let what = format!("no job {who} to start after: it was never made, or was dismissed");
+            Error::new(ErrorKind::NotFound, what)
+        })
     }
 
     /// Whether no job of that name is live or done, nor is about to be: by another write, or by an `earlier` line.

@@ -91,7 +91,22 @@ pub(super) enum Follows {
     /// After that one.
     Job(JobId),
     /// That one ended otherwise; why the job cannot start.
-    Lost(String),
+    Lost(JobId, String),
+}
+
+impl Follows {
+    /// After that one, where there is one.
+    pub(super) fn after(leader: Option<JobId>) -> Self {
+        leader.map_or(Self::Nobody, Self::Job)
+    }
+
+    /// The one after which it is to start, or was to.
+    pub(super) fn leader(&self) -> Option<JobId> {
+        match self {
+            Self::Nobody => None,
+            Self::Job(leader) | Self::Lost(leader, _) => Some(*leader),
+        }
+    }
 }
 
 /// What of a job is on its way to disk.
@@ -116,10 +131,9 @@ impl Recording {
 }
 
 impl Job {
-    /// A job of `count` sectors that has done nothing yet.
+    /// A job of `count` sectors that has done nothing yet, and follows nobody.
     pub(super) fn new(id: JobId, spec: Spec, created: SystemTime, count: Sector, life: Life) -> Self {
         let progress = Progress::new(&spec, count);
-        let follows = spec.after.map_or(Follows::Nobody, Follows::Job);
         let phase = Phase::first_of(&spec);
         let card = Card::new(id, spec, created, progress.total_bytes(), life.state());
         Self {
@@ -135,7 +149,7 @@ impl Job {
             lasting: None,
             recognised: true,
             returning: false,
-            follows,
+            follows: Follows::Nobody,
             overwritten: None,
             digest: None,
             recording: Recording::default(),

@@ -12,7 +12,7 @@ use crate::figures::{BadKind, Dest, RangeSet, Stopwatch};
 use crate::journal::{Record, Side};
 use crate::salvage::Phase;
 use crate::sector::{SECTOR_SIZE, Sector};
-use crate::spec;
+use crate::spec::{self, After};
 
 impl Job {
     /// The job as a record: what is true once this is on disk.
@@ -59,6 +59,7 @@ impl Job {
             read_err: progress.read_err,
             write_err: progress.write_err.bits(),
             followed: self.follows == Follows::Nobody,
+            leader: self.follows.leader(),
             claimed: (self.has_claim() || self.returning) && !state.is_ended(),
             total: progress.total_bytes(),
             common: pairs(progress.common()),
@@ -107,8 +108,9 @@ impl Job {
     fn fill(&mut self, record: Record) {
         self.recognised = false;
         self.returning = record.claimed && !record.state.is_ended();
-        if record.followed {
-            self.follows = Follows::Nobody;
+        if !record.followed {
+            let said = self.spec().after.as_ref().and_then(After::job);
+            self.follows = Follows::after(record.leader.or(said));
         }
         // A comparison begins anew, unless there is a digest still to be made of what was copied.
         if record.verified && (self.spec().digest.is_none() || record.digest.is_some()) {

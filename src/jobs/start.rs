@@ -284,7 +284,7 @@ impl Job {
     pub(super) fn wait(&self) -> Wait {
         match self.follows {
             Follows::Job(after) => Wait::Job(after),
-            Follows::Nobody | Follows::Lost(_) => Wait::Turn,
+            Follows::Nobody | Follows::Lost(..) => Wait::Turn,
         }
     }
 }

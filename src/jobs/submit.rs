@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::api::Jobs;
-use super::job::{Claim, Devices, Job};
+use super::job::{Claim, Devices, Follows, Job};
 use super::open::{OpenError, Opened, Opener, open};
 use super::state::{Life, PausedBy, Wait};
 use super::view::{JobId, Refusal};
@@ -110,16 +110,18 @@ impl Ready {
         self.devices.as_ref().ok().filter(|_| !waits)?.footprint.as_ref()
     }
 
-    pub(super) fn into_job(self, id: JobId, now: SystemTime) -> Job {
+    /// The job with that number, which starts after `leader`.
+    pub(super) fn into_job(self, id: JobId, leader: Option<JobId>, now: SystemTime) -> Job {
         let claimed = self.claims_now().is_some();
         let Self { spec, count, devices } = self;
         let life = match &devices {
             _ if spec.paused => Life::Paused(PausedBy::Administrator),
-            _ if spec.after.is_some() => Life::Queued(Wait::Job(spec.after.unwrap_or(0))),
+            _ if let Some(leader) = leader => Life::Queued(Wait::Job(leader)),
             Ok(_) => Life::Queued(Wait::Turn),
             Err(why) => Life::Queued(Wait::Device(why.clone())),
         };
         let mut job = Job::new(id, spec, now, count, life);
+        job.follows = Follows::after(leader);
         if let Ok(mut opened) = devices {
             job.identities.clone_from(&opened.identities);
             job.lasting = opened.lasting();

@@ -37,8 +37,8 @@
 //! sum 1a2b3c4d
 //! ```
 //! A line is a key, a blank, and a value. Ranges are `FIRST+COUNT` in sectors. Bytes that are not printable ASCII, and the
-//! backslash, are `\xHH`. Keys without a value to say (`error`, `digest`, `first_error`, `zeroed`, a source) are left out.
-//! `claimed`, `read_errors`, `verified_bytes` and `zeroed` came later: older records lack them, and say of a range that is
+//! backslash, are `\xHH`. Keys without a value to say (`error`, `digest`, `first_error`, `zeroed`, `leader`, a source) are left out.
+//! `leader`, `claimed`, `read_errors`, `verified_bytes` and `zeroed` came later: older records lack them, and say of a range that is
 //! different that its errno is `EBADMSG`. Keys that are not known are passed over: later versions may add some.
 
 use std::collections::HashMap;
@@ -69,6 +69,9 @@ pub(super) fn print(record: &Record) -> Vec<u8> {
     out.line("state", record.state.as_str());
     out.line("spec", escape(&record.spec));
     out.line("followed", u8::from(record.followed));
+    if let Some(leader) = record.leader {
+        out.line("leader", leader);
+    }
     out.line("claimed", u8::from(record.claimed));
     out.line("total", record.total);
     out.line("common", ranges(&record.common));
@@ -188,6 +191,7 @@ pub(super) fn parse(bytes: &[u8]) -> Reading<Record> {
         read_err: fields.flag("read_err")?,
         write_err: fields.read("write_err", |text| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok())?,
         followed: fields.flag("followed")?,
+        leader: if fields.has("leader") { Some(fields.number("leader")?) } else { None },
         claimed: !fields.has("claimed") || fields.flag("claimed")?,
         total: fields.number("total")?,
         common: fields.list("common", parse_range)?,

@@ -37,6 +37,8 @@ pub(crate) struct Record {
     pub(crate) write_err: u64,
     /// The job that it was to start after is done, and may have been dismissed since.
     pub(crate) followed: bool,
+    /// The job that it is to start after, by number. Older records say it in their spec alone.
+    pub(crate) leader: Option<JobId>,
     /// It has its bytes: no other job writes what it reads, or touches what it writes.
     pub(crate) claimed: bool,
     /// Bytes to copy.

@@ -224,11 +224,11 @@ static WORDS: [Word; 22] = [
     },
     Word {
         name: "after",
-        value: Some("ID"),
-        doc: "start when job ID is done; if that ends otherwise, this one ends cancelled and says why",
+        value: Some("ID|NAME"),
+        doc: "start when that job, or the newest of that name, is done; if it ends otherwise, this one ends cancelled",
         field: Field::Value {
-            set: |spec, text| values::job(text).map(|id| spec.after = Some(id)),
-            get: |spec| spec.after.map(|id| id.to_string()),
+            set: |spec, text| values::after(text).map(|after| spec.after = Some(after)),
+            get: |spec| values::after_said(spec.after.as_ref()),
         },
     },
     Word {

@@ -105,6 +105,25 @@ pub enum OnWriteError {
     Stop,
 }
 
+/// `after=`: the job after which one starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum After {
+    /// That of this number.
+    Job(u64),
+    /// The newest of that name when the spec is taken.
+    Name(String),
+}
+
+impl After {
+    /// The job's number, where the spec says it.
+    pub fn job(&self) -> Option<u64> {
+        match self {
+            Self::Job(id) => Some(*id),
+            Self::Name(_) => None,
+        }
+    }
+}
+
 /// `digest=`: which digest of the source stream is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Digest {
@@ -144,7 +163,7 @@ pub struct Spec {
     /// Starts paused.
     pub paused: bool,
     /// Starts when that job is done.
-    pub after: Option<u64>,
+    pub after: Option<After>,
     /// Waits for busy destinations instead of EBUSY.
     pub queue: bool,
     /// Is refused while a job of its name is live or done.

@@ -42,6 +42,7 @@ fn good_lines_have_one_canonical_form() {
             "copy from=/a to=/b on_read_error=skip on_write_error=stop retries=3 name=n paused after=7 queue once \
              verify digest=blake3 sparse create force=mounted",
         ),
+        ("from=/a to=/b after=nightly", "copy from=/a to=/b after=nightly"),
         ("from='/a b',8 to=\"/c,d\",16", "copy from='/a b',8 to='/c,d',16"),
         (r"from=/a\ b\,c to=/it\'s", r#"copy from='/a b,c' to="/it's""#),
         (r#"from="/a\"b\\c\$d\`e" to='/f\g'"#, r#"copy from='/a"b\c$d`e' to='/f\g'"#),
@@ -164,6 +165,7 @@ const BAD: &[(&str, ErrorKind, usize, &str)] = &[
     ("from=/a to=/b speed_max=0", ErrorKind::Syntax, 24, "paused"),
     ("from=/a to=/b speed_max=9k", ErrorKind::Syntax, 24, "bytes per second"),
     ("from=/a to=/b after=0", ErrorKind::Syntax, 20, "count from 1"),
+    ("from=/a to=/b after=a/b", ErrorKind::Syntax, 20, "or by its name"),
     ("from=/a to=/b once paused", ErrorKind::Syntax, 14, "add name=LABEL"),
     ("zero to=/b,0,8 once", ErrorKind::Syntax, 15, "add name=LABEL"),
     ("from=/a to=/b digest=md5", ErrorKind::Syntax, 21, "not one of: sha256, blake3"),
@@ -245,6 +247,11 @@ fn regions() -> impl Strategy<Value = (Action, Option<RegionSpec>, Vec<RegionSpe
     )
 }
 
+fn after() -> impl Strategy<Value = After> {
+    let named = label().prop_filter("a number is a job's", |name| !name.bytes().all(|byte| byte.is_ascii_digit()));
+    prop_oneof![(1_u64..).prop_map(After::Job), named.prop_map(After::Name)]
+}
+
 fn any_spec() -> impl Strategy<Value = Spec> {
     let words = (
         prop::sample::select(vec![OnReadError::Stop, OnReadError::Zero, OnReadError::Skip]),
@@ -253,7 +260,7 @@ fn any_spec() -> impl Strategy<Value = Spec> {
         prop::option::of(label()),
         prop::option::of(label()),
         prop::option::of(1_u64..),
-        prop::option::of(1_u64..),
+        prop::option::of(after()),
         prop::sample::select(vec![None, Some(Digest::Sha256), Some(Digest::Blake3)]),
     );
     (regions(), words, any::<[bool; 9]>()).prop_map(|((action, from, to), words, flags)| {

@@ -1,6 +1,6 @@
 //! The values that keys take: read with the reason where they are bad, said again where they are not the default.
 
-use super::{Digest, MAX_LABEL, OnReadError, OnWriteError, number, shown};
+use super::{After, Digest, MAX_LABEL, OnReadError, OnWriteError, number, shown};
 
 const ON_READ_ERROR: [(&str, OnReadError); 3] =
     [("stop", OnReadError::Stop), ("zero", OnReadError::Zero), ("skip", OnReadError::Skip)];
@@ -82,13 +82,24 @@ pub(super) fn count(text: &[u8]) -> Value<u32> {
     u32::try_from(number).map_err(|_| format!("{} is too large; at most {}", shown(text), u32::MAX))
 }
 
-/// A job's number, which counts from 1.
-pub(super) fn job(text: &[u8]) -> Value<u64> {
+/// A job's number, which counts from 1, or its name. What has digits alone is a number.
+pub(super) fn after(text: &[u8]) -> Value<After> {
+    let remedy = "name a job by its ID, as in jobs/, or by its name, as in names/";
+    if !text.iter().all(u8::is_ascii_digit) || text.is_empty() {
+        return label(text).map(After::Name).map_err(|error| format!("{error}; {remedy}"));
+    }
     match number::plain(text) {
         Ok(0) => Err("there is no job 0; they count from 1".into()),
-        Ok(id) => Ok(id),
-        Err(error) => Err(format!("{}: {error}; name a job by its ID, as in jobs/", shown(text))),
+        Ok(id) => Ok(After::Job(id)),
+        Err(error) => Err(format!("{}: {error}; {remedy}", shown(text))),
     }
+}
+
+pub(super) fn after_said(after: Option<&After>) -> Option<String> {
+    after.map(|after| match after {
+        After::Job(id) => id.to_string(),
+        After::Name(name) => name.clone(),
+    })
 }
 
 /// Bytes per second, or `None` for `max`.
@@ -150,7 +161,10 @@ mod tests {
     fn numbers_end_where_their_fields_do() {
         assert_eq!(count(b"4294967295"), Ok(u32::MAX));
         assert!(count(b"4294967296").is_err() && count(b"1K").is_err());
-        assert_eq!(job(b"7"), Ok(7));
-        assert!(job(b"0").is_err() && job(b"nightly").is_err());
+        assert_eq!(after(b"7"), Ok(After::Job(7)));
+        assert_eq!(after(b"7th"), Ok(After::Name("7th".into())));
+        for bad in [&b"0"[..], b"", b"a/b", b"99999999999999999999"] {
+            assert!(after(bad).is_err(), "{bad:?}");
+        }
     }
 }

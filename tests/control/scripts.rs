@@ -57,7 +57,7 @@ fn a_job_is_waited_for_by_its_name_needs_fuse() {
     assert!(again.contains("Resource temporarily unavailable"), "{again}");
     let output = bench.daemon.sh("bash", "(echo cancel > $M/jobs/1/control) & cat $M/names/clone/wait");
     assert!(
-        output.stdout.contains("\nstate cancelled\n") && output.stderr.contains("Operation canceled"),
+        output.stdout.contains("state cancelled\n") && output.stderr.contains("Operation canceled"),
         "{output:?}"
     );
     // It says the same as the file in wait/.
@@ -113,4 +113,47 @@ fn once_counts_the_lines_of_its_own_write_too_needs_fuse() {
     // Without a name there is nothing to look for.
     let refused = bench.daemon.refused(&bench.copy("b", "once"));
     assert_eq!((refused.errno, refused.reason.contains("add name=LABEL")), (libc::EINVAL, true), "{}", refused.reason);
+}
+
+#[test]
+fn after_a_name_is_after_the_newest_job_of_that_name_needs_fuse() {
+    let Some(mut bench) = Bench::new(&[]) else { return };
+    let waits = |bench: &Bench, id: u64, leader: u64| {
+        assert_eq!((bench.daemon.status(id).state(), bench.why(id)), ("queued", format!("waits for job {leader}")));
+    };
+    bench.slow("old", "name=clone");
+    let newest = bench.slow("new", "name=clone");
+    let second = bench.daemon.job(&bench.copy("second", "after=clone name=clone")).unwrap();
+    waits(&bench, second, newest);
+    // The spec keeps the name: tomorrow it is another job.
+    let spec = bench.daemon.read(format!("jobs/{second}/spec")).unwrap();
+    assert!(spec.contains(" after=clone"), "{spec}");
+    bench.image("third");
+    let third = bench.daemon.job(&spec.replace("/second ", "/third ").replace("name=clone ", "")).unwrap();
+    waits(&bench, third, second);
+    // Also one on an earlier line of the same write, if there is none newer.
+    let lines = bench.copy("fourth", "name=x paused") + "\n" + &bench.copy("fifth", "after=x") + "\n";
+    bench.daemon.write("jobs/new", &lines).unwrap();
+    waits(&bench, third + 2, third + 1);
+    // Which one was meant is kept, whatever is named so later.
+    bench.daemon.job(&bench.copy("late", "name=clone paused")).unwrap();
+    bench.daemon.stop();
+    bench.daemon.restart();
+    waits(&bench, second, newest);
+    bench.daemon.write(format!("jobs/{newest}/speed_max"), "max").unwrap();
+    for id in [newest, second, third] {
+        assert_eq!(bench.daemon.wait(id).state(), "done");
+    }
+    assert!(bench.is_whole("second") && bench.is_whole("third"));
+
+    let refused = bench.daemon.refused(&bench.copy("none", "after=nobody"));
+    assert_eq!(
+        (refused.errno, refused.reason.contains("no job named nobody")),
+        (libc::ENOENT, true),
+        "{}",
+        refused.reason
+    );
+    // A line comes after those before it only.
+    let lines = bench.copy("b", "after=y") + "\n" + &bench.copy("c", "name=y") + "\n";
+    assert_eq!(bench.daemon.write("jobs/new", &lines).unwrap_err().raw_os_error(), Some(libc::ENOENT));
 }

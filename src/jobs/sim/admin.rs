@@ -233,6 +233,10 @@ impl World<'_> {
         if random.one_in(6) && !self.daemon.core.jobs.is_empty() {
             let _ = write!(line, " after={}", self.some_job(random));
         }
+        let named = random.pick(&[" name=x", " name=x once", " after=x"]);
+        if random.one_in(8) && !(named.contains("after") && line.contains("after")) {
+            line.push_str(named);
+        }
         if let Some(rate) = random.pick(&RATES).filter(|_| random.one_in(4)) {
             let _ = write!(line, " speed_max={rate}");
         }

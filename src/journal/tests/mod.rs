@@ -39,6 +39,7 @@ fn record(id: JobId, generation: u64) -> Record {
         read_err: true,
         write_err: 1 << 63 | 1,
         followed: true,
+        leader: None,
         claimed: generation.is_multiple_of(2),
         total: generation,
         common: vec![(0, generation)],

@@ -60,6 +60,7 @@ fn any_record() -> impl Strategy<Value = Record> {
         text(),
         text(),
         any::<(bool, bool, bool, bool)>(),
+        any::<Option<u64>>(),
     );
     let figures = (any::<(u64, u64, u64, u64, u64, u64, u64)>(), time(), ranges());
     let sides = (proptest::option::of(side()), proptest::collection::vec(side(), 0..4));
@@ -73,6 +74,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             error,
             digest,
             (read_err, verified, followed, claimed),
+            leader,
         ) = head;
         let ((write_err, total, durable, bad_bytes, final_speed, read_errors, verified_bytes), elapsed, common) =
             figures;
@@ -89,6 +91,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             read_err,
             write_err,
             followed,
+            leader,
             claimed,
             total,
             common,
