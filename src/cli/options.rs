@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::group;
 use crate::error::{Error, ErrorKind, Result};
+use crate::jobs::ACTIVE_MAX;
 use crate::spec::{nearest, number, shown};
 
 /// Fewest pages of the pool: one default sub-job.
@@ -25,8 +26,6 @@ const PAGE_KB: u64 = 4;
 const CLIENT_PAGES: u64 = 1024;
 /// Most jobs held: each takes up to 2 KiB of memory and a directory in the tree.
 const JOBS_MAX: u64 = 1_000_000;
-/// Most jobs at once: each holds open descriptors and a place in every ring.
-const ACTIVE_MAX: u64 = 4096;
 /// What `mode=` may set: others never write, and a control file is no program.
 const MODE_MASK: u32 = 0o664;
 
@@ -269,7 +268,7 @@ static OPTIONS: [Opt; 13] = [
         value: Some("N"),
         default: "64",
         doc: "jobs that run at once; the others wait, in order",
-        field: Field::Number(1..=ACTIVE_MAX, |options, jobs| options.active = jobs),
+        field: Field::Number(1..=ACTIVE_MAX as u64, |options, jobs| options.active = jobs),
     },
     Opt {
         name: "io",

@@ -60,6 +60,15 @@ pub(super) fn set_throttle(tree: &Tree, _: Key, data: &[u8]) -> Result<()> {
 }
 
 #[allow(clippy::unnecessary_wraps)] // the signature of every row
+pub(super) fn active(tree: &Tree, _: Key) -> Text {
+    Some(line(tree.jobs.active()))
+}
+
+pub(super) fn set_active(tree: &Tree, _: Key, data: &[u8]) -> Result<()> {
+    tree.jobs.set_active(parse_number(data, "how many jobs run at once")?)
+}
+
+#[allow(clippy::unnecessary_wraps)] // the signature of every row
 pub(super) fn speed_max(tree: &Tree, _: Key) -> Text {
     Some(rate_line(tree.jobs.speed_max()))
 }

@@ -219,6 +219,13 @@ static NODES: &[Node] = &[
         "the last 16 refused writes, newest last, with the reason and a caret; a write clears it",
     ),
     file(
+        "active",
+        0o644,
+        Read::Text(files::active),
+        Write::Text(files::set_active),
+        "how many jobs run at once; the others wait as queued, in order; those that run already go on",
+    ),
+    file(
         "throttle",
         0o644,
         Read::Text(files::throttle),

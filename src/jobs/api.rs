@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::card::{Card, Cards};
 use super::clients::{Clients, check_rate};
-use super::config::Config;
+use super::config::{ACTIVE_MAX, Config};
 use super::core::{Core, Limits};
 use super::counters::Counters;
 use super::event::{Event, Reply};
@@ -73,7 +73,10 @@ impl Jobs {
         let inbox = Inbox::new();
         let (recorder, found) = Recorder::open(config.state.as_deref(), &inbox)?;
         let clients = Arc::new(Clients::new(&config, &found.settings)?);
-        let limits = Limits { active: config.active, keep: config.keep, max_jobs: config.max_jobs };
+        let kept = found.settings.active.map(|chosen| chosen.or_option(config.active as u64));
+        let active =
+            kept.map_or(config.active, |most| usize::try_from(most).unwrap_or(ACTIVE_MAX).clamp(1, ACTIVE_MAX));
+        let limits = Limits { active, keep: config.keep, max_jobs: config.max_jobs };
         let (cards, counters) = (Arc::<Cards>::default(), Arc::<Counters>::default());
         let keeps = config.state.is_some();
         let core = Core::new(limits, keeps, found.next_id, Arc::clone(&cards), Arc::clone(&counters));
@@ -129,6 +132,25 @@ impl Jobs {
     pub fn set_job_speed_max(&self, id: JobId, rate: Option<u64>) -> Result<()> {
         check_rate(rate)?;
         self.ask_for(SOON, |reply| Event::SpeedMax { id, rate, reply })
+    }
+
+    /// How many jobs run at once.
+    pub fn active(&self) -> usize {
+        self.cards.most_active()
+    }
+
+    /// Sets it, from 1 to [`ACTIVE_MAX`]. Those that run go on, also where they are more.
+    ///
+    /// # Errors
+    /// `Invalid` for anything else.
+    pub fn set_active(&self, most: u64) -> Result<()> {
+        let checked = usize::try_from(most).ok().filter(|most| (1..=ACTIVE_MAX).contains(most));
+        let most = checked.ok_or_else(|| {
+            let what = format!("active {most}: give 1 to {ACTIVE_MAX}; to hold jobs back, pause them");
+            Error::new(ErrorKind::Invalid, what)
+        })?;
+        self.ask(|reply| Event::Active { most, reply });
+        self.keep_settings()
     }
 
     /// Forgets an ended job.

@@ -261,11 +261,15 @@ impl Cards {
         self.most_active.store(most, Ordering::Relaxed);
     }
 
+    /// How many jobs may be active.
+    pub(super) fn most_active(&self) -> usize {
+        self.most_active.load(Ordering::Relaxed)
+    }
+
     /// Why no queued job starts: as many run as may.
     pub(super) fn is_full(&self) -> Option<String> {
-        let most = self.most_active.load(Ordering::Relaxed);
-        let full = self.active.load(Ordering::Relaxed) >= most;
-        full.then(|| format!("waits: {most} jobs are running, and no more may at once (active={most})"))
+        let (active, most) = (self.active.load(Ordering::Relaxed), self.most_active());
+        (active >= most).then(|| format!("waits: {active} jobs are running, and no more may at once (active={most})"))
     }
 
     pub(super) fn get(&self, id: JobId) -> Option<Arc<Card>> {

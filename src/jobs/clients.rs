@@ -63,8 +63,8 @@ impl Clients {
         Ok(Self { pool, throttle, speed_max, paces, settings, default, table: Mutex::new(table) })
     }
 
-    /// What of it outlives the daemon.
-    fn to_keep(&self, config: &Config) -> journal::Settings {
+    /// What outlives the daemon: this, and how many jobs may be active.
+    fn to_keep(&self, active: usize, config: &Config) -> journal::Settings {
         let chosen = |value: u32, option: u32| Some(Chosen::new(value.into(), option.into()));
         let pages = |client: &Client| client.figures().pages;
         let others = self.table.lock();
@@ -72,6 +72,7 @@ impl Clients {
         journal::Settings {
             throttle: chosen(self.throttle.get(), config.throttle),
             speed_max: self.speed_max.get(),
+            active: Some(Chosen::new(active as u64, config.active as u64)),
             default_pages: chosen(pages(&self.default), config.client_pages),
             clients: others.map(|(name, client)| (name.clone(), pages(client).into())).collect(),
         }
@@ -226,8 +227,8 @@ impl Jobs {
     }
 
     /// Has what was set on disk when this returns, unless the state directory takes its time.
-    fn keep_settings(&self) -> Result<()> {
-        let kept = self.keep(self.clients.to_keep(self.config()));
+    pub(super) fn keep_settings(&self) -> Result<()> {
+        let kept = self.keep(self.clients.to_keep(self.active(), self.config()));
         kept.map_err(|error| {
             let what = format!("it holds, but not after a restart: {error}");
             Error::new(error.kind(), what)

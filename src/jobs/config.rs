@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use crate::io::BackendKind;
 
+/// Most jobs at once: each holds open descriptors and a place in every ring.
+pub const ACTIVE_MAX: usize = 4096;
+
 /// Limits and sizes; the daemon's options say them.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -126,6 +126,10 @@ impl Core {
                 turn.push(Effect::Wake(id));
                 job.record_and_tell(reply, turn);
             }),
+            Event::Active { most, reply } => {
+                self.limits.active = most;
+                self.effects.push(Effect::Answer(Answer::Over(reply)));
+            }
             Event::Dismiss { id, reply } => {
                 let answer = self.dismiss(id);
                 self.effects.push(Effect::Answer(Answer::Done(reply, answer)));

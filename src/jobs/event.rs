@@ -25,6 +25,8 @@ pub(super) enum Event {
     Control { id: JobId, verb: Verb, reply: Reply<Result<()>> },
     /// A job's limit of speed.
     SpeedMax { id: JobId, rate: Option<u64>, reply: Reply<Result<()>> },
+    /// So many jobs may run at once from now on.
+    Active { most: usize, reply: Reply<()> },
     /// An ended job is to be forgotten.
     Dismiss { id: JobId, reply: Reply<Result<()>> },
     /// Somebody wants to know something of a job that its card does not show.

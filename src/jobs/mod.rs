@@ -44,7 +44,7 @@ mod work;
 mod workers;
 
 pub use api::{Followed, Jobs};
-pub use config::Config;
+pub use config::{ACTIVE_MAX, Config};
 pub use view::{
     BadKind, BadRange, Brief, Change, ClientView, Course, DestState, DestView, EngineView, JobId, Refusal, State,
     Totals, Verb, View,

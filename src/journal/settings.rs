@@ -3,6 +3,7 @@
 //! ```text
 //! throttle 20 of 100        written as 20, when the option said 100
 //! speed_max 50000000
+//! active 2 of 64
 //! client default 2048 of 1024
 //! client bulk 256
 //! ```
@@ -29,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) throttle: Option<Chosen>,
     /// Bytes per second of all jobs together.
     pub(crate) speed_max: Option<u64>,
+    /// Jobs that run at once; with what the option said.
+    pub(crate) active: Option<Chosen>,
     /// Pages of the client `default`; with what the option said.
     pub(crate) default_pages: Option<Chosen>,
     /// Pages of the other clients, by name.
@@ -65,6 +68,7 @@ fn print(settings: &Settings) -> Vec<u8> {
     if let Some(rate) = settings.speed_max {
         _ = writeln!(text, "speed_max {rate}");
     }
+    chosen(&mut text, "active", settings.active);
     chosen(&mut text, "client default", settings.default_pages);
     for (name, pages) in &settings.clients {
         _ = writeln!(text, "client {name} {pages}");
@@ -78,14 +82,12 @@ pub(super) fn parse(bytes: &[u8]) -> Reading<Settings> {
     for line in unseal(KIND, bytes)?.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         let number = |word: &str| word.parse().map_err(|_| Flaw::Damaged(format!("`{line}` has no number")));
+        let chosen = |value, option| Ok(Chosen { value: number(value)?, option: number(option)? });
         match words[..] {
-            ["throttle", value, "of", option] => {
-                settings.throttle = Some(Chosen { value: number(value)?, option: number(option)? });
-            }
+            ["throttle", value, "of", option] => settings.throttle = Some(chosen(value, option)?),
+            ["active", value, "of", option] => settings.active = Some(chosen(value, option)?),
             ["speed_max", rate] => settings.speed_max = Some(number(rate)?),
-            ["client", "default", value, "of", option] => {
-                settings.default_pages = Some(Chosen { value: number(value)?, option: number(option)? });
-            }
+            ["client", "default", value, "of", option] => settings.default_pages = Some(chosen(value, option)?),
             ["client", name, pages] => _ = settings.clients.insert(name.to_owned(), number(pages)?),
             _ => {}
         }
@@ -126,10 +128,11 @@ mod tests {
         fn parsing_undoes_printing(
             throttle in chosen(),
             speed_max in proptest::option::of(any::<u64>()),
+            active in chosen(),
             default_pages in chosen(),
             clients in proptest::collection::btree_map("[a-z0-9._-]{1,12}x", any::<u64>(), 0..5),
         ) {
-            let settings = Settings { throttle, speed_max, default_pages, clients };
+            let settings = Settings { throttle, speed_max, active, default_pages, clients };
             prop_assert_eq!(parse(&print(&settings)), Ok(settings));
         }
     }

@@ -56,10 +56,7 @@ fn a_job_is_waited_for_by_its_name_needs_fuse() {
     assert!(line.contains(" %  ") && line.ends_with(" left  copy") && line.chars().count() <= 79, "{line}");
     assert!(again.contains("Resource temporarily unavailable"), "{again}");
     let output = bench.daemon.sh("bash", "(echo cancel > $M/jobs/1/control) & cat $M/names/clone/wait");
-    assert!(
-        output.stdout.contains("state cancelled\n") && output.stderr.contains("Operation canceled"),
-        "{output:?}"
-    );
+    assert!(output.stdout.contains("state cancelled\n") && output.stderr.contains("Operation canceled"), "{output:?}");
     // It says the same as the file in wait/.
     let output = bench.daemon.sh("bash", "cat $M/jobs/1/wait 2> /dev/null | cmp - $M/jobs/1/status");
     assert!(output.status.success(), "{output:?}");
@@ -156,4 +153,35 @@ fn after_a_name_is_after_the_newest_job_of_that_name_needs_fuse() {
     // A line comes after those before it only.
     let lines = bench.copy("b", "after=y") + "\n" + &bench.copy("c", "name=y") + "\n";
     assert_eq!(bench.daemon.write("jobs/new", &lines).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+}
+
+#[test]
+fn how_many_jobs_run_at_once_is_changed_while_they_run_needs_fuse() {
+    let Some(mut bench) = Bench::new(&["active=1"]) else { return };
+    let jobs = ["b0", "b1", "b2", "b3"].map(|name| bench.slow(name, ""));
+    let running = |bench: &Bench| jobs.map(|id| bench.daemon.status(id).state() == "running");
+    let set = |bench: &Bench, text: &str| bench.daemon.write("active", text).map_err(|error| error.raw_os_error());
+    let mut events = bench.daemon.events();
+    events.until_state(jobs[0], "running");
+    assert_eq!(bench.daemon.read("active").unwrap(), "1\n");
+    set(&bench, "3\n").unwrap();
+    events.until_state(jobs[1], "running");
+    events.until_state(jobs[2], "running");
+    assert_eq!((bench.daemon.read("active").unwrap(), running(&bench)), ("3\n".to_owned(), [true, true, true, false]));
+    // With fewer allowed, those that run go on, and the next one waits for all of them.
+    set(&bench, "2").unwrap();
+    assert_eq!(running(&bench), [true, true, true, false]);
+    assert_eq!(bench.why(jobs[3]), "waits: 3 jobs are running, and no more may at once (active=2)");
+    bench.daemon.control(jobs[0], "cancel").unwrap();
+    assert_eq!(bench.daemon.status(jobs[3]).state(), "queued");
+    bench.daemon.control(jobs[1], "cancel").unwrap();
+    events.until_state(jobs[3], "running");
+    drop(events);
+    for bad in ["0", "4097", "max", "-1", "\n"] {
+        assert_eq!(set(&bench, bad), Err(Some(libc::EINVAL)), "{bad:?}");
+    }
+    // It is kept over a restart, also one by kill -9.
+    bench.daemon.kill9();
+    bench.daemon.restart();
+    assert_eq!(bench.daemon.read("active").unwrap(), "2\n");
 }

@@ -47,12 +47,19 @@ impl World<'_> {
                 self.write_verbs(id, random.pick(&SCRIPTS), random);
             }
             60..64 => self.lose_patience(random),
-            64..67 => {
+            64..66 => {
                 let id = self.some_job(random);
                 self.say(|| format!("rmdir jobs/{id}"));
                 let (reply, answer) = Reply::new();
                 drop(answer);
                 self.send(Event::Dismiss { id, reply });
+            }
+            66 => {
+                let most = random.pick(&[1, 2, 4]);
+                self.say(|| format!("{most} > active"));
+                let (reply, answer) = Reply::new();
+                drop(answer);
+                self.send(Event::Active { most, reply });
             }
             67..70 => {
                 let (id, rate) = (self.some_job(random), random.pick(&RATES));

@@ -9,6 +9,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Restore { records, .. } => format!("a new daemon, with {} records", records.len()),
         Event::Control { id, verb, .. } => format!("{} job {id}", verb.as_str()),
         Event::SpeedMax { id, rate, .. } => format!("job {id} may do {rate:?} bytes a second"),
+        Event::Active { most, .. } => format!("{most} jobs may run at once"),
         Event::Dismiss { id, .. } => format!("dismiss job {id}"),
         Event::Ask { id, .. } => format!("a question about job {id}"),
         Event::WhoWrites { .. } => "who writes there?".to_owned(),
