@@ -330,7 +330,7 @@ fn wait_tells_progress_until_the_end() {
     for _ in 0..3 {
         let line = lines.next().unwrap();
         let shape = line.starts_with('[') && line.contains("]  ") && line.contains(" %  ") && line.contains("/s  ");
-        assert!(shape && line.chars().count() <= 79 && line.ends_with(" left"), "{line}");
+        assert!(shape && line.chars().count() <= 79 && line.ends_with(" left  copy"), "{line}");
     }
     // one at once, then one at least every second
     assert!(begin.elapsed() < 2 * KILL_LIMIT, "{:?}", begin.elapsed());

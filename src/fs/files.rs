@@ -12,7 +12,7 @@ use super::tree::Tree;
 use super::walk;
 use super::{metrics, summary};
 use crate::error::{Error, ErrorKind, Result};
-use crate::jobs::Verb;
+use crate::jobs::{Policy, Verb};
 use crate::spec::{MAX_LABEL, number, shown};
 
 /// The word for unlimited speed.
@@ -141,12 +141,23 @@ pub(super) fn errors(tree: &Tree, key: Key) -> Text {
 }
 
 pub(super) fn control(tree: &Tree, key: Key, data: &[u8]) -> Result<()> {
-    let word = data.trim_ascii();
-    if let Some(verb) = Verb::ALL.into_iter().find(|verb| verb.as_str().as_bytes() == word) {
-        return tree.jobs.control(key.id, verb);
+    tree.jobs.control(key.id, parse_verb(data.trim_ascii())?)
+}
+
+/// A verb, with the words that it takes.
+fn parse_verb(text: &[u8]) -> Result<Verb> {
+    let (word, rest) = match text.iter().position(u8::is_ascii_whitespace) {
+        Some(end) => (&text[..end], text[end..].trim_ascii_start()),
+        None => (text, &[][..]),
+    };
+    match Verb::ALL.into_iter().find(|verb| verb.as_str().as_bytes() == word) {
+        Some(Verb::Retry(_)) => Policy::parse(rest).map(Verb::Retry).map_err(|refused| refused.error),
+        Some(verb) if rest.is_empty() => Ok(verb),
+        _ => {
+            let verbs = Verb::ALL.map(Verb::as_str).join(" ");
+            Err(Error::new(ErrorKind::Syntax, format!("unknown verb {}; write one of: {verbs}", shown(text))))
+        }
     }
-    let verbs = Verb::ALL.map(Verb::as_str).join(" ");
-    Err(Error::new(ErrorKind::Syntax, format!("unknown verb {}; write one of: {verbs}", shown(word))))
 }
 
 pub(super) fn has_source(tree: &Tree, key: Key) -> bool {

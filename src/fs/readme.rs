@@ -21,6 +21,7 @@ kcopyfs: block-copy jobs as files
     echo \"$spec name=clone once\" > jobs/new             refused (EEXIST) while a job named clone is live or done
     echo cancel > jobs/$id/control                       end it; pause and resume work like this too; a paused
                                                          job stays paused across a restart
+    echo retry on_read_error=zero retries=3 > jobs/$id/control   go on behind what could not be read, with this policy
     echo 100M > jobs/$id/speed_max                       at most so many bytes per second
     watch -n1 cat summary                                everything in progress
     ls state/running state/failed state/degraded         which jobs are running, which did not end well

@@ -319,7 +319,7 @@ static NODES: &[Node] = &[
         0o200,
         Read::Never,
         Write::Text(files::control),
-        "write pause, resume, cancel, retry or verify",
+        "write pause, resume, cancel, retry or verify; retry takes on_read_error=, on_write_error= and retries= anew",
     ),
     file(
         "jobs/ID/speed_max",

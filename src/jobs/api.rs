@@ -251,12 +251,12 @@ impl Jobs {
 
     /// The path of its source.
     pub fn source_path(&self, id: JobId) -> Option<OsString> {
-        Some(self.card(id)?.spec.from.as_ref()?.path.clone())
+        Some(self.card(id)?.spec().from.as_ref()?.path.clone())
     }
 
     /// The path of its destination `index`.
     pub fn dest_path(&self, id: JobId, index: usize) -> Option<OsString> {
-        Some(self.card(id)?.spec.to.get(index)?.path.clone())
+        Some(self.card(id)?.spec().to.get(index)?.path.clone())
     }
 
     /// The numbers of all jobs, ascending.
@@ -287,7 +287,7 @@ impl Jobs {
     /// Jobs of a client that have not ended.
     pub(super) fn live_of(&self, client: &str) -> usize {
         let cards = self.cards.all();
-        cards.iter().filter(|card| card.client_name() == client && !card.state().is_ended()).count()
+        cards.iter().filter(|card| card.is_of_client(client) && !card.state().is_ended()).count()
     }
 
     /// A job's limit in bytes per second; the inner `None`: no limit.

@@ -23,8 +23,6 @@ use crate::spec::{Action, Spec};
 #[derive(Debug)]
 pub(super) struct Card {
     pub(super) id: JobId,
-    /// In canonical form: every count is said.
-    pub(super) spec: Spec,
     /// Its own limit of speed.
     pub(super) speed_max: SpeedLimit,
     pub(super) created: SystemTime,
@@ -34,6 +32,8 @@ pub(super) struct Card {
 /// The figures of a card.
 #[derive(Debug)]
 pub(super) struct Shown {
+    /// In canonical form: every count is said. Of it only what `retry` takes may change.
+    pub(super) spec: Arc<Spec>,
     pub(super) state: State,
     pub(super) read_err: bool,
     pub(super) write_err: ErrorBits,
@@ -77,11 +77,10 @@ pub(super) struct ShownDest {
 
 impl Card {
     /// The card of a job of so many bytes.
-    pub(super) fn new(id: JobId, mut spec: Spec, created: SystemTime, total: u64, state: State) -> Self {
-        // It is kept for long.
-        spec.to.shrink_to_fit();
+    pub(super) fn new(id: JobId, spec: &Arc<Spec>, created: SystemTime, total: u64, state: State) -> Self {
         let dest = ShownDest { state: DestState::Active, copied: 0, durable: 0, errors: 0, first_error: None };
         let shown = Shown {
+            spec: Arc::clone(spec),
             state,
             read_err: false,
             write_err: ErrorBits::NONE,
@@ -104,7 +103,7 @@ impl Card {
             is_over: false,
         };
         let speed_max = SpeedLimit::new(spec.speed_max);
-        Self { id, spec, speed_max, created, shown: Mutex::new(shown) }
+        Self { id, speed_max, created, shown: Mutex::new(shown) }
     }
 
     /// Changes what is shown. For the owner.
@@ -112,13 +111,19 @@ impl Card {
         change(&mut self.shown.lock())
     }
 
-    /// In canonical form, with the limit of speed that it has now.
-    pub(super) fn line(&self) -> Vec<u8> {
-        Spec { speed_max: self.speed_max.get(), ..self.spec.clone() }.to_line()
+    /// In canonical form, as it is now.
+    pub(super) fn spec(&self) -> Arc<Spec> {
+        Arc::clone(&self.shown.lock().spec)
     }
 
-    pub(super) fn client_name(&self) -> &str {
-        self.spec.client.as_deref().unwrap_or(DEFAULT)
+    /// The same as a line, with the limit of speed that it has now.
+    pub(super) fn line(&self) -> Vec<u8> {
+        Spec { speed_max: self.speed_max.get(), ..(*self.spec()).clone() }.to_line()
+    }
+
+    /// Whether it uses the pages of that client.
+    pub(super) fn is_of_client(&self, name: &str) -> bool {
+        client_name(&self.shown.lock().spec) == name
     }
 
     pub(super) fn state(&self) -> State {
@@ -127,7 +132,7 @@ impl Card {
 
     /// Whether `copied` grows in a state: a job that only compares counts what it has found equal.
     pub(super) fn moves_in(&self, state: State) -> bool {
-        state == State::Running || (state == State::Verifying && self.spec.action == Action::Verify)
+        self.shown.lock().moves_in(state)
     }
 
     pub(super) fn brief(&self) -> Brief {
@@ -136,21 +141,21 @@ impl Card {
             state: shown.state,
             copied: shown.copied,
             progressed: shown.progressed,
-            dests: self.spec.to.len(),
-            has_source: self.spec.from.is_some(),
+            dests: shown.spec.to.len(),
+            has_source: shown.spec.from.is_some(),
         }
     }
 
     pub(super) fn view(&self, now: Instant) -> View {
         let shown = self.shown.lock();
-        let moves = self.moves_in(shown.state);
+        let moves = shown.moves_in(shown.state);
         let speed = if moves { shown.measured(now) } else { shown.last_speed() };
         let stalled = shown.stalled(now);
         let goes_on = moves && !shown.is_over;
         let left = shown.total.saturating_sub(shown.copied);
         let meter = shown.meter.as_ref().filter(|_| goes_on);
         let eta = meter.and_then(|meter| meter.time_left(now, shown.copied, left, stalled));
-        let dests = self.spec.to.iter().zip(&shown.dests).map(|(to, dest)| DestView {
+        let dests = shown.spec.to.iter().zip(&shown.dests).map(|(to, dest)| DestView {
             state: dest.state,
             copied: dest.copied,
             durable: dest.durable,
@@ -171,11 +176,11 @@ impl Card {
             elapsed: shown.watch.elapsed(now),
             stalled,
             bad_bytes: shown.bad_bytes,
-            client: self.client_name().to_owned(),
-            name: self.spec.name.clone(),
+            client: client_name(&shown.spec).to_owned(),
+            name: shown.spec.name.clone(),
             digest: shown.digest.clone(),
             error: shown.error.clone(),
-            source: self.spec.from.as_ref().map(|from| from.path.clone()),
+            source: shown.spec.from.as_ref().map(|from| from.path.clone()),
             dests: dests.collect(),
             progressed: shown.progressed,
             // Its end may be on its way to disk yet.
@@ -195,7 +200,16 @@ impl Card {
     }
 }
 
+/// The client whose pages a job uses.
+pub(super) fn client_name(spec: &Spec) -> &str {
+    spec.client.as_deref().unwrap_or(DEFAULT)
+}
+
 impl Shown {
+    fn moves_in(&self, state: State) -> bool {
+        state == State::Running || (state == State::Verifying && self.spec.action == Action::Verify)
+    }
+
     /// Bytes per second where nothing is copied: of the last five seconds in which something was, where it is over.
     fn last_speed(&self) -> u64 {
         let is_over = matches!(self.state, State::Flushing | State::Verifying) || self.state.is_ended();
@@ -236,7 +250,7 @@ impl Cards {
     pub(super) fn insert(&self, card: &Arc<Card>) {
         let mut table = self.table.write();
         table.cards.insert(card.id, Arc::clone(card));
-        if let Some(name) = &card.spec.name {
+        if let Some(name) = &card.spec().name {
             table.names.entry(name.clone()).or_default().insert(card.id);
         }
     }
@@ -245,7 +259,7 @@ impl Cards {
     pub(super) fn remove(&self, id: JobId) {
         let mut table = self.table.write();
         let Some(card) = table.cards.remove(&id) else { return };
-        if let Some(name) = &card.spec.name
+        if let Some(name) = &card.spec().name
             && let Some(ids) = table.names.get_mut(name)
         {
             ids.remove(&id);

@@ -47,6 +47,9 @@ impl Job {
             Action::Resume => self.resume(turn),
             Action::Cancel => self.cancel(turn),
             Action::Retry => {
+                if let Verb::Retry(policy) = verb {
+                    self.set_spec(policy.applied_to(self.spec())?);
+                }
                 self.progress.begin_anew();
                 self.live_again(Phase::first_of(self.spec()), turn);
             }

@@ -20,7 +20,7 @@ use crate::claims::{Claims, Lasting};
 use crate::dm_io::ErrorBits;
 use crate::error::Result;
 use crate::figures::{Hashing, Map, Meter, Progress, RangeSet};
-use crate::salvage::Phase;
+use crate::salvage::{Phase, remedy};
 use crate::sector::Sector;
 use crate::spec::{Action, Spec};
 
@@ -28,6 +28,8 @@ use crate::spec::{Action, Spec};
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) card: Arc<Card>,
+    /// As its card shows it.
+    pub(super) spec: Arc<Spec>,
     life: Life,
     pub(super) phase: Phase,
     pub(super) progress: Progress,
@@ -132,12 +134,16 @@ impl Recording {
 
 impl Job {
     /// A job of `count` sectors that has done nothing yet, and follows nobody.
-    pub(super) fn new(id: JobId, spec: Spec, created: SystemTime, count: Sector, life: Life) -> Self {
+    pub(super) fn new(id: JobId, mut spec: Spec, created: SystemTime, count: Sector, life: Life) -> Self {
+        // It is kept for long.
+        spec.to.shrink_to_fit();
+        let spec = Arc::new(spec);
         let progress = Progress::new(&spec, count);
         let phase = Phase::first_of(&spec);
-        let card = Card::new(id, spec, created, progress.total_bytes(), life.state());
+        let card = Card::new(id, &spec, created, progress.total_bytes(), life.state());
         Self {
             card: Arc::new(card),
+            spec,
             life,
             phase,
             progress,
@@ -163,7 +169,13 @@ impl Job {
     }
 
     pub(super) fn spec(&self) -> &Spec {
-        &self.card.spec
+        &self.spec
+    }
+
+    /// It does what it does after errors in another way from now on. Nothing of it is under way.
+    pub(super) fn set_spec(&mut self, spec: Spec) {
+        self.spec = Arc::new(spec);
+        self.card.show(|shown| shown.spec = Arc::clone(&self.spec));
     }
 
     pub(super) fn life(&self) -> &Life {
@@ -299,7 +311,7 @@ impl Job {
         match &self.life {
             Life::Cancelling(_) => Some("cancelled; waits for the I/O in flight".to_owned()),
             Life::Held(why) | Life::Paused(PausedBy::Daemon(why)) => Some(why.clone()),
-            Life::Ended(_) => self.progress.error.clone(),
+            Life::Ended(end) => self.why_ended(*end),
             _ if let Some(why) = trouble.filter(|_| waits_for_record) => Some(waits_for_directory(why)),
             Life::Queued(Wait::Job(after)) => Some(format!("waits for job {after}")),
             Life::Queued(Wait::Device(why)) | Life::Starting(Some(why)) => Some(format!("waits: {why}")),
@@ -307,17 +319,24 @@ impl Job {
         }
     }
 
+    /// Why it has ended so, with the remedy where there is one.
+    pub(super) fn why_ended(&self, end: State) -> Option<String> {
+        let error = self.progress.error.as_ref()?;
+        let remedy = Some(end).filter(|end| *end == State::Failed).and_then(|_| remedy(self.spec(), &self.progress));
+        Some(remedy.map_or_else(|| error.clone(), |remedy| format!("{error}; {remedy}")))
+    }
+
     /// The map of a destination; jobs without a source have none. Ready to be made by somebody else.
     pub(super) fn map(&self, index: usize) -> Option<impl FnOnce() -> String + Send + use<>> {
-        let card = Arc::clone(&self.card);
+        let spec = Arc::clone(&self.spec);
         let total = self.progress.total;
         let durable = self.progress.dests.get(index)?.durable.clone();
         let unreadable = self.progress.unreadable.clone();
         self.spec().from.as_ref()?;
         Some(move || {
-            let from = card.spec.from.as_ref().expect("it was looked at");
-            let to = &card.spec.to[index];
-            let compares = card.spec.action == Action::Verify;
+            let from = spec.from.as_ref().expect("it was looked at");
+            let to = &spec.to[index];
+            let compares = spec.action == Action::Verify;
             Map { from, to, total, durable: &durable, unreadable: &unreadable, compares }.text()
         })
     }

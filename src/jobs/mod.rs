@@ -46,6 +46,6 @@ mod workers;
 pub use api::{Followed, Jobs};
 pub use config::{ACTIVE_MAX, Config};
 pub use view::{
-    BadKind, BadRange, Brief, Change, ClientView, Course, DestState, DestView, EngineView, JobId, Refusal, State,
-    Totals, Verb, View,
+    BadKind, BadRange, Brief, Change, ClientView, Course, DestState, DestView, EngineView, JobId, Policy, Refusal,
+    State, Totals, Verb, View,
 };

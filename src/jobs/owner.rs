@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::card::client_name;
 use super::clients::Clients;
 use super::core::Core;
 use super::effect::{Effect, Start};
@@ -179,7 +180,7 @@ impl Hands {
             Effect::Open { card, attempt } => {
                 let (inbox, opening) = (Arc::clone(&self.inbox), Arc::clone(&self.opening));
                 self.workers.run(move || {
-                    let result = opening.with(&inbox, |with| open(&card.spec, with)).map(Box::new);
+                    let result = opening.with(&inbox, |with| open(&card.spec(), with)).map(Box::new);
                     inbox.send(Event::Opened { id: card.id, attempt, result });
                 });
             }
@@ -235,7 +236,7 @@ impl Hands {
                 client.flush(device, move |result| inbox.send(Event::Flushed { id, run, dest, result }));
             }
             // At the start, when nobody waits for the owner.
-            Effect::EnsureClient(card) => self.opening.clients.ensure(card.client_name()),
+            Effect::EnsureClient(card) => self.opening.clients.ensure(client_name(&card.spec())),
             Effect::Post(change) => self.listeners.lock().iter().for_each(|listener| listener(&change)),
             Effect::Answer(answer) => answer.send(),
         }

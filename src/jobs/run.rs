@@ -87,13 +87,13 @@ impl Job {
     fn next_step(&mut self) -> Option<Step> {
         let phase = self.phase;
         self.work();
-        let Self { work: Some(work), progress, card, .. } = self else { return None };
+        let Self { work: Some(work), progress, spec, .. } = self else { return None };
         let hashed = work.hashing.as_deref().map(Hashing::at);
-        work.salvage.next(&card.spec, phase, progress, hashed)
+        work.salvage.next(spec, phase, progress, hashed)
     }
 
     fn start_step(&mut self, step: Step, turn: &mut Turn<'_>) {
-        let Self { work: Some(work), devices: Devices::Open(opened), card, .. } = self else {
+        let Self { work: Some(work), devices: Devices::Open(opened), card, spec, .. } = self else {
             unreachable!("a job that runs is open")
         };
         if let (Step::HashZeros { range }, Some(hashing)) =
@@ -103,7 +103,7 @@ impl Job {
             work.step = Some(StepRun { step, pace: Pace::Going });
             return turn.push(Effect::HashZeros { id: card.id, hashing, range });
         }
-        let request = request(&card.spec, opened.from.as_ref(), &opened.dests, &card.speed_max, &step);
+        let request = request(spec, opened.from.as_ref(), &opened.dests, &card.speed_max, &step);
         let hashing = if matches!(step, Step::Probe { .. }) { None } else { work.hashing.take() };
         let start = Start {
             card: Arc::clone(card),
@@ -167,10 +167,10 @@ impl Job {
 
     /// A piece of the step has ended.
     pub(super) fn piece_ended(&mut self, ended: &EndedPiece, turn: &mut Turn<'_>) {
-        let Self { work: Some(work), progress, card, phase, .. } = self else { return };
+        let Self { work: Some(work), progress, card, spec, phase, .. } = self else { return };
         let Some(run) = &work.step else { return };
         let before = progress.copied();
-        let reaction = work.salvage.piece(&card.spec, *phase, &run.step, &ended.piece(), &ended.gone, progress);
+        let reaction = work.salvage.piece(spec, *phase, &run.step, &ended.piece(), &ended.gone, progress);
         if !reaction.give_up.is_empty() {
             turn.push(Effect::GiveUp(card.id, reaction.give_up));
         }
@@ -193,14 +193,14 @@ impl Job {
 
     /// The engine has ended the step. `gone` are destinations that are files and were taken away.
     pub(super) fn step_ended(&mut self, hashing: Option<Box<Hashing>>, gone: &[(usize, i32)], turn: &mut Turn<'_>) {
-        let Self { work: Some(work), progress, card, .. } = self else { return };
+        let Self { work: Some(work), progress, spec, .. } = self else { return };
         if work.step.take().is_none() {
             return;
         }
         if hashing.is_some() {
             work.hashing = hashing;
         }
-        work.salvage.vanished(&card.spec, gone, progress);
+        work.salvage.vanished(spec, gone, progress);
         self.go_on(turn);
     }
 
@@ -273,7 +273,7 @@ impl Job {
         if run != self.run {
             return;
         }
-        let Self { work: Some(work), progress, card, .. } = self else { return };
+        let Self { work: Some(work), progress, card, spec, .. } = self else { return };
         let Some((_, mark)) = work.flushes[index].asked.take() else { return };
         match result {
             Ok(()) => {
@@ -281,7 +281,7 @@ impl Job {
                 self.record(turn);
             }
             Err(errno) => {
-                let lost = work.salvage.flush_failed(&card.spec, &[(index, errno)], progress);
+                let lost = work.salvage.flush_failed(spec, &[(index, errno)], progress);
                 if let Some(step) = work.step.as_mut().filter(|_| !lost.is_empty()) {
                     if work.salvage.is_fatal() {
                         step.pace = Pace::Cancelled;
@@ -411,7 +411,7 @@ impl Job {
         if let Some(lasting) = &self.lasting {
             turn.claims.remember(self.id(), lasting);
         }
-        let reason = self.progress.error.clone();
+        let reason = self.why_ended(end);
         self.change(Life::Ended(end), reason, turn);
         for reply in std::mem::take(&mut self.recording.ended) {
             turn.done(reply, Ok(()));

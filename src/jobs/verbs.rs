@@ -25,13 +25,13 @@ pub(super) fn act(state: State, verb: Verb) -> Result<Action> {
     let word = verb.as_str();
     let refuse = |kind, why: &str| Err(Error::new(kind, format!("{word}: the job {why}")));
     match (verb, state) {
-        (Verb::Retry, State::Degraded | State::Failed | State::Cancelled) => Ok(Action::Retry),
-        (Verb::Retry, State::Done) => refuse(ErrorKind::Invalid, "is done: nothing is missing"),
+        (Verb::Retry(_), State::Degraded | State::Failed | State::Cancelled) => Ok(Action::Retry),
+        (Verb::Retry(_), State::Done) => refuse(ErrorKind::Invalid, "is done: nothing is missing"),
         (Verb::Verify, State::Degraded | State::Done) => Ok(Action::Verify),
         (Verb::Verify, State::Failed | State::Cancelled) => {
             refuse(ErrorKind::Invalid, "did not go to its end: `retry` it first")
         }
-        (Verb::Retry | Verb::Verify, _) => refuse(ErrorKind::Busy, "has not ended"),
+        (Verb::Retry(_) | Verb::Verify, _) => refuse(ErrorKind::Busy, "has not ended"),
         (_, state) if state.is_ended() => {
             let remedy = match (verb, state) {
                 (Verb::Resume, State::Done) => "; its spec can be run again",
@@ -99,8 +99,7 @@ mod tests {
             (Held, [Err(libc::EINVAL), Ok(Action::Resume), Ok(Action::Cancel), BUSY, BUSY]),
         ];
         for (state, want) in rows {
-            let verbs = [Verb::Pause, Verb::Resume, Verb::Cancel, Verb::Retry, Verb::Verify];
-            let got = verbs.map(|verb| act(state, verb).map_err(|error| error.errno()));
+            let got = Verb::ALL.map(|verb| act(state, verb).map_err(|error| error.errno()));
             assert_eq!(got, want, "{state:?}");
         }
     }

@@ -9,6 +9,7 @@ pub use crate::journal::{JobId, State};
 use crate::kcopyd::PaceFigures;
 use crate::sector::Sector;
 use crate::spec::Place;
+pub use crate::spec::Policy;
 
 /// What `control` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,15 +20,15 @@ pub enum Verb {
     Resume,
     /// End it.
     Cancel,
-    /// Try again what is not yet durable.
-    Retry,
+    /// Try again what is not yet durable, from now on with that policy.
+    Retry(Policy),
     /// Read the destinations back and compare.
     Verify,
 }
 
 impl Verb {
-    /// Every verb, in the order of the documentation.
-    pub const ALL: [Self; 5] = [Self::Pause, Self::Resume, Self::Cancel, Self::Retry, Self::Verify];
+    /// One of each, in the order of the documentation.
+    pub const ALL: [Self; 5] = [Self::Pause, Self::Resume, Self::Cancel, Self::Retry(Policy::SAME), Self::Verify];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
@@ -35,7 +36,7 @@ impl Verb {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Cancel => "cancel",
-            Self::Retry => "retry",
+            Self::Retry(_) => "retry",
             Self::Verify => "verify",
         }
     }

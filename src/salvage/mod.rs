@@ -106,6 +106,14 @@ pub(crate) fn objection(spec: &Spec, geometry: Geometry) -> Option<&'static str>
     )
 }
 
+/// What to do about a job that has failed, where more than `retry` helps.
+pub(crate) fn remedy(spec: &Spec, progress: &Progress) -> Option<&'static str> {
+    let stops = spec.action == Action::Copy && spec.on_read_error == OnReadError::Stop && !spec.ignore_error;
+    let unread = progress.bad.iter().find(|range| range.dest.is_none())?;
+    (stops && progress.read_err && !is_gone(unread.errno))
+        .then_some("`retry on_read_error=zero` (or skip), written to control, saves the rest")
+}
+
 /// What the engine is told because of a piece that has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reaction {

@@ -33,6 +33,7 @@ mod keys;
 mod lines;
 pub mod number;
 mod parse;
+mod policy;
 mod print;
 mod quote;
 mod values;
@@ -44,6 +45,7 @@ pub(crate) use keys::nearest;
 pub use keys::{Kind, Word, words};
 pub use lines::LineBuffer;
 pub use parse::parse;
+pub use policy::Policy;
 
 /// Longest line, in bytes without its newline: room for 64 destinations of a kilobyte each.
 pub const MAX_LINE: usize = 64 * 1024;

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStringExt;
 use super::keys::{self, Field, Kind, Word};
 use super::quote::{self, Byte, Token};
 use super::{
-    Action, MAX_DESTS, MAX_LINE, OnReadError, Parsed, Place, RegionSpec, Spans, Spec, SpecError, number, shown,
+    Action, MAX_DESTS, MAX_LINE, OnReadError, Parsed, Place, RegionSpec, Spans, Spec, SpecError, number, policy, shown,
 };
 use crate::error::ErrorKind;
 use crate::sector::Sector;
@@ -34,6 +34,21 @@ pub fn parse(line: &[u8]) -> Result<Parsed, SpecError> {
     reader.share_count();
     check(&reader.spec, &reader.spans)?;
     Ok(Parsed { spec: reader.spec, spans: reader.spans })
+}
+
+/// Reads words that `retry` takes: a spec of nothing else, and which of them are given.
+pub(super) fn policy_words(text: &[u8]) -> Result<(Spec, Vec<&'static str>), SpecError> {
+    let mut reader = Reader::default();
+    for token in quote::split(text)? {
+        let name = token.bytes.iter().map(|byte| byte.value).take_while(|byte| *byte != b'=').collect::<Vec<_>>();
+        if !policy::WORDS.iter().any(|word| word.as_bytes() == name) {
+            let words = policy::WORDS.map(|word| format!("{word}=")).join(" ");
+            let text = format!("{} cannot change; `retry` takes {words}", shown(&name));
+            return Err(SpecError::syntax(token.span.start..token.span.start + name.len(), text));
+        }
+        reader.word(&token, false)?;
+    }
+    Ok((reader.spec, reader.given.iter().map(|word| word.name).collect()))
 }
 
 /// The job as far as the line is read.
@@ -178,7 +193,7 @@ fn sectors(word: &Word, what: &str, part: &Part) -> Result<Sector, SpecError> {
 }
 
 /// What only the whole job can show.
-fn check(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
+pub(super) fn check(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
     check_source(spec, spans)?;
     if spec.to.is_empty() {
         let end = spans.line.end;

@@ -75,6 +75,57 @@ fn blocks_that_can_be_read_again_are_all_that_is_copied() {
 }
 
 #[test]
+fn a_job_that_stopped_goes_on_with_another_policy_and_reads_nothing_again() {
+    if !need::fault_disk() {
+        return;
+    }
+    let bad = SIZE / 2 + 4096..SIZE / 2 + 8192;
+    for (io, block) in WAYS {
+        let (from, to) = (disk(SIZE, block, NEW), [logged(block, OLD)]);
+        let mut daemon = start(&["subjob_kb=64", io]);
+        from.rule(Op::Read, bad.clone(), Fault::Err(libc::EIO));
+        let id = daemon.job(&spec(&from, &to, "retries=1")).unwrap();
+        let status = end(&daemon, id, "failed");
+        let why = status.error().unwrap_or_default().to_owned();
+        let remedy = "; `retry on_read_error=zero` (or skip), written to control, saves the rest";
+        assert!(why.contains(": EIO in ") && why.ends_with(remedy), "{why}");
+        // What else is said changes nothing.
+        for wrong in ["retry on_read_error=never", "retry verify", "retry name=x", "retry retries", "pause retries=3"] {
+            assert_eq!(daemon.control(id, wrong).unwrap_err().raw_os_error(), Some(libc::EINVAL), "{wrong}");
+        }
+        assert_eq!(daemon.status(id).text(), status.text());
+        assert!(daemon.read("error_log").unwrap().contains("`retry` takes on_read_error= on_write_error= retries="));
+
+        // Whoever reads again what is there already meets an error.
+        for range in mapped(&map(&daemon, id, 0), '+') {
+            from.rule(Op::Read, range, Fault::Err(libc::EREMOTEIO));
+        }
+        daemon.control(id, "retry on_read_error=zero retries=0").unwrap();
+        let status = end(&daemon, id, "degraded");
+        assert_eq!(
+            (status.bad_bytes(), status.durable()),
+            (bad.end - bad.start, SIZE - (bad.end - bad.start)),
+            "\n{status}"
+        );
+        assert!(daemon.errors(id).iter().all(|range| range.errno == "EIO"), "{:?}", daemon.errors(id));
+        assert!(!status.error().unwrap().contains("retry"), "\n{status}");
+        let words = |daemon: &Daemon| daemon.read(format!("jobs/{id}/spec")).unwrap();
+        assert!(words(&daemon).ends_with(" on_read_error=zero\n"), "{}", words(&daemon));
+        // The record has it, and so has each further retry.
+        daemon.kill9();
+        daemon.restart();
+        assert!(words(&daemon).ends_with(" on_read_error=zero\n"), "{}", words(&daemon));
+        daemon.control(id, "retry").unwrap();
+        end(&daemon, id, "degraded");
+        from.clear();
+        daemon.control(id, "retry retries=3").unwrap();
+        end(&daemon, id, "done");
+        assert_eq!(to[0].check(NEW), Ok(()));
+        assert!(words(&daemon).ends_with(" on_read_error=zero retries=3\n"), "{}", words(&daemon));
+    }
+}
+
+#[test]
 fn what_another_job_has_written_over_is_copied_again() {
     if !need::fault_disk() {
         return;

@@ -258,7 +258,7 @@ impl World<'_> {
             Later::Event(event) => self.send(event),
             Later::Verb(id, verb) => self.control(id, verb)?,
             Later::Open(card, attempt) => {
-                let result = self.disks.open(&card.spec, &self.daemon.engine.client).map(Box::new);
+                let result = self.disks.open(&card.spec(), &self.daemon.engine.client).map(Box::new);
                 let result = match self.random.below(12) {
                     0 => Err(OpenError::InUse(Place::Line, Error::new(ErrorKind::Busy, "it is mounted"))),
                     _ => result,
