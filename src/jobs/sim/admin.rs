@@ -14,17 +14,17 @@ use super::random::Random;
 use super::world::{Checked, Later, Pending, World};
 use crate::io::Op;
 use crate::io::sim::Fault;
-use crate::spec::{self, Spec};
+use crate::spec::{self, Policy, Spec};
 
 const RATES: [Option<u64>; 4] = [None, None, Some(100_000), Some(4 << 20)];
 
 /// Verbs that an administrator writes to one job, each soon after the one before.
 const SCRIPTS: [&[Verb]; 5] = [
     &[Verb::Pause, Verb::Resume],
-    &[Verb::Pause, Verb::Cancel, Verb::Retry],
-    &[Verb::Cancel, Verb::Retry],
+    &[Verb::Pause, Verb::Cancel, Verb::Retry(Policy::SAME)],
+    &[Verb::Cancel, Verb::Retry(Policy::SAME)],
     &[Verb::Verify, Verb::Pause, Verb::Resume],
-    &[Verb::Verify, Verb::Cancel, Verb::Retry],
+    &[Verb::Verify, Verb::Cancel, Verb::Retry(Policy::SAME)],
 ];
 
 /// A time between two acts.
@@ -140,7 +140,7 @@ impl World<'_> {
             self.say(|| format!("{}: a flush takes {delay:?} longer", device.path().display()));
             self.disks.sim.fault(&device, Op::Flush, 0..1, Fault::Delay(delay), None);
         }
-        self.write_verbs(id, &[Verb::Cancel, Verb::Cancel, Verb::Retry], random);
+        self.write_verbs(id, &[Verb::Cancel, Verb::Cancel, Verb::Retry(Policy::SAME)], random);
     }
 
     fn some_job(&self, random: &mut Random) -> u64 {
