@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::herald;
 use kcopyfs::cli::{Event, Io, Line, Options, Signals, Waker, limits};
 use kcopyfs::fs::{Mount, Tree, TreeConfig};
 use kcopyfs::io::BackendKind;
@@ -29,6 +30,7 @@ pub(crate) fn run(
     limits::raise_open_files();
     let mount = Mount::new(mountpoint, source, options.allow_other)?;
     let jobs = Arc::new(Jobs::new(config(options)?)?);
+    herald::start(&jobs)?;
     let serving = Tree::serve(mount, Arc::clone(&jobs), tree_config(options)?)?;
     let unmounted = Waker::new()?;
     let waker = unmounted.clone();

@@ -7,6 +7,7 @@ use kcopyfs::cli::{self, Command, Exit, Line, Mount, Role, Signals, launcher, lo
 
 mod daemon;
 mod demo;
+mod herald;
 
 fn main() -> ExitCode {
     logging::end_at_panic();

@@ -748,3 +748,71 @@ fn memory_is_the_pool_and_16_mib() {
         assert!(used <= (16 << 20) + 100 * (2 << 10), "{used} bytes beside the pool");
     }
 }
+
+/// A socket in place of the service manager's.
+struct Manager(std::os::unix::net::UnixDatagram);
+
+impl Manager {
+    /// Waits for a message that begins like that, and returns its rest.
+    fn hear(&self, begin: &str) -> String {
+        let late = Instant::now() + START_LIMIT;
+        let mut seen = Vec::new();
+        while Instant::now() < late {
+            let mut message = [0; 4096];
+            let Ok(length) = self.0.recv(&mut message) else { continue };
+            let message = text(&message[..length]);
+            if let Some(rest) = message.strip_prefix(begin) {
+                return rest.to_owned();
+            }
+            seen.push(message);
+        }
+        panic!("no {begin}: {seen:?}");
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_how_the_jobs_stand_needs_fuse() {
+    if !need::fuse() {
+        return;
+    }
+    let place = Place::new();
+    let manager = Manager(std::os::unix::net::UnixDatagram::bind(place.path("notify")).expect("a socket"));
+    manager.0.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+    let mut command = place.command(PROGRAM);
+    command.args(["-f", "-o", "state=none"]).arg(&place.mount).stderr(Stdio::null());
+    command.env("NOTIFY_SOCKET", place.path("notify")).env("WATCHDOG_USEC", "200000");
+    let mut daemon = Process(command.spawn().expect("the program"));
+    manager.hear("READY=1");
+    manager.hear("WATCHDOG=1");
+    for (spec, status) in [("paused", "1 paused"), ("paused", "2 paused")] {
+        ok(&place.script(&format!("echo from=$D/from to=$D/{spec}$RANDOM create paused > $M/jobs/new")));
+        while manager.hear("STATUS=") != status {}
+    }
+    send(daemon.0.id(), "TERM");
+    manager.hear("STOPPING=1");
+    assert!(daemon.wait(STOP_LIMIT).is_some_and(|status| status.success()));
+}
+
+#[test]
+fn the_log_tells_the_life_of_jobs_needs_fuse() {
+    if !need::fuse() {
+        return;
+    }
+    let daemon = Daemon::builder(PROGRAM).option("state=none").start();
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    fs::write(path("from"), stamp::stamped(1, 0, 2048)).expect("an image");
+    let good = daemon.job(&format!("from={} to={} create name=nightly", path("from"), path("to"))).expect("a job");
+    daemon.wait(good);
+    let other = daemon.job(&format!("from={} to={} create paused", path("from"), path("other"))).expect("a job");
+    daemon.control(other, "cancel").expect("cancel");
+    daemon.wait(other);
+    let log = daemon.log();
+    for line in [
+        format!("INFO  kcopyfs::jobs::job] job {good} (nightly) starts: copy from={}", path("from")),
+        format!("INFO  kcopyfs::jobs::job] job {good} (nightly) is done"),
+        format!("WARN  kcopyfs::jobs::job] job {other} is cancelled"),
+    ] {
+        assert!(log.contains(&line), "{line}\n{log}");
+    }
+}

@@ -10,7 +10,8 @@
 //!    foreground it dies with its caller, however that dies.
 //! 2. The daemon says by its [`Line`] that it is ready. In the background that is the end of the caller's process, and
 //!    the daemon's standard streams are `/dev/null` from before that: a shell's pipe to us ends when the caller does.
-//! 3. In the foreground SIGTERM and SIGINT are handed on, and the service manager is told what the daemon says.
+//! 3. In the foreground SIGTERM and SIGINT are handed on, and the service manager is told what the daemon says; until it is ready,
+//!    that it needs longer.
 //! 4. The daemon unmounts, says its end, closes all that it has, and ends. The caller's process waits half a second for that.
 //!    One that says nothing for 4.5 s after a signal is killed.
 //! 5. A line that is closed without a word is a daemon that died.
@@ -35,6 +36,9 @@ const GRACE: Duration = Duration::from_millis(500);
 /// For how long a daemon that was told to stop may say nothing: of the 5 s that a stop may take, all but the grace. It hangs
 /// then where nothing ends it, as in a state directory that does not answer.
 const STOP_MAX: Duration = Duration::from_millis(4500);
+
+/// How much longer the service manager is asked to wait for a start that reads a slow state directory, and a third of it: how often.
+const EXTENSION: Duration = Duration::from_secs(15);
 
 /// Who this process is after the fork.
 #[derive(Debug)]
@@ -94,14 +98,20 @@ fn outcome(daemon: Pid, mut ear: Ear) -> Exit {
 /// Stays with the daemon to its end.
 fn attend(daemon: Pid, mut ear: Ear, signals: &Signals) -> Result<Exit> {
     let mut late: Option<Instant> = None;
+    let mut starting = notify::is_heard();
     loop {
         let left = late.map(|late| late.saturating_duration_since(Instant::now()));
+        let left = left.or(starting.then_some(EXTENSION / 3));
         let event = if ear.is_silent() { signals.wait(Some(ear.as_fd()), left)? } else { Some(Event::Other) };
         match event {
             Some(Event::Other) => {}
             Some(Event::Signal(signal)) => {
                 tell(daemon, signal);
                 late.get_or_insert_with(|| Instant::now() + STOP_MAX);
+                continue;
+            }
+            None if late.is_none() => {
+                notify::notify(&format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros()));
                 continue;
             }
             None => {
@@ -113,7 +123,10 @@ fn attend(daemon: Pid, mut ear: Ear, signals: &Signals) -> Result<Exit> {
             }
         }
         match ear.hear() {
-            Said::Ready => notify::notify("READY=1"),
+            Said::Ready => {
+                starting = false;
+                notify::notify("READY=1");
+            }
             Said::Stopping => notify::notify("STOPPING=1"),
             Said::Ended(exit) => {
                 see_off(daemon, &mut ear, signals)?;

@@ -5,6 +5,7 @@
 //! dropped: a log must not hold up a copy.
 
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 
 use env_logger::{Builder, Env, Target};
@@ -21,9 +22,20 @@ const SOCKET: &str = "/dev/log";
 /// The facility `daemon` of syslog(3).
 const FACILITY: u8 = 3 << 3;
 
-/// Messages go to standard error from here on. The first call counts.
+/// Messages go to standard error from here on. The first call counts. The journal has a time stamp of its own, and reads a line's
+/// severity from its beginning, as sd-daemon(3) has it.
 pub fn to_stderr() {
-    let _ = builder().try_init();
+    let mut builder = builder();
+    if is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref()) {
+        builder.format(|out, record| writeln!(out, "<{}>{}", severity(record.level()), record.args()));
+    }
+    let _ = builder.try_init();
+}
+
+/// Whether standard error is the journal's stream, of which the service manager says device and inode.
+fn is_journal(stream: Option<&str>) -> bool {
+    let (Some(stream), Ok(meta)) = (stream, std::fs::metadata("/proc/self/fd/2")) else { return false };
+    stream == format!("{}:{}", meta.dev(), meta.ino())
 }
 
 /// Messages go to syslog from here on. The first call counts.

@@ -25,7 +25,7 @@ mod group;
 pub mod launcher;
 pub mod limits;
 pub mod logging;
-mod notify;
+pub mod notify;
 mod options;
 mod signals;
 mod status_pipe;

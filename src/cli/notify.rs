@@ -6,15 +6,27 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 /// Sends `state` (`READY=1`) to the socket of `NOTIFY_SOCKET`, where that is set. A failure is logged: the service
 /// manager will find out by itself.
-pub(super) fn notify(state: &str) {
+pub fn notify(state: &str) {
     if let Some(socket) = env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
         && let Err(error) = send(&socket, state)
     {
         log::warn!("notify the service manager at {}: {error}", socket.display());
     }
+}
+
+/// Whether somebody asked to be told.
+pub fn is_heard() -> bool {
+    env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
+}
+
+/// How often the service manager wants to hear `WATCHDOG=1`, if it does: half of the time after which it kills.
+pub fn watchdog() -> Option<Duration> {
+    let micros: u64 = env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    Some(Duration::from_micros(micros / 2)).filter(|period| !period.is_zero())
 }
 
 /// A name that begins with `@` is in the abstract namespace.
@@ -23,7 +35,10 @@ fn send(socket: &OsStr, state: &str) -> io::Result<()> {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(socket)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(|_| ())
+    let socket = UnixDatagram::unbound()?;
+    // One that reads nothing holds nobody up.
+    socket.set_write_timeout(Some(Duration::from_secs(1)))?;
+    socket.send_to_addr(state.as_bytes(), &address).map(|_| ())
 }
 
 #[cfg(test)]

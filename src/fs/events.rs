@@ -123,7 +123,7 @@ mod tests {
     use crate::jobs::State;
 
     fn change(id: u64) -> Change {
-        Change { time: UNIX_EPOCH, id, old: None, new: State::Queued, reason: Some("x".repeat(100)) }
+        Change { time: UNIX_EPOCH, id, name: None, old: None, new: State::Queued, reason: Some("x".repeat(100)) }
     }
 
     #[test]

@@ -7,10 +7,11 @@ use std::ffi::OsString;
 
 use super::board::Board;
 use super::inode::Key;
+use super::metrics::{self, Format};
+use super::summary;
 use super::text;
 use super::tree::Tree;
 use super::walk;
-use super::{metrics, summary};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jobs::{Policy, Verb};
 use crate::spec::{MAX_LABEL, number, shown};
@@ -33,7 +34,12 @@ pub(super) fn summary(tree: &Tree, _: Key) -> Text {
 
 #[allow(clippy::unnecessary_wraps)] // the signature of every row
 pub(super) fn metrics(tree: &Tree, _: Key) -> Text {
-    Some(metrics::render(&Board::take(&tree.jobs)).into_bytes())
+    Some(metrics::render(&Board::take(&tree.jobs), Format::OpenMetrics).into_bytes())
+}
+
+#[allow(clippy::unnecessary_wraps)] // the signature of every row
+pub(super) fn metrics_prom(tree: &Tree, _: Key) -> Text {
+    Some(metrics::render(&Board::take(&tree.jobs), Format::Prometheus).into_bytes())
 }
 
 #[allow(clippy::unnecessary_wraps)] // the signature of every row

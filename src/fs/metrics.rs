@@ -1,6 +1,8 @@
-//! `metrics`: the figures as `OpenMetrics` 1.0 text, for Prometheus and its like.
+//! `metrics` and `metrics.prom`: the figures as `OpenMetrics` 1.0 text, for Prometheus and its like, and in the older Prometheus text
+//! format, for `node_exporter`.
 //!
-//! Pure. A family is a HELP line, a TYPE line, where it has one a UNIT line, and its samples; the text ends with `# EOF`.
+//! Pure. A family is a HELP line, a TYPE line and its samples. `OpenMetrics` names a counter's family without `_total`, has a UNIT line,
+//! and ends with `# EOF`; the older format does none of this.
 //!
 //! # Invariants
 //! A family's samples stand together. A counter's end in `_total`. A unit is the end of its family's name.
@@ -15,21 +17,33 @@ use crate::kcopyd::PaceFigures;
 /// Before every name.
 const PREFIX: &str = "kcopyfs_";
 
+/// How the figures are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    OpenMetrics,
+    /// Version 0.0.4.
+    Prometheus,
+}
+
 /// The whole file.
-pub(super) fn render(board: &Board) -> String {
-    let mut out = Exposition::default();
+pub(super) fn render(board: &Board, format: Format) -> String {
+    let mut out = Exposition { format, text: String::new() };
     daemon(&mut out, board);
     engine(&mut out, board);
     clients(&mut out, board);
     jobs(&mut out, &board.live);
     dests(&mut out, &board.live);
-    out.0.push_str("# EOF\n");
-    out.0
+    if format == Format::OpenMetrics {
+        out.text.push_str("# EOF\n");
+    }
+    out.text
 }
 
 /// A text in the making.
-#[derive(Default)]
-struct Exposition(String);
+struct Exposition {
+    format: Format,
+    text: String,
+}
 
 impl Exposition {
     fn gauge(&mut self, name: &str, unit: &str, help: &str) -> Family<'_> {
@@ -42,11 +56,16 @@ impl Exposition {
 
     fn family(&mut self, name: &str, unit: &str, kind: &str, suffix: &'static str, help: &str) -> Family<'_> {
         let name = if unit.is_empty() { format!("{PREFIX}{name}") } else { format!("{PREFIX}{name}_{unit}") };
-        _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        let sampled = format!("{name}{suffix}");
+        let (family, unit) = match self.format {
+            Format::OpenMetrics => (&name, unit),
+            Format::Prometheus => (&sampled, ""),
+        };
+        _ = write!(self.text, "# HELP {family} {help}\n# TYPE {family} {kind}\n");
         if !unit.is_empty() {
-            _ = writeln!(self.0, "# UNIT {name} {unit}");
+            _ = writeln!(self.text, "# UNIT {family} {unit}");
         }
-        Family { out: &mut self.0, name: name + suffix }
+        Family { out: &mut self.text, name: sampled }
     }
 }
 
@@ -218,7 +237,7 @@ mod tests {
 
     #[test]
     fn families_are_whole_and_named_as_open_metrics_has_it() {
-        let text = render(&samples::board());
+        let text = render(&samples::board(), Format::OpenMetrics);
         assert!(text.ends_with("\n# EOF\n") && text.matches("# EOF").count() == 1);
         let (mut family, mut suffix, mut seen) = (String::new(), "", BTreeSet::new());
         for line in text.lines().filter(|line| *line != "# EOF") {
@@ -243,7 +262,7 @@ mod tests {
 
     #[test]
     fn figures_stand_where_they_belong() {
-        let text = render(&samples::board());
+        let text = render(&samples::board(), Format::OpenMetrics);
         for line in [
             "kcopyfs_jobs_made_total 6",
             "kcopyfs_jobs_ended_total{state=\"degraded\"} 1",
@@ -257,6 +276,19 @@ mod tests {
         ] {
             assert!(text.lines().any(|known| known == line), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn the_older_format_has_the_same_samples() {
+        let [new, old] = [Format::OpenMetrics, Format::Prometheus].map(|format| render(&samples::board(), format));
+        let samples =
+            |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(samples(&new), samples(&old));
+        assert!(
+            old.contains("# TYPE kcopyfs_jobs_made_total counter\n")
+                && !old.contains("# UNIT")
+                && !old.contains("# EOF")
+        );
     }
 
     #[test]

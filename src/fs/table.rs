@@ -205,6 +205,13 @@ static NODES: &[Node] = &[
     file("engine", 0o444, Read::Text(files::engine), Write::Never, "backend, pages and sub-jobs, as KEY VALUE"),
     file("metrics", 0o444, Read::Text(files::metrics), Write::Never, "all figures as OpenMetrics text, for Prometheus"),
     file(
+        "metrics.prom",
+        0o444,
+        Read::Text(files::metrics_prom),
+        Write::Never,
+        "the same in the older text format: link it into the directory of node_exporter's textfile collector",
+    ),
+    file(
         "events",
         0o444,
         Read::Events,

@@ -143,6 +143,10 @@ pub(super) fn event(change: &Change) -> Vec<u8> {
     let time = micros(change.time);
     let old = change.old.map_or("-", State::as_str);
     let mut line = format!("{time} {} {old} {}", change.id, change.new.as_str());
+    if let Some(name) = &change.name {
+        line.push_str(" name=");
+        line.push_str(&one_line(name));
+    }
     if let Some(reason) = change.reason.as_deref().filter(|reason| !reason.is_empty()) {
         line.push(' ');
         line.push_str(&one_line(reason));

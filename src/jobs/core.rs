@@ -575,7 +575,7 @@ impl Core {
         job.publish(self.trouble.as_deref());
         self.cards.insert(&job.card);
         let reason = job.why_not();
-        let change = Change { time: now.wall, id, old: None, new: job.state(), reason };
+        let change = Change { time: now.wall, id, name: job.spec().name.clone(), old: None, new: job.state(), reason };
         self.effects.push(Effect::Post(change));
         self.jobs.insert(id, job);
         self.index.move_job(id, &Place::default(), &place);

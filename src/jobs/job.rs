@@ -132,6 +132,13 @@ impl Recording {
     }
 }
 
+impl std::fmt::Display for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "job {}", self.id())?;
+        self.spec().name.as_ref().map_or(Ok(()), |name| write!(f, " ({name})"))
+    }
+}
+
 impl Job {
     /// A job of `count` sectors that has done nothing yet, and follows nobody.
     pub(super) fn new(id: JobId, mut spec: Spec, created: SystemTime, count: Sector, life: Life) -> Self {
@@ -239,8 +246,39 @@ impl Job {
                 (shown.meter, shown.handle) = (None, None);
             }
         });
-        let change = Change { time: turn.now.wall, id: self.id(), old: Some(old), new, reason };
+        self.log_change(old, new, reason.as_deref());
+        let change =
+            Change { time: turn.now.wall, id: self.id(), name: self.spec().name.clone(), old: Some(old), new, reason };
         turn.push(Effect::Post(change));
+    }
+
+    /// The log tells of a job when it starts, ends, or is held.
+    fn log_change(&self, old: State, new: State, reason: Option<&str>) {
+        let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
+        match new {
+            State::Running | State::Verifying if old == State::Queued => {
+                log::info!("{self} starts: {}", String::from_utf8_lossy(&self.card.line()).trim_end());
+            }
+            State::Done => log::info!("{self} is done"),
+            State::Degraded | State::Failed | State::Cancelled | State::Held => {
+                log::warn!("{self} is {}{reason}", new.as_str());
+            }
+            _ => {}
+        }
+    }
+
+    /// The log tells of destinations that are given up.
+    pub(super) fn log_drops(&self, dests: ErrorBits) {
+        for index in dests.iter() {
+            let path = self.spec().to[index].path.display();
+            match self.progress.dests[index].first_error() {
+                Some((errno, sector)) => {
+                    let errno = crate::error::errno_name(errno);
+                    log::warn!("{self}: destination {index}, {path}, is given up: {errno} at sector {sector}");
+                }
+                None => log::warn!("{self}: destination {index}, {path}, is given up"),
+            }
+        }
     }
 
     /// Publishes what it knows.

@@ -171,8 +171,9 @@ impl Job {
         let Some(run) = &work.step else { return };
         let before = progress.copied();
         let reaction = work.salvage.piece(spec, *phase, &run.step, &ended.piece(), &ended.gone, progress);
-        if !reaction.give_up.is_empty() {
-            turn.push(Effect::GiveUp(card.id, reaction.give_up));
+        let dropped = reaction.give_up;
+        if !dropped.is_empty() {
+            turn.push(Effect::GiveUp(card.id, dropped));
         }
         if reaction.cancel {
             turn.push(Effect::Cancel(card.id));
@@ -189,6 +190,7 @@ impl Job {
                 shown.progressed = turn.now.wall;
             });
         }
+        self.log_drops(dropped);
     }
 
     /// The engine has ended the step. `gone` are destinations that are files and were taken away.

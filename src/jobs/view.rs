@@ -186,6 +186,8 @@ pub struct Change {
     pub time: SystemTime,
     /// Whose.
     pub id: JobId,
+    /// Its name, where it has one.
+    pub name: Option<String>,
     /// From; `None` for a job that was made just now.
     pub old: Option<State>,
     /// To.

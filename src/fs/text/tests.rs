@@ -124,6 +124,7 @@ fn an_event_is_a_line() {
     let mut change = Change {
         time: UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001),
         id: 7,
+        name: None,
         old: None,
         new: State::Queued,
         reason: None,
@@ -133,6 +134,8 @@ fn an_event_is_a_line() {
     change.new = State::Failed;
     change.reason = Some("read\n/dev/sda".to_owned());
     assert_eq!(string(event(&change)), "1700000000000001 7 running failed read\\012/dev/sda\n");
+    change.name = Some("nightly".to_owned());
+    assert_eq!(string(event(&change)), "1700000000000001 7 running failed name=nightly read\\012/dev/sda\n");
 }
 
 #[test]

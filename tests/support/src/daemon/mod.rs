@@ -28,6 +28,7 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
+    net::Shutdown,
     os::{fd::AsFd, unix::net::UnixDatagram},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -159,8 +160,27 @@ struct Run {
     /// The process that does the work, once it is ready: its number, and the process.
     worker: Option<(u32, Pidfd)>,
     watchdog: Watchdog,
-    /// Kept, since the daemon also tells when it stops.
-    notify: UnixDatagram,
+    /// Read, since the daemon tells how its jobs stand.
+    drain: Option<Drain>,
+}
+
+/// Reads a socket for nobody, until it is dropped.
+#[derive(Debug)]
+struct Drain(UnixDatagram);
+
+impl Drain {
+    fn start(socket: UnixDatagram) -> Self {
+        socket.set_nonblocking(false).expect("a socket that blocks");
+        let reader = socket.try_clone().expect("a second descriptor");
+        thread::spawn(move || while reader.recv(&mut [0; 4096]).is_ok_and(|length| length > 0) {});
+        Self(socket)
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
 }
 
 /// The program under test; dropping it kills it and takes its mount away.
@@ -357,9 +377,10 @@ impl Daemon {
             .unwrap_or_else(|error| panic!("{}: {error}", self.plan.program.display()));
         let pidfd = Arc::new(Pidfd::open(child.id()).expect("pidfd_open"));
         let watchdog = Watchdog::start(Arc::clone(&pidfd), self.mount.clone());
-        let run = self.run.insert(Run { child, pidfd, worker: None, watchdog, notify: socket });
+        let run = self.run.insert(Run { child, pidfd, worker: None, watchdog, drain: None });
         let pidfd = Arc::clone(&run.pidfd);
-        if is_ready(&run.notify, &pidfd) {
+        if is_ready(&socket, &pidfd) {
+            run.drain = Some(Drain::start(socket));
             run.worker = process::children(run.child.id()).find_map(|pid| Some((pid, Pidfd::open(pid).ok()?)));
             let version = self.read("version");
             assert!(version.is_ok(), "ready, but version says {version:?}:\n{}", self.log());
