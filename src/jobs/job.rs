@@ -440,7 +440,9 @@ impl Job {
     pub(super) fn learn_zones(&mut self, zoned: Zoned) {
         let Zoned { dest, zone, unwritten } = zoned;
         self.progress.dests[dest].zone = Some(zone);
-        unwritten.iter().for_each(|range| self.progress.never_written(dest, range));
+        for range in &unwritten {
+            self.progress.never_written(dest, range);
+        }
     }
 
     /// Names that other jobs have too are kept once.

@@ -207,16 +207,16 @@ pub(super) struct Zoned {
 /// # Errors
 /// Where one fails, or cannot be written from the beginning of its region on.
 pub(super) fn look_at_zones(dests: &[IoRegion]) -> Result<Vec<Zoned>> {
-    let mut zoned = Vec::new();
+    let mut learned = Vec::new();
     for (index, IoRegion { device, sector, count }) in dests.iter().enumerate() {
         let zones = device.look_at_zones(*sector, *count)?;
         blkdev::refuse_zones(device, *sector, &zones)?;
         if let Some(first) = zones.first() {
             let unwritten = blkdev::unwritten(*sector, *count, &zones);
-            zoned.push(Zoned { dest: index, zone: first.start.get()..first.end.get(), unwritten });
+            learned.push(Zoned { dest: index, zone: first.start.get()..first.end.get(), unwritten });
         }
     }
-    Ok(zoned)
+    Ok(learned)
 }
 
 /// Opens what a spec names.

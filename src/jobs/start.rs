@@ -123,7 +123,9 @@ impl Job {
         match result {
             Ok(zoned) => {
                 self.claim = Claim::Locked;
-                zoned.into_iter().for_each(|zoned| self.learn_zones(zoned));
+                for dest in zoned {
+                    self.learn_zones(dest);
+                }
                 if starts {
                     self.start(turn);
                 }

@@ -27,7 +27,7 @@ fn a_copy_goes_on_at_the_write_pointer() {
         for sparse in [false, true] {
             let sim = Sim::new(seed as u64);
             let from = disk(1, SIZE);
-            from.file().write_all_at(&[0; 512 * 100], 130 * 512).unwrap();
+            from.file().write_all_at(&vec![0; 512 * 100], 130 * 512).unwrap();
             let dest = begun(&sim, &from, count);
             let before = writes(&sim, &dest);
             // Another destination that has nothing yet.
