@@ -172,6 +172,12 @@ fn devices() -> Roff {
          writes there. Where it differs the destination fails with ENOTEMPTY; empty that zone, then write retry. A zone that was \
          reset meanwhile is copied again.",
     )]);
+    roff.control("SH", ["THIN VOLUMES"]);
+    roff.text([roman(
+        "With sparse blocks of zeros take no space, and what was full gives it back: by a hole where the device or the file system \
+         makes one; by discards of whole blocks on a dm-thin or LVM thin volume, and on a SCSI disk with UNMAP that promises zeros \
+         (LBPRZ). What was discarded is read back, and zeros are written where it is something else. No other device is discarded.",
+    )]);
     roff
 }
 

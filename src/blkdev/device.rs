@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::discards::Discards;
 use super::sys::{self, Lock};
 use super::zones::Written;
 use crate::error::{Error, ErrorKind, Result};
@@ -62,6 +63,8 @@ pub struct Device {
     pub(super) direct: bool,
     /// What its zones hold, where it is zoned.
     pub(super) zones: Option<Written>,
+    /// How it takes discards, where it answers them with zeros.
+    pub(super) discards: Option<Discards>,
     pub(super) made: bool,
 }
 
@@ -71,7 +74,7 @@ impl Device {
     /// # Panics
     /// If `logical_block` is not a power of two from 512.
     pub fn in_memory(size: Sector, logical_block: u32) -> Result<Arc<Self>> {
-        Self::memory(size, logical_block, false)
+        Self::memory(size, logical_block, None, None)
     }
 
     /// As [`Device::in_memory`], and said to be zoned: the engine writes it in ascending order. [`Sim`](crate::io::Sim) can hold it
@@ -80,7 +83,7 @@ impl Device {
     /// # Panics
     /// If `logical_block` is not a power of two from 512.
     pub fn zoned_in_memory(size: Sector, logical_block: u32) -> Result<Arc<Self>> {
-        Self::memory(size, logical_block, true)
+        Self::memory(size, logical_block, Some(Written::default()), None)
     }
 
     /// A regular file as a device, read and written through the page cache.
@@ -99,11 +102,27 @@ impl Device {
             memory_align: 1,
             direct: false,
             zones: None,
+            discards: None,
             made: false,
         }))
     }
 
-    fn memory(size: Sector, logical_block: u32, sequential: bool) -> Result<Arc<Self>> {
+    /// As [`Device::in_memory`], and said to answer discards of so many sectors, or a multiple, with zeros. [`Sim`](crate::io::Sim)
+    /// can do so, or not.
+    ///
+    /// # Panics
+    /// If `logical_block` is not a power of two from 512, or `granule` is no multiple of it.
+    pub fn discarding_in_memory(size: Sector, logical_block: u32, granule: Sector) -> Result<Arc<Self>> {
+        assert!(granule.is_aligned(logical_block) && !granule.is_zero());
+        Self::memory(size, logical_block, None, Some(Discards::new(granule.bytes(), 0)))
+    }
+
+    fn memory(
+        size: Sector,
+        logical_block: u32,
+        zones: Option<Written>,
+        discards: Option<Discards>,
+    ) -> Result<Arc<Self>> {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         assert!(logical_block.is_power_of_two() && u64::from(logical_block) >= SECTOR_SIZE);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
@@ -117,7 +136,8 @@ impl Device {
             logical_block,
             memory_align: 1,
             direct: false,
-            zones: sequential.then(Written::default),
+            zones,
+            discards,
             made: false,
         }))
     }

@@ -68,20 +68,40 @@ impl On {
 /// The pieces of a map, from the answer to `DM_TABLE_STATUS`: a `struct dm_ioctl` and what follows. `None` where it is not
 /// understood.
 pub(super) fn pieces(answer: &[u8]) -> Option<Vec<Piece>> {
+    let piece = |target: Target<'_>| Piece { bytes: target.bytes, on: places(target.kind, target.parameters) };
+    Some(targets(answer)?.into_iter().map(piece).collect())
+}
+
+/// Whether all of a map is a thin volume: a block of it that is discarded whole reads as zeros. One with an external origin shows
+/// that instead.
+pub(super) fn is_thin(answer: &[u8]) -> bool {
+    let is_thin =
+        |target: &Target<'_>| target.kind == "thin" && target.parameters.split_ascii_whitespace().count() == 2;
+    targets(answer).is_some_and(|targets| !targets.is_empty() && targets.iter().all(is_thin))
+}
+
+/// A target of a map.
+struct Target<'a> {
+    bytes: Range<u64>,
+    kind: &'a str,
+    parameters: &'a str,
+}
+
+fn targets(answer: &[u8]) -> Option<Vec<Target<'_>>> {
     let number = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
     let specs = answer.get(usize::try_from(number(16)?).ok()?..)?;
-    let mut pieces = Vec::new();
+    let mut targets = Vec::new();
     let mut at = 0;
     for _ in 0..number(20)? {
-        let (piece, next) = target(specs, at)?;
-        pieces.push(piece);
+        let (target, next) = target(specs, at)?;
+        targets.push(target);
         at = next;
     }
-    Some(pieces)
+    Some(targets)
 }
 
 /// One `struct dm_target_spec` with its parameters, and where the next one is.
-fn target(specs: &[u8], at: usize) -> Option<(Piece, usize)> {
+fn target(specs: &[u8], at: usize) -> Option<(Target<'_>, usize)> {
     const HEADER: usize = 40;
     let spec = specs.get(at..)?;
     let wide =
@@ -92,8 +112,8 @@ fn target(specs: &[u8], at: usize) -> Option<(Piece, usize)> {
     let next = u32::from_ne_bytes(header[20..24].try_into().ok()?);
     let kind = std::str::from_utf8(&header[24..24 + text(&header[24..])]).ok()?;
     let parameters = std::str::from_utf8(&rest[..text(rest)]).ok()?;
-    let piece = Piece { bytes: start..start.checked_add(length)?, on: places(kind, parameters) };
-    Some((piece, usize::try_from(next).ok()?))
+    let bytes = start..start.checked_add(length)?;
+    Some((Target { bytes, kind, parameters }, usize::try_from(next).ok()?))
 }
 
 /// Where the bytes of a target are. What is not understood is somewhere on what it names.
@@ -234,6 +254,21 @@ mod tests {
         let expected = [(0..4096, vec![on_a(100)]), (4096..6144, vec![]), (6144..10240, vec![on_a(0)])];
         assert_eq!(found, expected.map(|(bytes, on)| Piece { bytes, on }));
         assert_eq!(pieces(&table[..400]), None);
+    }
+
+    #[test]
+    fn a_thin_volume_is_known() {
+        for (targets, expected) in [
+            (&[(0, 8, "thin", "253:1 7")][..], true),
+            (&[(0, 8, "thin", "253:1 7"), (8, 8, "thin", "253:1 8")], true),
+            (&[(0, 8, "thin", "253:1 7 8:16")], false),
+            (&[(0, 8, "thin", "253:1 7"), (8, 8, "linear", "8:16 0")], false),
+            (&[(0, 8, "thin-pool", "8:16 8:32 128 0")], false),
+            (&[], false),
+        ] {
+            assert_eq!(is_thin(&answer(targets)), expected, "{targets:?}");
+        }
+        assert!(!is_thin(&[]));
     }
 
     proptest! {

@@ -17,6 +17,7 @@
 //! hold.
 
 mod device;
+mod discards;
 mod dm;
 mod extent;
 mod holders;

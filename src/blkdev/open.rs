@@ -16,6 +16,7 @@ use nix::sys::stat::fstat;
 use nix::sys::statfs;
 
 use super::device::{Device, Target};
+use super::discards::Discards;
 use super::zones::Written;
 use super::{sys, sysfs};
 use crate::error::{Error, ErrorKind, Result};
@@ -63,6 +64,9 @@ fn open_existing(path: &Path, how: OpenDest, made: bool) -> Result<Arc<Device>> 
     }
     let mut device = measure(place, file, how.aligned_to)?;
     device.made = made;
+    if let Target::Block { rdev } = device.target {
+        device.discards = Discards::of(rdev);
+    }
     Ok(Arc::new(device))
 }
 
@@ -254,7 +258,8 @@ fn measure(place: Place, file: File, aligned_to: u64) -> Result<Device> {
     let (size, had_bytes) = (Sector::whole_in(bytes), bytes.into());
     debug_assert!(u64::from(logical_block) >= SECTOR_SIZE);
     let path = path.into();
-    Ok(Device { file, path, target, size, had_bytes, logical_block, memory_align, direct, zones, made: false })
+    let (made, discards) = (false, None);
+    Ok(Device { file, path, target, size, had_bytes, logical_block, memory_align, direct, zones, discards, made })
 }
 
 fn direct_flag(file: &File) -> io::Result<bool> {

@@ -8,6 +8,7 @@
 //! * Positions and lengths submitted are multiples of the device's logical block.
 //! * What a zone holds already is not written: it is read, and compared with what was to be written.
 //! * The memory of a [`Op::Punch`] is scratch space: of its regions one at a time is read into it.
+//! * What was discarded is read back; zeros are written where it is something else.
 //! * A core that goes while transfers are in flight leaks its requests: a device may still reach for their memory.
 #![allow(unsafe_code)]
 
@@ -75,8 +76,8 @@ struct Region {
     index: usize,
     op: Op,
     device: Arc<Device>,
-    /// Where it begins on the device, and so does the request's memory.
-    begin: u64,
+    /// All of it, in bytes of the device; the request's memory begins with it.
+    whole: Range<u64>,
     position: u64,
     length: u64,
     moved: u64,
@@ -86,6 +87,8 @@ struct Region {
     held: Option<Bounce>,
     /// What of it is yet to be done after this.
     runs: VecDeque<Run>,
+    /// What of it was discarded, until it was read back.
+    discarded: Option<Range<u64>>,
 }
 
 /// A part of a region, in bytes of the device, and what is to be done there.
@@ -130,9 +133,9 @@ impl Core {
     }
 
     /// Starts a request. `regions` are those that take part: index, device, first sector, count. `most` is the largest
-    /// count, and `memory` has as many bytes; a zero and a flush take none. A punch may have some as scratch space: a device without
-    /// write-zeroes is then written only where it does not read as zeros already, so that a thin one stays thin. Nothing else is sure:
-    /// what a discarded block reads as no device has to tell.
+    /// count, and `memory` has as many bytes; a zero and a flush take none. A punch may have some as scratch space: a device that
+    /// answers discards with zeros then gives space back by them; and it, or one without write-zeroes, is written only where it does
+    /// not read as zeros, so that a thin one stays thin.
     pub(crate) fn start<'a>(
         &mut self,
         token: u64,
@@ -168,9 +171,12 @@ impl Core {
             let op = if op == Op::Punch && device.is_sequential() { Op::Zero } else { op };
             let mut region = Region::new(key, index, op, device, position, length);
             if matches!(op, Op::Write | Op::Zero) && region.device.is_sequential() {
-                let parts = region.device.parts(position..position + length).into_iter();
+                let parts = region.device.parts(region.bytes()).into_iter();
                 region.runs = parts.map(|(bytes, is_held)| Run { op, bytes, is_held }).collect();
                 region.begin_next();
+            }
+            if op == Op::Punch && self.requests[key].memory.is_some() {
+                region.discard();
             }
             self.submit(region);
         }
@@ -188,7 +194,7 @@ impl Core {
         let memory = match region.op {
             Op::Write if matches!(request.op, Op::Zero | Op::Punch) => self.pool.zeroes(left),
             Op::Read | Op::Write => region.memory(request, left),
-            Op::Zero | Op::Punch | Op::Flush => Segments::None,
+            Op::Zero | Op::Punch | Op::Discard | Op::Flush => Segments::None,
         };
         let position = region.position + region.moved;
         let (op, device) = (region.op, Arc::clone(&region.device));
@@ -221,6 +227,10 @@ impl Core {
         let left = region.length - region.moved;
         let end = match result {
             Err(libc::EINTR) => return self.again(region),
+            _ if region.op == Op::Discard => {
+                let goes_on = region.was_discarded(result.is_ok());
+                return if goes_on { self.check(region) } else { self.again(region) };
+            }
             // The device cannot make a hole, so it is asked for zeros; it cannot do that, so zeros are written to it.
             Err(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOTTY) if matches!(region.op, Op::Zero | Op::Punch) => {
                 if region.op == Op::Punch && self.requests[region.request].memory.is_some() {
@@ -279,7 +289,7 @@ impl Core {
         let request = &self.requests[region.request];
         let is_equal = match request.op {
             Op::Write => {
-                let skip = bytes(region.position - region.begin);
+                let skip = bytes(region.position - region.whole.start);
                 // SAFETY: the request owns the memory, which is only written from.
                 unsafe { held.equals(&request.segments.slice(skip, bytes(region.length))) }
             }
@@ -302,18 +312,26 @@ impl Core {
     /// A region of a punch was read: notes what of it is not zeros, which is all of it where it cannot be read.
     fn checked(&mut self, region: &mut Region, end: Result<(), i32>) {
         let request = &mut self.requests[region.request];
-        let place = region.position..region.position + region.length;
-        region.runs = match end {
-            Ok(()) => {
-                // SAFETY: the request owns the memory, its one read into it has ended, and other requests that share the pages use
-                // other bytes of them.
-                unsafe { memory::not_zero(&request.segments.slice(0, bytes(region.length)), region.position) }
+        // SAFETY: the request owns the memory, its one read into it has ended, and other requests that share the pages use other
+        // bytes of them.
+        let judge = |part: Range<u64>| unsafe {
+            let (skip, length) = (part.start - region.whole.start, part.end - part.start);
+            memory::not_zero(&request.segments.slice(bytes(skip), bytes(length)), part.start)
+        };
+        let all = region.bytes();
+        let runs = match (end, region.discarded.take()) {
+            (Ok(()), Some(part)) => {
+                let inside = judge(part.clone());
+                if !inside.is_empty() {
+                    region.device.distrust_discards();
+                }
+                let outside = [all.start..part.start, part.end..all.end].map(judge);
+                outside.into_iter().flatten().chain(inside).collect()
             }
-            Err(_) => VecDeque::from([place]),
-        }
-        .into_iter()
-        .map(|bytes| Run { op: Op::Zero, bytes, is_held: false })
-        .collect();
+            (Ok(()), None) => judge(all),
+            (Err(_), _) => VecDeque::from([all]),
+        };
+        region.runs = runs.into_iter().map(|bytes| Run { op: Op::Zero, bytes, is_held: false }).collect();
         request.checking = false;
         if let Some(next) = request.to_check.pop_front() {
             self.check(next);
@@ -328,8 +346,33 @@ impl Core {
 
 impl Region {
     fn new(request: usize, index: usize, op: Op, device: Arc<Device>, position: u64, length: u64) -> Self {
-        let (begin, runs) = (position, VecDeque::new());
-        Self { request, index, op, device, begin, position, length, moved: 0, stuck: 0, held: None, runs }
+        let (whole, runs) = (position..position + length, VecDeque::new());
+        let (moved, stuck, held, discarded) = (0, 0, None, None);
+        Self { request, index, op, device, whole, position, length, moved, stuck, held, runs, discarded }
+    }
+
+    /// Where it is on the device.
+    fn bytes(&self) -> Range<u64> {
+        self.position..self.position + self.length
+    }
+
+    /// Discards what the device gives back by that, and answers with zeros; a punch.
+    fn discard(&mut self) {
+        if let Some(part) = self.device.discardable(&self.whole) {
+            (self.op, self.position, self.length) = (Op::Discard, part.start, part.end - part.start);
+        }
+    }
+
+    /// A discard has ended: it is a punch again, of the whole. False if it failed.
+    fn was_discarded(&mut self, succeeded: bool) -> bool {
+        let part = self.bytes();
+        (self.op, self.position, self.length) = (Op::Punch, self.whole.start, self.whole.end - self.whole.start);
+        if succeeded {
+            self.discarded = Some(part);
+        } else {
+            self.device.distrust_discards();
+        }
+        succeeded
     }
 
     /// Goes on with its next part; false if there is none.
@@ -346,7 +389,7 @@ impl Region {
     fn memory(&mut self, request: &Request, length: u64) -> Segments {
         match &mut self.held {
             Some(held) => held.segments().slice(bytes(self.moved), bytes(length)),
-            None => request.segments.slice(bytes(self.position - self.begin + self.moved), bytes(length)),
+            None => request.segments.slice(bytes(self.position - self.whole.start + self.moved), bytes(length)),
         }
     }
 }

@@ -42,6 +42,8 @@ pub enum Op {
     Zero,
     /// As [`Op::Zero`], and the device or file system may let go of the space.
     Punch,
+    /// A device lets go of the space. What it then reads as is for the caller to know. A device that cannot answers an errno.
+    Discard,
     /// All completed writes become durable.
     Flush,
 }
@@ -68,7 +70,7 @@ pub struct Transfer {
 pub struct Completion {
     /// The transfer's.
     pub token: u64,
-    /// Bytes moved (0 for a flush, all for a zero), or the errno.
+    /// Bytes moved (0 for a flush, all for a zero or a discard), or the errno.
     pub result: Result<u64, i32>,
 }
 

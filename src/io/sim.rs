@@ -35,8 +35,8 @@ mod medium;
 mod service;
 
 pub(super) use backend::SimBackend;
-pub use medium::Behaviour;
 use medium::Medium;
+pub use medium::{Behaviour, Discard};
 #[cfg(test)]
 pub(crate) use service::Servers;
 pub use service::Service;

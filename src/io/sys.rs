@@ -8,6 +8,9 @@ use std::ptr::NonNull;
 
 use super::{Op, Segment};
 
+/// `BLKDISCARD` of linux/fs.h.
+const BLKDISCARD: libc::Ioctl = 0x1277;
+
 /// An anonymous mapping that is unmapped when it goes.
 #[derive(Debug)]
 pub(super) struct Mapping {
@@ -99,13 +102,18 @@ pub(super) unsafe fn transfer(fd: RawFd, op: Op, position: u64, length: u64, pie
             // SAFETY: no memory of ours is touched.
             (unsafe { libc::fallocate(fd, zero_mode(op), position, length) }) as isize
         }
+        Op::Discard => {
+            let range = [position.unsigned_abs(), length];
+            // SAFETY: BLKDISCARD reads two numbers through the pointer, which live until the call is back.
+            (unsafe { libc::ioctl(fd, BLKDISCARD, range.as_ptr()) }) as isize
+        }
         // SAFETY: no memory of ours is touched.
         Op::Flush => (unsafe { libc::fsync(fd) }) as isize,
     };
     if moved < 0 {
         return Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO));
     }
-    Ok(if matches!(op, Op::Zero | Op::Punch) { length } else { moved.unsigned_abs() as u64 })
+    Ok(if matches!(op, Op::Zero | Op::Punch | Op::Discard) { length } else { moved.unsigned_abs() as u64 })
 }
 
 /// How fallocate(2) makes zeros: in place, on a device by write-zeroes; or by a hole, on a device by a discard that is

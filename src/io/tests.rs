@@ -133,6 +133,23 @@ fn a_flush_ends_and_a_zero_says_whether_it_could() {
 }
 
 #[test]
+fn a_discard_says_whether_it_could_beside_other_transfers() {
+    each_backend(|backend, _| {
+        let device = disk(64);
+        let mut buffer = vec![0; 4096];
+        for round in 0..20 {
+            let submitted = [(round, Op::Discard, Segments::None), (100 + round, Op::Read, plain(&mut buffer))];
+            for (token, op, memory) in submitted {
+                submit(backend, Transfer { token, op, device: Arc::clone(&device), position: 0, length: 4096, memory });
+            }
+            let done = reap(backend, 2);
+            assert!(matches!(done[0], Completion { result: Err(libc::ENOTTY | libc::EOPNOTSUPP), .. }), "{done:?}");
+            assert_eq!(done[1], Completion { token: 100 + round, result: Ok(4096) });
+        }
+    });
+}
+
+#[test]
 fn a_wake_and_a_deadline_end_the_wait() {
     each_backend(|backend, _| {
         let mut done = Vec::new();

@@ -32,6 +32,8 @@ struct Shared {
     work_came: Condvar,
     done: Mutex<Done>,
     done_came: Condvar,
+    /// Who is told of each completion, too.
+    waker: Option<Waker>,
 }
 
 #[derive(Default)]
@@ -80,6 +82,15 @@ impl Work {
 impl Threads {
     /// `depth`: transfers of one kind that are wanted in flight to one device.
     pub(super) fn new(depth: usize) -> Self {
+        Self::with(depth, None)
+    }
+
+    /// For what another backend cannot do: that one is woken at each completion, and reaps without waiting.
+    pub(super) fn beside(depth: usize, waker: Waker) -> Self {
+        Self::with(depth, Some(waker))
+    }
+
+    fn with(depth: usize, waker: Option<Waker>) -> Self {
         // A job may read and write one device.
         let device_threads = (2 * depth).max(DEVICE_THREADS);
         let shared = Shared {
@@ -87,6 +98,7 @@ impl Threads {
             work_came: Condvar::new(),
             done: Mutex::default(),
             done_came: Condvar::new(),
+            waker,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -115,6 +127,9 @@ impl Shared {
             done.completions.push(completion);
             drop(done);
             self.done_came.notify_one();
+            if let Some(waker) = &self.waker {
+                waker.wake();
+            }
             work = self.work.lock();
             work.give_back(key);
         }

@@ -20,6 +20,7 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use slab::Slab;
 
+use super::threads::Threads;
 use super::{Backend, Completion, Op, PagePool, Transfer, Wait, Waker, sys};
 
 /// Requests handed to the kernel in one call at most.
@@ -39,6 +40,8 @@ pub(super) struct Uring {
     flying: Slab<Flying>,
     /// Requests that found the ring full.
     waiting: std::collections::VecDeque<squeue::Entry>,
+    /// Does the discards, which no ring before Linux 6.12 knows; made for the first of them.
+    beside: Option<Threads>,
     /// Its memory is registered: it goes after the ring.
     _pool: Arc<PagePool>,
 }
@@ -79,6 +82,7 @@ impl Uring {
             fixed,
             flying: Slab::new(),
             waiting: std::collections::VecDeque::new(),
+            beside: None,
             _pool: Arc::clone(pool),
         };
         this.arm_wake();
@@ -163,6 +167,9 @@ impl Uring {
     }
 
     fn collect(&mut self, done: &mut Vec<Completion>) {
+        if let Some(beside) = &mut self.beside {
+            beside.reap(Wait::No, done);
+        }
         let Self { ring, flying, wake_armed, .. } = self;
         for entry in ring.completion() {
             if entry.user_data() == WAKE {
@@ -187,6 +194,12 @@ impl Backend for Uring {
     }
 
     unsafe fn submit(&mut self, transfer: Transfer) {
+        if transfer.op == Op::Discard {
+            let waker = self.waker();
+            let beside = self.beside.get_or_insert_with(|| Threads::beside(1, waker));
+            // SAFETY: a discard has no memory.
+            return unsafe { beside.submit(transfer) };
+        }
         let pieces = transfer.memory.as_slice();
         let vectors = if pieces.len() > 1 { sys::io_vectors(pieces) } else { Vec::new() };
         let key = self.flying.insert(Flying { transfer, vectors });

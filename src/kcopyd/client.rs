@@ -136,9 +136,9 @@ pub struct Request {
     pub speed_max: SpeedLimit,
     /// Starts paused.
     pub paused: bool,
-    /// Blocks of zeros become holes, where a destination can have them. One without write-zeroes is read there, and zeros are written
-    /// only where it holds something else, so that a thin one stays thin. What it has already is not given back: no device says for
-    /// sure what a discarded block reads as.
+    /// Blocks of zeros become holes, where a destination can have them. One that promises zeros for discards gives space back by
+    /// them. It, and one without write-zeroes, is read there, and zeros are written only where it holds something else, so that a thin
+    /// one stays thin.
     pub sparse: bool,
     /// The observer is shown the data, in order. A read error then ends the job.
     pub in_order: bool,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Fault, Orphan, Shared, State};
+use super::{Discard, Fault, Orphan, Shared, State};
 use crate::io::{Backend, Completion, Op, Transfer, Wait, Waker, sys};
 
 pub(in crate::io) struct SimBackend {
@@ -50,6 +50,16 @@ impl SimBackend {
             }
             (Op::Write, _) if length == 0 => Err(libc::ENOSPC),
             (Op::Write, None) | (Op::Read, _) => Self::transfer(transfer, length),
+            (Op::Discard, Some(medium)) => match medium.behaviour.discard {
+                None => Err(libc::EOPNOTSUPP),
+                Some(Discard::Nothing) => Ok(length),
+                Some(Discard::Zeros) => {
+                    medium.before_write(device, position, length);
+                    medium.discarded(position, length);
+                    state.written.push((device.target(), position..position + length));
+                    Self::transfer(transfer, length)
+                }
+            },
             (_, Some(medium)) if op == Op::Write || medium.behaviour.zeroes => {
                 if medium.takes(position, length) {
                     medium.before_write(device, position, length);
@@ -69,7 +79,7 @@ impl SimBackend {
     fn transfer(transfer: &Transfer, length: u64) -> Result<u64, i32> {
         let pieces = transfer.memory.slice(0, usize::try_from(length).unwrap_or(usize::MAX));
         // A file in memory makes zeros by holes alone.
-        let op = if transfer.op == Op::Zero { Op::Punch } else { transfer.op };
+        let op = if matches!(transfer.op, Op::Zero | Op::Discard) { Op::Punch } else { transfer.op };
         // SAFETY: `Backend::submit` made the memory ours until the completion is reaped.
         unsafe { sys::transfer(transfer.device.raw_fd(), op, transfer.position, length, pieces.as_slice()) }
     }

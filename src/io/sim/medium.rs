@@ -23,8 +23,19 @@ pub struct Behaviour {
     pub zeroes: bool,
     /// It is thin: a chunk of so many sectors takes space from its first write on.
     pub thin: Option<Sector>,
+    /// It takes discards.
+    pub discard: Option<Discard>,
     /// It has a volatile cache: what was written since the last flush may be lost by a [power cut](super::Sim::power_cut).
     pub cache: bool,
+}
+
+/// What a discard does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// What was discarded reads as zeros, and takes no space.
+    Zeros,
+    /// Nothing, and it succeeds.
+    Nothing,
 }
 
 #[derive(Debug)]
@@ -103,6 +114,14 @@ impl Medium {
                 let _ = device.file().read_exact_at(&mut old, sector * SECTOR_SIZE);
                 self.older.entry(sector).or_default().push((self.writes, old));
             }
+        }
+    }
+
+    /// Bytes were discarded: the chunks that lie in them whole take no space.
+    pub(super) fn discarded(&mut self, position: u64, length: u64) {
+        if let Some(chunk) = self.behaviour.thin.map(Sector::bytes) {
+            let whole = position.div_ceil(chunk)..(position + length) / chunk;
+            self.chunks.retain(|number| !whole.contains(number));
         }
     }
 
