@@ -16,10 +16,7 @@ use std::{
 };
 
 use kcopyfs_support::{
-    Daemon, Fault, FaultDisk, MountPoint, Op,
-    daemon::{START_LIMIT, STOP_LIMIT},
-    mounted::make_ext4,
-    need, stamp,
+    Daemon, Fault, FaultDisk, MountPoint, Op, daemon::STOP_LIMIT, mounted::make_ext4, need, stamp, until,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kcopyfs");
@@ -162,11 +159,7 @@ fn foreground(place: &Place, options: &str) -> Process {
     command.args(["-f", "-o", options]).arg(&place.mount);
     let log = fs::File::create(place.path("log")).expect("a log");
     let process = Process(command.stderr(log).spawn().expect("start it"));
-    let late = Instant::now() + START_LIMIT;
-    while !place.mount.join("version").exists() {
-        assert!(Instant::now() < late, "the tree does not answer");
-        thread::sleep(Duration::from_millis(2));
-    }
+    until("the tree answers", || place.mount.join("version").exists().then_some(()));
     process
 }
 
@@ -286,7 +279,9 @@ fn sigterm_in_the_middle_of_8_copies() {
     for io in ["io=uring", "io=threads"] {
         let (from, to) = nine_disks();
         for disk in &to {
-            disk.rule(Op::Write, .., Fault::Delay(Duration::from_millis(20)));
+            disk.rule(Op::Write, ..2 << 20, Fault::Delay(Duration::from_millis(20)));
+            // four seconds at least: those that are ahead do not end before the last has begun
+            disk.rule(Op::Write, 2 << 20.., Fault::Delay(Duration::from_millis(500)));
         }
         let mut daemon = small(io);
         copy_to_all(&daemon, &from, &to);
@@ -336,10 +331,8 @@ fn sigterm_with_reads_and_writes_that_hang() {
     }
     from.clear();
     from.release();
-    let late = Instant::now() + STOP_LIMIT;
-    while let Some(disk) = to.iter().find(|disk| exclusive(disk).is_err()) {
-        assert!(Instant::now() < late, "{} is still held", disk.path().display());
-        thread::sleep(Duration::from_millis(2));
+    for disk in &to {
+        until("nobody holds the disk", || exclusive(disk).ok());
     }
 }
 
@@ -651,6 +644,12 @@ fn mount_8_mounts_it() {
     drop(helper);
 }
 
+/// The threads of processes.
+fn threads(pids: [u32; 2]) -> Vec<String> {
+    let tasks = pids.into_iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).expect("its threads"));
+    tasks.map(|task| task.expect("a thread").file_name().into_string().expect("a number")).collect()
+}
+
 /// System calls that `pids` made in that time, but for those that go on from before. Then `poke` must cause some.
 fn system_calls(pids: [u32; 2], time: Duration, poke: impl FnOnce()) -> Vec<String> {
     let trace = tempfile::NamedTempFile::new().expect("a file for the trace");
@@ -662,18 +661,19 @@ fn system_calls(pids: [u32; 2], time: Duration, poke: impl FnOnce()) -> Vec<Stri
     let mut said = BufReader::new(strace.0.stderr.take().expect("stderr"));
     said.read_line(&mut attached).expect("strace's word");
     assert!(attached.contains("attached"), "strace: {attached}");
-    // threads that were stopped go back to sleep
-    thread::sleep(Duration::from_millis(500));
-    let before = fs::read_to_string(trace.path()).expect("the trace").lines().count();
+    // threads that were stopped go back to sleep: each tells what in
+    let seen = || fs::read_to_string(trace.path()).expect("the trace");
+    until("every thread sleeps again", || {
+        let seen = seen();
+        let traced: Vec<&str> = seen.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        threads(pids).iter().all(|thread| traced.contains(&thread.as_str())).then_some(())
+    });
+    let before = seen().lines().count();
     thread::sleep(time);
     // detaching wakes each thread once more
-    let after = fs::read_to_string(trace.path()).expect("the trace");
+    let after = seen();
     poke();
-    let late = Instant::now() + STOP_LIMIT;
-    while fs::metadata(trace.path()).expect("the trace").len() <= after.len() as u64 {
-        assert!(Instant::now() < late, "strace does not see a thing: {after}");
-        thread::sleep(Duration::from_millis(2));
-    }
+    until("strace sees something", || (seen().len() > after.len()).then_some(()));
     send(strace.0.id(), "INT");
     let mut rest = String::new();
     let _ = said.read_to_string(&mut rest);

@@ -47,7 +47,7 @@ fn judge() -> Judge {
     }
 }
 
-/// Of shares of a full speed that was measured a while ago, when the machine may have been busier.
+/// Of shares of a full speed that was measured beside it, when the machine may have been busier.
 fn share_judge() -> Judge {
     if is_long() { judge() } else { Judge { above: 50.0, ..judge() } }
 }
@@ -224,13 +224,16 @@ fn throttled(clients: &[&str], jobs: usize) {
         format!("from={},0,2G to={} client={client}", from.display(), disk.path().display())
     };
     let jobs: Vec<u64> = disks.iter().enumerate().map(|disk| bench.daemon.job(&spec(disk)).expect("a job")).collect();
-    let full = bench.speed(&jobs, judge().window);
-    for percent in if is_long() { &[50_u32, 20, 75, 5][..] } else { &[20, 60] } {
+    let speed_at = |percent: u32, window| {
         bench.daemon.write("throttle", &percent.to_string()).expect("set the throttle");
         thread::sleep(SETTLE);
-        let asked = full * f64::from(*percent) / 100.0;
+        bench.speed(&jobs, window)
+    };
+    for percent in if is_long() { &[50_u32, 20, 75, 5][..] } else { &[20, 60] } {
         let what = format!("{} jobs of {} clients throttled to {percent} %", jobs.len(), clients.len());
-        share_judge().hold(what, asked, |window| bench.speed(&jobs, window));
+        // the full speed is that of the same moment: the machine may be busier later
+        let share = |window| speed_at(*percent, window) / speed_at(100, window) * 100.0;
+        share_judge().hold(what, f64::from(*percent), share);
     }
 }
 

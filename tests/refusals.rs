@@ -14,20 +14,16 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command},
-    time::{Duration, Instant},
 };
 
 use kcopyfs::spec::{Kind, words};
-use kcopyfs_support::{Daemon, LoopDevice, need, stamp};
+use kcopyfs_support::{Daemon, LoopDevice, need, stamp, until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kcopyfs");
 
 /// Bytes and sectors of each disk.
 const SIZE: u64 = 256 << 10;
 const SECTORS: u64 = SIZE / 512;
-
-/// How long the system may take to tell the daemon of a close(2).
-const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
 fn start(options: &[&str]) -> Daemon {
     let builder = Daemon::builder(PROGRAM).option("state=none").option("pages=256");
@@ -700,12 +696,8 @@ fn a_line_that_may_be_cut_is_never_run() {
     let mut new = OpenOptions::new().write(true).open(daemon.path("jobs/new")).unwrap();
     assert_eq!(new.write(line.as_bytes()).unwrap(), 512);
     drop(new);
-    let late = Instant::now() + CLOSE_LIMIT;
     // the kernel tells of a close, but waits for no answer
-    while error_log(&daemon).is_empty() && Instant::now() < late {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let log = error_log(&daemon);
+    let log = until("the refusal is logged", || Some(error_log(&daemon)).filter(|log| !log.is_empty()));
     assert!(log[0].why.contains("not run") && log[0].errno == "EINVAL", "{log:?}");
     assert_unchanged(&before, &world.snapshot(&daemon), &line);
 }
