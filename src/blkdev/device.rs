@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::sys::statfs::{self, FsType};
+
 use super::discards::Discards;
 use super::sys::{self, Lock};
 use super::zones::Written;
@@ -22,6 +24,9 @@ pub const GONE: i32 = libc::ENODEV;
 
 /// The errno of a zone that holds other data than what is to be written, and takes no write there.
 pub const HELD: i32 = libc::ENOTEMPTY;
+
+/// `EXFAT_SUPER_MAGIC` of linux/magic.h.
+const EXFAT: FsType = FsType(0x2011_bab0);
 
 /// What a descriptor leads to, by fstat: two descriptors with equal targets reach the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -224,6 +229,13 @@ impl Device {
         }
         self.had_bytes.fetch_max(end, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether a file that is stretched costs nothing: what is not written is a hole. FAT and exFAT have none and write zeros,
+    /// which may take as long as a copy.
+    pub(crate) fn has_holes(&self) -> bool {
+        let kind = statfs::fstatfs(&self.file).map(|stat| stat.filesystem_type());
+        kind.is_ok_and(|kind| ![statfs::MSDOS_SUPER_MAGIC, EXFAT].contains(&kind))
     }
 
     /// Why what was written to a regular file is gone, by an errno: it has no name any more, or is shorter than it was when it

@@ -180,13 +180,14 @@ pub(super) fn lock_files(dests: &[IoRegion]) -> std::result::Result<(), (usize, 
     blkdev::fence_all(&regions)
 }
 
-/// Makes a job's destination files as long as they will be. May wait for a network.
+/// Makes a job's destination files as long as they will be, unless that costs as much as the copy and the copy does without.
+/// May wait for a network.
 ///
 /// # Errors
 /// Why one stays short, of a sparse copy, which leaves holes, or where it may work later. In any other case the writes will
 /// tell why the file does not grow, and whose error that is.
 pub(super) fn stretch_files(dests: &[IoRegion], sparse: bool) -> Result<()> {
-    let files = dests.iter().filter(|dest| dest.device.can_grow());
+    let files = dests.iter().filter(|dest| dest.device.can_grow() && (sparse || dest.device.has_holes()));
     let mut failed = files.filter_map(|dest| dest.device.stretch(dest.sector, dest.count).err());
     failed.find(|error| sparse || error.may_pass()).map_or(Ok(()), Err)
 }
