@@ -136,12 +136,16 @@ impl Four {
             until_state(daemon, *id, "paused");
         }
         let events = daemon.read("events").unwrap();
-        for id in &self.ids {
-            let own =
-                |line: &&str| line.split(' ').nth(1) == Some(&id.to_string()) && line.contains(" running paused ");
-            let told = events.lines().filter(own).any(|line| line.contains(why));
-            assert!(told, "no event says why job {id} paused:\n{events}");
-        }
+        let paused = |id: &u64| -> u64 {
+            let own = format!(" {id} running paused ");
+            let line = events.lines().find(|line| line.contains(&own) && line.contains(why));
+            let line = line.unwrap_or_else(|| panic!("no event says why job {id} paused:\n{events}"));
+            line.split(' ').next().unwrap().parse().expect("a time")
+        };
+        let times: Vec<_> = self.ids.iter().map(paused).collect();
+        // the next try, a second later, is not waited for
+        let apart = times.iter().max().unwrap() - times.iter().min().unwrap();
+        assert!(apart < 500_000, "not at once:\n{events}");
     }
 
     fn go_on(&self, daemon: &Daemon) {
