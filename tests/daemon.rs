@@ -755,7 +755,7 @@ struct Manager(std::os::unix::net::UnixDatagram);
 impl Manager {
     /// Waits for a message that begins like that, and returns its rest.
     fn hear(&self, begin: &str) -> String {
-        let late = Instant::now() + START_LIMIT;
+        let late = Instant::now() + STOP_LIMIT;
         let mut seen = Vec::new();
         while Instant::now() < late {
             let mut message = [0; 4096];
