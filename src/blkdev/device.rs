@@ -119,7 +119,13 @@ impl Device {
     /// If `logical_block` is not a power of two from 512, or `granule` is no multiple of it.
     pub fn discarding_in_memory(size: Sector, logical_block: u32, granule: Sector) -> Result<Arc<Self>> {
         assert!(granule.is_aligned(logical_block) && !granule.is_zero());
-        Self::memory(size, logical_block, None, Some(Discards::new(granule.bytes(), 0)))
+        Self::memory(size, logical_block, None, Some(Discards::new(granule.bytes(), 0, false)))
+    }
+
+    /// The same, and a granule that is written in part may become something else in the rest.
+    #[cfg(test)]
+    pub(crate) fn zeroed_late_in_memory(size: Sector, granule: Sector) -> Result<Arc<Self>> {
+        Self::memory(size, 512, None, Some(Discards::new(granule.bytes(), 0, true)))
     }
 
     fn memory(

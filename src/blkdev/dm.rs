@@ -72,12 +72,32 @@ pub(super) fn pieces(answer: &[u8]) -> Option<Vec<Piece>> {
     Some(targets(answer)?.into_iter().map(piece).collect())
 }
 
-/// Whether all of a map is a thin volume: a block of it that is discarded whole reads as zeros. One with an external origin shows
-/// that instead.
-pub(super) fn is_thin(answer: &[u8]) -> bool {
-    let is_thin =
-        |target: &Target<'_>| target.kind == "thin" && target.parameters.split_ascii_whitespace().count() == 2;
-    targets(answer).is_some_and(|targets| !targets.is_empty() && targets.iter().all(is_thin))
+/// The pool of a map that is a thin volume: a block of it that is discarded whole reads as zeros. One with an external origin
+/// shows that instead.
+pub(super) fn thin_pool(answer: &[u8]) -> Option<u64> {
+    let targets = targets(answer)?;
+    let [Target { kind: "thin", parameters, .. }] = targets[..] else { return None };
+    let mut words = parameters.split_ascii_whitespace();
+    let (pool, _, None) = (words.next()?, words.next()?, words.next()) else { return None };
+    parse_dev(pool)
+}
+
+/// A thin pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pool {
+    /// Sectors in a block of it.
+    pub(super) block: u64,
+    /// A block that is new in a volume is zeros.
+    pub(super) zeroes: bool,
+}
+
+/// A map that is a thin pool: metadata, data, block, low water, features.
+pub(super) fn pool(answer: &[u8]) -> Option<Pool> {
+    let targets = targets(answer)?;
+    let [Target { kind: "thin-pool", parameters, .. }] = targets[..] else { return None };
+    let words: Vec<_> = parameters.split_ascii_whitespace().collect();
+    let block = words.get(2)?.parse().ok().filter(|block| (1..1 << 32).contains(block))?;
+    Some(Pool { block, zeroes: !words.contains(&"skip_block_zeroing") })
 }
 
 /// A target of a map.
@@ -257,18 +277,26 @@ mod tests {
     }
 
     #[test]
-    fn a_thin_volume_is_known() {
+    fn a_thin_volume_and_its_pool_are_known() {
         for (targets, expected) in [
-            (&[(0, 8, "thin", "253:1 7")][..], true),
-            (&[(0, 8, "thin", "253:1 7"), (8, 8, "thin", "253:1 8")], true),
-            (&[(0, 8, "thin", "253:1 7 8:16")], false),
-            (&[(0, 8, "thin", "253:1 7"), (8, 8, "linear", "8:16 0")], false),
-            (&[(0, 8, "thin-pool", "8:16 8:32 128 0")], false),
-            (&[], false),
+            (&[(0, 8, "thin", "8:16 7")][..], Some(A)),
+            (&[(0, 8, "thin", "8:16 7 8:32")], None),
+            (&[(0, 8, "thin", "8:16 7"), (8, 8, "linear", "8:16 0")], None),
+            (&[(0, 8, "thin-pool", "8:16 8:32 128 0")], None),
+            (&[], None),
         ] {
-            assert_eq!(is_thin(&answer(targets)), expected, "{targets:?}");
+            assert_eq!(thin_pool(&answer(targets)), expected, "{targets:?}");
         }
-        assert!(!is_thin(&[]));
+        for (parameters, expected) in [
+            ("8:16 8:32 128 0", Some(Pool { block: 128, zeroes: true })),
+            ("8:16 8:32 128 0 1 no_discard_passdown", Some(Pool { block: 128, zeroes: true })),
+            ("8:16 8:32 384 0 2 skip_block_zeroing read_only", Some(Pool { block: 384, zeroes: false })),
+            ("8:16 8:32 0 0", None),
+            ("8:16", None),
+        ] {
+            assert_eq!(pool(&answer(&[(0, 8, "thin-pool", parameters)])), expected, "{parameters}");
+        }
+        assert_eq!(pool(&answer(&[(0, 8, "thin", "8:16 7 384")])), None);
     }
 
     proptest! {

@@ -87,8 +87,8 @@ struct Region {
     held: Option<Bounce>,
     /// What of it is yet to be done after this.
     runs: VecDeque<Run>,
-    /// What of it was discarded, until it was read back.
-    discarded: Option<Range<u64>>,
+    /// The granules in it were discarded, and are to be read back.
+    was_discarded: bool,
 }
 
 /// A part of a region, in bytes of the device, and what is to be done there.
@@ -228,8 +228,8 @@ impl Core {
         let end = match result {
             Err(libc::EINTR) => return self.again(region),
             _ if region.op == Op::Discard => {
-                let goes_on = region.was_discarded(result.is_ok());
-                return if goes_on { self.check(region) } else { self.again(region) };
+                region.discarded(result.is_ok());
+                return if result.is_ok() { self.check(region) } else { self.again(region) };
             }
             // The device cannot make a hole, so it is asked for zeros; it cannot do that, so zeros are written to it.
             Err(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOTTY) if matches!(region.op, Op::Zero | Op::Punch) => {
@@ -319,16 +319,18 @@ impl Core {
             memory::not_zero(&request.segments.slice(bytes(skip), bytes(length)), part.start)
         };
         let all = region.bytes();
-        let runs = match (end, region.discarded.take()) {
+        // Zeros that must be written there, or are so already as far as it reads as zeros.
+        let edge = |part: Range<u64>| if region.device.is_zeroed_late() { VecDeque::from([part]) } else { judge(part) };
+        let runs = match (end, region.device.granules(&all)) {
             (Ok(()), Some(part)) => {
                 let inside = judge(part.clone());
-                if !inside.is_empty() {
+                if std::mem::take(&mut region.was_discarded) && !inside.is_empty() {
                     region.device.distrust_discards();
                 }
-                let outside = [all.start..part.start, part.end..all.end].map(judge);
-                outside.into_iter().flatten().chain(inside).collect()
+                let edges = [all.start..part.start, part.end..all.end].into_iter().filter(|edge| !edge.is_empty());
+                edges.flat_map(edge).chain(inside).collect()
             }
-            (Ok(()), None) => judge(all),
+            (Ok(()), None) => edge(all),
             (Err(_), _) => VecDeque::from([all]),
         };
         region.runs = runs.into_iter().map(|bytes| Run { op: Op::Zero, bytes, is_held: false }).collect();
@@ -347,8 +349,8 @@ impl Core {
 impl Region {
     fn new(request: usize, index: usize, op: Op, device: Arc<Device>, position: u64, length: u64) -> Self {
         let (whole, runs) = (position..position + length, VecDeque::new());
-        let (moved, stuck, held, discarded) = (0, 0, None, None);
-        Self { request, index, op, device, whole, position, length, moved, stuck, held, runs, discarded }
+        let (moved, stuck, held, was_discarded) = (0, 0, None, false);
+        Self { request, index, op, device, whole, position, length, moved, stuck, held, runs, was_discarded }
     }
 
     /// Where it is on the device.
@@ -363,16 +365,13 @@ impl Region {
         }
     }
 
-    /// A discard has ended: it is a punch again, of the whole. False if it failed.
-    fn was_discarded(&mut self, succeeded: bool) -> bool {
-        let part = self.bytes();
+    /// A discard has ended: it is a punch again, of the whole.
+    fn discarded(&mut self, succeeded: bool) {
         (self.op, self.position, self.length) = (Op::Punch, self.whole.start, self.whole.end - self.whole.start);
-        if succeeded {
-            self.discarded = Some(part);
-        } else {
+        self.was_discarded = succeeded;
+        if !succeeded {
             self.device.distrust_discards();
         }
-        succeeded
     }
 
     /// Goes on with its next part; false if there is none.

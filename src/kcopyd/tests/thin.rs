@@ -173,3 +173,28 @@ fn zeros_after_a_discard_are_durable_after_a_flush() {
         assert_eq!(bytes_at(&dest, 0, SIZE).iter().all(|byte| *byte == 0), flushed);
     }
 }
+
+#[test]
+fn a_chunk_that_is_data_in_part_is_written_whole_where_new_chunks_are_not_zeroed() {
+    for flags in [Flags::NONE, Flags::WRITE_SEQ] {
+        let sim = Sim::new(6);
+        let dest = Device::zeroed_late_in_memory(sectors(SIZE), sectors(CHUNK)).unwrap();
+        let discard = Some(Discard::Zeros);
+        sim.behave(&dest, Behaviour { thin: Some(sectors(CHUNK)), discard, ..Behaviour::default() });
+        let from = Device::in_memory(sectors(SIZE), 512).unwrap();
+        for sector in [5 * CHUNK + 64, 17 * CHUNK + 8, 63 * CHUNK] {
+            from.file().write_all_at(&stamp(5, 0, 8), sector * 512).unwrap();
+        }
+        let bench = Bench::new(Settings { subjob_bytes: 512 << 10, ..small(&sim) });
+        bench.request(Request { sparse: true, flags, ..plain(Work::Copy(whole(&from)), &[Arc::clone(&dest)]) });
+        assert_eq!(bench.ends.recv().unwrap(), Outcome::default());
+        assert!(bytes_at(&dest, 0, SIZE) == bytes_at(&from, 0, SIZE));
+        assert_eq!(sim.allocated(&dest), 3);
+        // What was not discarded was written, whatever it read as.
+        let mut reached = vec![false; usize::try_from(SIZE * 512).unwrap()];
+        for (_, bytes) in sim.take_written() {
+            reached[usize::try_from(bytes.start).unwrap()..usize::try_from(bytes.end).unwrap()].fill(true);
+        }
+        assert!(reached.iter().all(|byte| *byte), "{flags:?}");
+    }
+}
