@@ -61,6 +61,28 @@ fn lost(id: JobId, region: Region, sectors: Range<u64>) -> Overwritten {
 const TO: Region = Region::Dest(0);
 
 #[test]
+fn a_destination_is_let_go_alone() {
+    let mut claims = Claims::default();
+    let mut footprint = job(at(8, 0..9), vec![at(9, 0..9), at(10, 0..9)], true);
+    claims.claim(1, &footprint).unwrap();
+    claims.release_dest(1, 1);
+    claims.claim(2, &copy(at(7, 0..9), at(10, 0..9))).unwrap();
+    assert!(claims.claim(3, &copy(at(7, 0..9), at(9, 0..9))).is_err() && claims.has_claim(1));
+    claims.release(2);
+    claims.release(1);
+    // What is kept for a job that comes back is less, too.
+    claims.reserve(1, footprint.lasting(), Rank::Begun);
+    footprint.leave_out(1);
+    claims.keep_only(1, footprint.lasting());
+    claims.keep_only(2, footprint.lasting());
+    claims.claim(3, &copy(at(7, 0..9), at(10, 0..9))).unwrap();
+    assert!(claims.claim(4, &copy(at(6, 0..9), at(9, 0..9))).is_err());
+    claims.release(1);
+    claims.release(3);
+    assert!(claims.is_empty());
+}
+
+#[test]
 fn readers_share_and_writers_do_not() {
     let mut claims = Claims::default();
     claims.claim(1, &copy(at(8, 0..100), at(9, 0..100))).unwrap();

@@ -149,7 +149,8 @@ impl Opened {
 
     /// Open devices with direct I/O, and without.
     pub(super) fn direct_and_not(&self) -> (u32, u32) {
-        let devices = self.dests.iter().chain(&self.from).map(|region| &region.device);
+        let dests = self.dests.iter().enumerate().filter(|(index, _)| !self.without.contains(*index));
+        let devices = dests.map(|(_, dest)| dest).chain(&self.from).map(|region| &region.device);
         devices.fold((0, 0), |(direct, not), device| match u32::from(device.is_direct()) {
             0 => (direct, not + 1),
             _ => (direct + 1, not),

@@ -31,6 +31,28 @@ fn a_dropped_destination_holds_the_others_back_no_longer() {
 }
 
 #[test]
+fn what_is_dropped_by_hand_has_not_failed_and_begins_anew_with_a_retry() {
+    let spec = Spec { ignore_error: true, ..spec(2) };
+    let mut progress = progress(&spec, 16);
+    progress.taken(&(0..8), BOTH);
+    progress.taken(&(8..16), ErrorBits::first(1));
+    let mark = marks(&progress);
+    made_durable(&mut progress, &mark, BOTH);
+    progress.drop_dest(&spec, 1);
+    assert_eq!((progress.copied(), progress.durable, progress.write_err.bits()), (16 * 512, 16 * 512, 0));
+    assert_eq!((progress.dest_state(0, true), progress.dest_state(1, false)), (DestState::Done, DestState::Dropped));
+    // What fails there now is nobody's error.
+    progress.write_failed(&spec, 1, &(8..16), libc::EIO);
+    progress.verify_failed(&spec, 1, &(0..8), DIFFERENT);
+    assert!(progress.flush_failed(&spec, &[(1, libc::EIO)]).is_empty());
+    assert_eq!((progress.given_up().bits(), progress.write_err.bits(), progress.bad.len()), (2, 0, 0));
+    assert_eq!(progress.error.as_deref(), Some("/d1 was dropped by hand"));
+    progress.begin_anew();
+    assert_eq!((progress.live(), progress.copied()), (BOTH, 0));
+    assert_eq!((progress.dests[0].durable.bytes(), progress.dests[1].taken.bytes()), (16 * 512, 0));
+}
+
+#[test]
 fn ignoring_errors_counts_only_what_all_have() {
     let spec = Spec { ignore_error: true, ..spec(2) };
     let mut progress = progress(&spec, 24);
