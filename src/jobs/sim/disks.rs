@@ -134,7 +134,12 @@ impl<'a> Disks<'a> {
         let writes = spec.action != Action::Verify;
         let from = spec.from.as_ref().map(|from| self.region(from, count, false, spec::Place::From)).transpose()?;
         let dests = spec.to.iter().enumerate();
-        let dests = dests.map(|(index, to)| self.region(to, count, writes, spec::Place::To(index)));
+        let dests = dests.map(|(index, to)| {
+            if without.contains(index) {
+                return Ok(stand_in(to.sector, count).expect("memory"));
+            }
+            self.region(to, count, writes, spec::Place::To(index))
+        });
         let dests = dests.collect::<Result<Vec<_>, _>>()?;
         let source = from.iter().map(|region| self.extent(region)).collect();
         let lasting = Lasting {
