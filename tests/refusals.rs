@@ -272,6 +272,7 @@ fn number(errno: &str) -> i32 {
         "ENOTBLK" => libc::ENOTBLK,
         "ENOSPC" => libc::ENOSPC,
         "EBUSY" => libc::EBUSY,
+        "EEXIST" => libc::EEXIST,
         "EROFS" => libc::EROFS,
         "EACCES" => libc::EACCES,
         "E2BIG" => libc::E2BIG,
@@ -346,7 +347,8 @@ const SYNTAX: &[Row] = &[
     ("from={from} to={to} client=", "EINVAL", "a name is missing", END),
     ("from={from} to={to} client=.. ", "EINVAL", "cannot be a file's name", ".."),
     ("from={from} to={to} after=0", "EINVAL", "no job 0", "0"),
-    ("from={from} to={to} after=nightly", "EINVAL", "name a job by its ID", "nightly"),
+    ("from={from} to={to} after=a/b", "EINVAL", "name a job by its ID", "a/b"),
+    ("from={from} to={to} once", "EINVAL", "add name=LABEL", "once"),
     ("from={from} to={to} after=1 after=2", "EINVAL", "`after` is given twice", "after"),
     ("from={from} to={to} digest", "EINVAL", "`digest` needs a value", "digest"),
     ("from={from} to={to} digest=md5", "EINVAL", "sha256, blake3", "md5"),
@@ -424,6 +426,7 @@ const DEVICES: &[Row] = &[
     ("zero to={to},0,8 to={to},0,8", "EINVAL", "overlaps destination 0", "{to},0,8"),
     ("from={from} to={to} client=nobody", "ENOENT", "no client `nobody`: mkdir clients/nobody", "client=nobody"),
     ("from={from} to={to} after=1", "ENOENT", "no job 1 to start after", "after=1"),
+    ("from={from} to={to} after=nightly", "ENOENT", "no job named nightly to start after", "after=nightly"),
     ("from={from} to={to} after=18446744073709551615 queue", "ENOENT", "no job", "after=18446744073709551615"),
     // `queue` waits for busy destinations, and for nothing else
     ("from={from} to={dir}/nothing queue", "ENOENT", "{dir}/nothing", "{dir}/nothing"),
@@ -461,6 +464,7 @@ const MIXED: &[Row] = &[
         "/dev/null,0,8",
     ),
     ("zero to={to},0,8\nzero to={to},8,8\nzero to={to},512,8", "ENOSPC", "beyond its end", "{to},512,8"),
+    ("zero to={to},0,8 name=x\nzero to={to},8,8 name=x once", "EEXIST", "an earlier line of this write", "once"),
     ("zero to={to},0,8\nzero to={mounted},8,8\nzero to={to},16,8", "EBUSY", "mounted", "{mounted},8,8"),
 ];
 
