@@ -54,10 +54,7 @@ pub(super) enum OpenError {
 
 impl OpenError {
     fn at(place: Place) -> impl Fn(Error) -> Self {
-        move |error| match error.may_pass() {
-            true => Self::Busy(place, error),
-            false => Self::Failed(place, error),
-        }
+        move |error| if error.may_pass() { Self::Busy(place, error) } else { Self::Failed(place, error) }
     }
 }
 

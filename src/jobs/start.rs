@@ -132,10 +132,10 @@ impl Job {
             }
             Err(error) => {
                 self.release(turn);
-                match error.may_pass() {
-                    true if starts => self.wait_for_device(error.to_string(), turn),
-                    false if starts => self.fail(&error, turn),
-                    _ => {}
+                if starts && error.may_pass() {
+                    self.wait_for_device(error.to_string(), turn);
+                } else if starts {
+                    self.fail(&error, turn);
                 }
             }
         }

@@ -28,7 +28,9 @@ fn is_out(reason: &str) -> bool {
 }
 
 fn lift(daemon: &Daemon, ids: &[u64]) {
-    ids.iter().for_each(|id| daemon.write(format!("jobs/{id}/speed_max"), "max\n").unwrap());
+    for id in ids {
+        daemon.write(format!("jobs/{id}/speed_max"), "max\n").unwrap();
+    }
 }
 
 #[test]
@@ -44,8 +46,8 @@ fn jobs_that_use_up_all_descriptors_have_checkpoints_and_ends() {
     let mut daemon = Daemon::builder(program).option("pages=1024").option("subjob_kb=64").option("active=200").start();
     // as many as there can be, none of which ends
     let spec = |index: usize| {
-        let to: String = (0..3).map(|dest| format!(" to={}", image(4 * index + dest).display())).collect();
-        format!("from={}{to} create speed_max=1", from.display())
+        let to = [0, 1, 2].map(|dest| format!("to={}", image(4 * index + dest).display())).join(" ");
+        format!("from={} {to} create speed_max=1", from.display())
     };
     let mut ids = Vec::new();
     let refused = loop {

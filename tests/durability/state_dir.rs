@@ -174,7 +174,9 @@ fn four_running_jobs_pause_while_the_state_directory_is_full() {
     let mut ballast = fill_up(point.path());
     ballast.push(point.path().join(format!("ballast.{}", ballast.len())));
     four.pause_for(&daemon, "No space left on device");
-    ballast.iter().for_each(|file| drop(fs::remove_file(file)));
+    for file in ballast {
+        let _ = fs::remove_file(file);
+    }
     four.go_on(&daemon);
 }
 
