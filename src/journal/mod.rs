@@ -32,7 +32,7 @@
 //! 2. Unlink the record, sync the directory.
 //!
 //! # Opening
-//! 1. Lock, and list the names.
+//! 1. Lock, list the names, and sync the directory: what is read now is there after a power cut, too.
 //! 2. Read `next` and its copy. The highest number in them, or in a name, is the last that was given.
 //! 3. A whole `version` of another kcopyfs: all is set aside, `next` first and `version` last, so that a start that is
 //!    killed does it again.

@@ -30,6 +30,7 @@ pub(super) fn open<D: Disk>(disk: D, time: u64) -> Result<Opened<D>> {
         time,
     };
     let mut opening = Opening { shelf, records: Vec::new(), settings: Settings::default(), set_aside: Vec::new() };
+    opening.settle();
     opening.count(&names);
     opening.version();
     if !opening.shelf.foreign {
@@ -61,6 +62,13 @@ struct Opening<D> {
 }
 
 impl<D: Disk> Opening<D> {
+    /// Step 1: a daemon that was killed may have left names that a power cut would take back.
+    fn settle(&mut self) {
+        if let Err(error) = self.shelf.sync() {
+            self.tell("", format!("may be older after a power cut: {error}"));
+        }
+    }
+
     /// Step 2: the highest number that anything here tells of.
     fn count(&mut self, names: &[String]) {
         let told = MARKS.map(|name| match self.shelf.look(name, marks::parse) {
@@ -159,7 +167,8 @@ impl<D: Disk> Opening<D> {
     }
 
     fn tell(&mut self, name: &str, why: String) {
-        self.set_aside.push((self.shelf.disk.path().join(name), why));
+        let path = self.shelf.disk.path();
+        self.set_aside.push((if name.is_empty() { path.to_owned() } else { path.join(name) }, why));
     }
 }
 

@@ -216,6 +216,20 @@ fn power_is_cut_at_every_step() {
     }
 }
 
+#[test]
+fn what_a_start_has_found_is_found_after_a_power_cut() {
+    for (at, seed) in (0..60).flat_map(|at| (0..8).map(move |seed| (at, seed))) {
+        let (model, random) = (Model::default(), &mut Random(seed));
+        let disk = Faulty::new(model.clone(), Mistake::None);
+        disk.meet(at, Fault::Die);
+        let store = opening::open(disk, 1).unwrap().store;
+        story().iter().for_each(|step| Told::default().step(&store, step));
+        let found = opening::open(model.clone(), 2).unwrap().records;
+        model.power_cut(|limit| random.below(limit));
+        assert_eq!(opening::open(model.clone(), 3).unwrap().records, found, "killed at step {at}, seed {seed}");
+    }
+}
+
 /// The test is worth something: it finds builds that leave out a sync.
 #[test]
 fn a_store_that_does_not_sync_is_found_out() {
