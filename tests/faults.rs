@@ -176,7 +176,7 @@ fn a_read_error_ends_the_job_and_its_piece_is_written_nowhere() {
     }
     for (io, block) in WAYS {
         let disks = Disks::new(block, 2);
-        let daemon = start(&[io]);
+        let daemon = start(&[io, "subjobs=8"]);
         let bad = block_in(FROM, 16, block);
         disks.from.rule(Op::Read, bad.clone(), Fault::Err(libc::ENODATA));
         // what comes after it is under way when it fails, and waits until that is known
