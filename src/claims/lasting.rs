@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::index::Access;
 use crate::blkdev::LastingExtent;
+use crate::dm_io::ErrorBits;
 use crate::spec::Place;
 
 /// A part of a job.
@@ -71,6 +72,13 @@ impl Lasting {
         let dests = dests.flat_map(move |(index, dest)| dest.iter().map(move |one| (Region::Dest(index), access, one)));
         let source = self.source.iter().map(|one| (Region::Source, Access::Read, one));
         dests.chain(source).filter(|(.., extent)| !extent.bytes.is_empty())
+    }
+
+    /// The same without some destinations.
+    pub(crate) fn without(&self, dests: ErrorBits) -> Self {
+        let mut rest = self.clone();
+        dests.iter().for_each(|index| rest.dests[index].clear());
+        rest
     }
 
     pub(super) fn extents_mut(&mut self) -> impl Iterator<Item = &mut LastingExtent> {

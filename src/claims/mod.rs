@@ -60,6 +60,12 @@ impl Footprint {
         &self.lasting
     }
 
+    /// It does not reach a destination any more.
+    pub(crate) fn leave_out(&mut self, index: usize) {
+        self.dests[index].clear();
+        self.lasting.dests[index].clear();
+    }
+
     /// Whether the job is in its own way: the first destination that overlaps the source (`None`) or an earlier destination.
     pub(crate) fn overlap_within(&self) -> Option<(usize, Option<usize>)> {
         overlap_within(&self.source, &self.dests)
@@ -148,7 +154,7 @@ struct Memory {
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     held: Index<blkdev::Place, Held>,
-    live: HashMap<JobId, Box<[Entry<blkdev::Place>]>>,
+    live: HashMap<JobId, Vec<(RegionCode, Entry<blkdev::Place>)>>,
     /// An extent's rank is 0 for a job that had begun, else the job's number.
     reserved: Index<Arc<str>, Had>,
     kept: HashMap<JobId, Reservation>,
@@ -223,8 +229,23 @@ impl Claims {
     /// Takes back a job's claim or reservation, if it has one.
     pub(crate) fn release(&mut self, id: JobId) {
         self.unreserve(id);
-        for entry in self.live.remove(&id).into_iter().flatten() {
+        for (_, entry) in self.live.remove(&id).into_iter().flatten() {
             self.held.leave(&entry);
+        }
+    }
+
+    /// Takes back what a job with a claim has of a destination.
+    pub(crate) fn release_dest(&mut self, id: JobId, index: usize) {
+        let Some(entries) = self.live.get_mut(&id) else { return };
+        for (_, entry) in entries.extract_if(.., |(region, _)| *region == RegionCode::from(Region::Dest(index))) {
+            self.held.leave(&entry);
+        }
+    }
+
+    /// What is reserved for a job is that from now on, where something is.
+    pub(crate) fn keep_only(&mut self, id: JobId, lasting: &Lasting) {
+        if let Some(rank) = self.kept.get(&id).map(|kept| kept.rank) {
+            self.reserve(id, lasting, rank);
         }
     }
 
@@ -315,14 +336,15 @@ impl Claims {
         self.unreserve(id);
         self.forget(id);
         let mut entries = Vec::new();
-        for (_, access, extents) in footprint.regions() {
+        for (region, access, extents) in footprint.regions() {
             for extent in extents.iter().filter(|extent| !extent.bytes.is_empty()) {
                 let kind = Kind { access, exact: extent.exact };
                 let held = Held { owner: id, path: Arc::clone(&extent.path) };
-                entries.push(self.held.enter(&extent.place, extent.bytes.clone(), kind, 0, held));
+                entries.push((region.into(), self.held.enter(&extent.place, extent.bytes.clone(), kind, 0, held)));
             }
         }
-        self.live.insert(id, entries.into());
+        entries.shrink_to_fit();
+        self.live.insert(id, entries);
         self.lose(&footprint.lasting)
     }
 

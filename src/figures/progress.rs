@@ -188,6 +188,8 @@ pub(crate) struct Progress {
     stopped_bytes: u64,
     pub(crate) read_err: bool,
     pub(crate) write_err: ErrorBits,
+    /// Destinations that an administrator gave up: none of them failed for that.
+    pub(crate) dropped: ErrorBits,
     /// Destinations that failed only when they were read back.
     differ: ErrorBits,
     /// Ascending, by side; see [`bad`] for its bound.
@@ -234,6 +236,7 @@ impl Progress {
             stopped_bytes: 0,
             read_err: false,
             write_err: ErrorBits::NONE,
+            dropped: ErrorBits::NONE,
             differ: ErrorBits::NONE,
             bad: Vec::new(),
             unlisted: 0,
@@ -273,13 +276,26 @@ impl Progress {
 
     /// Destinations that take part.
     pub(crate) fn live(&self) -> ErrorBits {
-        let all = ErrorBits::first(self.dests.len());
+        let all = ErrorBits::first(self.dests.len()).without(self.dropped);
         if self.keeps_failed { all } else { all.without(self.write_err) }
+    }
+
+    /// Destinations that lack something, or that nobody looks after.
+    pub(crate) fn given_up(&self) -> ErrorBits {
+        self.write_err.union(self.dropped)
+    }
+
+    /// An administrator gives a destination up.
+    pub(crate) fn drop_dest(&mut self, spec: &Spec, index: usize) {
+        self.dropped.set(index);
+        let path = spec.to[index].path.to_string_lossy();
+        self.error.get_or_insert_with(|| format!("{path} was dropped by hand"));
+        self.look_again();
     }
 
     /// Destinations that are compared: to its end, however different one is.
     pub(crate) fn compared(&self) -> ErrorBits {
-        self.live().union(self.differ)
+        self.live().union(self.differ).without(self.dropped)
     }
 
     /// Those destinations have a range now.
@@ -392,6 +408,9 @@ impl Progress {
     /// A range of a destination is different from the source, or could not be read back. With no destination left nothing is
     /// copied: it has just been refuted.
     pub(crate) fn verify_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
+        if self.dropped.contains(index) {
+            return;
+        }
         let different = errno == DIFFERENT;
         let verb = if different { Verb::Verify } else { Verb::ReadBack };
         self.note(verb, &spec.to[index], Some(index), range, errno);
@@ -448,8 +467,8 @@ impl Progress {
 
     /// Those flushes failed. Returns the destinations that are given up for it.
     pub(crate) fn flush_failed(&mut self, spec: &Spec, failed: &[(usize, i32)]) -> ErrorBits {
-        let before = self.live();
-        for (index, errno) in failed {
+        let (before, dropped) = (self.live(), self.dropped);
+        for (index, errno) in failed.iter().filter(|(index, _)| !dropped.contains(*index)) {
             let region = &spec.to[*index];
             let dest = &mut self.dests[*index];
             dest.trouble().flush_failed = true;
@@ -494,8 +513,12 @@ impl Progress {
         self.dests[index].zeros.as_ref().map(|zeros| zeros.durable.clone()).unwrap_or_default()
     }
 
-    /// Errors are forgotten, what is durable is kept, and the rest is to be done again.
+    /// Errors are forgotten, what is durable is kept, and the rest is to be done again. Nobody knows what has become of a
+    /// destination that was dropped: it takes part again, from its beginning.
     pub(crate) fn begin_anew(&mut self) {
+        for index in std::mem::take(&mut self.dropped).iter() {
+            self.dests[index] = Dest::default();
+        }
         self.dests.iter_mut().for_each(Dest::again);
         self.unreadable = RangeSet::new();
         self.stopped_bytes = 0;
@@ -556,6 +579,7 @@ impl Progress {
         let failed = self.write_err.contains(index);
         let whole = || dest.durable.union(&self.unreadable).contains(&(0..self.total));
         match (ended, failed) {
+            _ if self.dropped.contains(index) => DestState::Dropped,
             (_, true) if dest.is_different() => DestState::Mismatch,
             (false, true) if self.keeps_failed => DestState::Active,
             (_, true) => DestState::Failed,

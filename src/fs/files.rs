@@ -158,6 +158,10 @@ fn parse_verb(text: &[u8]) -> Result<Verb> {
     };
     match Verb::ALL.into_iter().find(|verb| verb.as_str().as_bytes() == word) {
         Some(Verb::Retry(_)) => Policy::parse(rest).map(Verb::Retry).map_err(|refused| refused.error),
+        Some(Verb::Drop(_)) => {
+            let number = parse_number(rest, "drop K, the number of a destination as in dests")?;
+            Ok(Verb::Drop(usize::try_from(number).unwrap_or(usize::MAX)))
+        }
         Some(verb) if rest.is_empty() => Ok(verb),
         _ => {
             let verbs = Verb::ALL.map(Verb::as_str).join(" ");

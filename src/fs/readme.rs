@@ -22,6 +22,9 @@ kcopyfs: block-copy jobs as files
     echo cancel > jobs/$id/control                       end it; pause and resume work like this too; a paused
                                                          job stays paused across a restart
     echo retry on_read_error=zero retries=3 > jobs/$id/control   go on behind what could not be read, with this policy
+    echo drop 1 > jobs/$id/control                       give destination 1 up: the job goes on with the others and ends
+                                                         degraded (cancelled without any). That is no write error: its bit
+                                                         in write_err stays 0. retry takes it back, from its beginning
     echo 100M > jobs/$id/speed_max                       at most so many bytes per second
     watch -n1 cat summary                                everything in progress
     ls state/running state/failed state/degraded         which jobs are running, which did not end well

@@ -326,7 +326,7 @@ static NODES: &[Node] = &[
         0o200,
         Read::Never,
         Write::Text(files::control),
-        "write pause, resume, cancel, retry or verify; retry takes on_read_error=, on_write_error= and retries= anew",
+        "write pause, resume, cancel, retry, verify or drop K; retry takes on_read_error=, on_write_error= and retries= anew",
     ),
     file(
         "jobs/ID/speed_max",

@@ -1,5 +1,7 @@
 //! What a verb does to a job.
 
+use std::sync::Arc;
+
 use super::effect::Effect;
 use super::event::Reply;
 use super::job::{Devices, Follows, Job};
@@ -7,7 +9,7 @@ use super::state::{Life, PausedBy, Wait};
 use super::turn::Turn;
 use super::verbs::{Action, act};
 use super::view::{State, Verb};
-use super::work::Pace;
+use super::work::{Flush, Pace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::salvage::Phase;
 
@@ -65,6 +67,44 @@ impl Job {
                 }
                 self.live_again(Phase::Verify, turn);
             }
+            Action::Drop => {
+                if let Verb::Drop(index) = verb {
+                    self.drop_dest(index, turn)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a destination up. With none left there is nothing to do any more: the job is cancelled, as nothing has failed.
+    /// What is in flight ends; then its device is let go.
+    fn drop_dest(&mut self, index: usize, turn: &mut Turn<'_>) -> Result<()> {
+        let count = self.spec().to.len();
+        if index >= count {
+            let what = format!("drop {index}: job {} has destinations 0 to {}", self.id(), count - 1);
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        if self.progress.dropped.contains(index) {
+            return Ok(());
+        }
+        let spec = Arc::clone(&self.spec);
+        self.progress.drop_dest(&spec, index);
+        self.keep_bytes(turn);
+        if let Some(work) = &mut self.work {
+            // One that hangs is not waited for.
+            work.flushes[index] = Flush::default();
+            work.salvage.put_together_anew();
+            if let Some(step) = &mut work.step {
+                // The rest is done by a step that does not have it.
+                step.pace = Pace::Cancelled;
+                turn.push(Effect::Cancel(self.card.id));
+            }
+        }
+        if self.progress.live().is_empty() {
+            self.cancel(turn);
+        } else {
+            self.open_without_dropped(turn);
+            self.go_on(turn);
         }
         Ok(())
     }

@@ -633,11 +633,11 @@ impl Core {
             let id = job.id();
             ids.push(id);
             self.effects.push(Effect::EnsureClient(Arc::clone(&job.card)));
-            if let Some(lasting) = &job.lasting {
+            if let Some(lasting) = job.lasting.as_ref().map(|lasting| lasting.without(job.progress.dropped)) {
                 match job.life() {
-                    _ if job.returning => self.claims.reserve(id, lasting, Rank::Begun),
+                    _ if job.returning => self.claims.reserve(id, &lasting, Rank::Begun),
                     Life::Queued(_) if job.follows == Follows::Nobody => {
-                        self.claims.reserve(id, lasting, Rank::Waiting);
+                        self.claims.reserve(id, &lasting, Rank::Waiting);
                     }
                     _ => {}
                 }

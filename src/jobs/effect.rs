@@ -16,8 +16,8 @@ use crate::kcopyd::{Client, Request};
 
 /// Something to be done, in the order in which the owner says it.
 pub(super) enum Effect {
-    /// Open a job's devices. Answer: `Opened`.
-    Open { card: Arc<Card>, attempt: u64 },
+    /// Open a job's devices, but for some destinations. Answer: `Opened`.
+    Open { card: Arc<Card>, attempt: u64, without: ErrorBits },
     /// Lock the bytes of a job's destination files, make them long enough, and ask zoned destinations what they hold. Answer:
     /// `Locked`.
     Lock { id: JobId, attempt: u64, dests: Vec<IoRegion>, sparse: bool },

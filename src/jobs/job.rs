@@ -420,7 +420,7 @@ impl Job {
             return ErrorBits::NONE;
         }
         let live = self.progress.live();
-        if live.is_empty() { ErrorBits::first(self.spec().to.len()) } else { live }
+        if live.is_empty() { ErrorBits::first(self.spec().to.len()).without(self.progress.dropped) } else { live }
     }
 
     /// Files to lock before it writes to them.

@@ -16,7 +16,7 @@ use super::clients::{Clients, DEFAULT};
 use super::view::JobId;
 use crate::blkdev::{self, Device, Devices, Extent, Holders, OpenDest, open_source};
 use crate::claims::{Footprint, Lasting};
-use crate::dm_io::IoRegion;
+use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kcopyd::Client;
 use crate::os::process;
@@ -38,6 +38,8 @@ pub(super) struct Opened {
     pub(super) identities: Vec<Option<String>>,
     /// What it reaches, until that is claimed.
     pub(super) footprint: Option<Footprint>,
+    /// Destinations that were not opened, or were let go: something in memory, which nobody reads or writes, has their place.
+    pub(super) without: ErrorBits,
 }
 
 /// Why a job's devices were not opened, and which region it is about.
@@ -109,6 +111,19 @@ impl Opened {
             dest_block: self.dests.iter().map(block).max().unwrap_or(1),
             sequential: self.dests.iter().any(|dest| dest.device.is_sequential()),
         }
+    }
+
+    /// Parts with a destination, for somebody to close it.
+    pub(super) fn part_with(&mut self, index: usize) -> Result<Self> {
+        let stand_in = stand_in(self.dests[index].sector, self.dests[index].count)?;
+        let dest = std::mem::replace(&mut self.dests[index], stand_in);
+        self.without.set(index);
+        if let Some(footprint) = &mut self.footprint {
+            footprint.leave_out(index);
+        }
+        let client = Arc::clone(&self.client);
+        let (identities, without) = (Vec::new(), ErrorBits::NONE);
+        Ok(Self { client, from: None, dests: vec![dest], identities, footprint: None, without })
     }
 
     /// Its bytes by names that last.
@@ -218,8 +233,14 @@ pub(super) fn look_at_zones(dests: &[IoRegion]) -> Result<Vec<Zoned>> {
     Ok(learned)
 }
 
-/// Opens what a spec names.
-pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened, OpenError> {
+/// Has the place of a destination that is not open.
+pub(super) fn stand_in(sector: Sector, count: Sector) -> Result<IoRegion> {
+    let end = sector.checked_add(count).unwrap_or(sector);
+    Ok(IoRegion::new(&Device::in_memory(end, 512)?, sector, count))
+}
+
+/// Opens what a spec names, but for the destinations `without`.
+pub(super) fn open(spec: &Spec, without: ErrorBits, with: &Opener<'_>) -> std::result::Result<Opened, OpenError> {
     let client =
         with.clients.get(spec.client.as_deref().unwrap_or(DEFAULT)).map_err(OpenError::at(Place::Word("client")))?;
     let from = spec.from.as_ref().map(|from| source(from, spec.count(), with));
@@ -233,7 +254,7 @@ pub(super) fn open(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Opened
         }
     };
     let dests = Vec::with_capacity(spec.to.len());
-    let mut opened = Opened { client, from, dests, identities: Vec::new(), footprint: None };
+    let mut opened = Opened { client, from, dests, identities: Vec::new(), footprint: None, without };
     let objection = |opened: &Opened| match objection(spec, opened.geometry()) {
         Some(what) => {
             let error = Error::new(ErrorKind::Invalid, what);
@@ -261,6 +282,10 @@ fn add_dests(opened: &mut Opened, spec: &Spec, count: Sector, with: &Opener<'_>)
     let holders = asks.then(|| with.holders()).transpose().map_err(OpenError::at(Place::Line))?;
     for (index, to) in spec.to.iter().enumerate() {
         let at = OpenError::at(Place::To(index));
+        if opened.without.contains(index) {
+            opened.dests.push(stand_in(to.sector, count).map_err(at)?);
+            continue;
+        }
         let device = match open_dest(opened, spec, to, count, with) {
             Ok(device) => device,
             Err(error) if error.kind() == ErrorKind::Busy => return Err(name_holder(index, to, error, with)),
@@ -402,7 +427,9 @@ fn reach(opened: &mut Opened, spec: &Spec) -> std::result::Result<(), OpenError>
     let (source, lasting_source) = from.unwrap_or_default();
     let (mut dests, mut lasting_dests) = (Vec::new(), Vec::new());
     for (index, dest) in opened.dests.iter().enumerate() {
-        let (extents, lasting) = extents(dest).map_err(OpenError::at(Place::To(index)))?;
+        let is_open = !opened.without.contains(index);
+        let reached = if is_open { extents(dest) } else { Ok(Default::default()) };
+        let (extents, lasting) = reached.map_err(OpenError::at(Place::To(index)))?;
         dests.push(extents);
         lasting_dests.push(lasting);
     }

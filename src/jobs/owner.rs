@@ -177,10 +177,10 @@ impl Hands {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Open { card, attempt } => {
+            Effect::Open { card, attempt, without } => {
                 let (inbox, opening) = (Arc::clone(&self.inbox), Arc::clone(&self.opening));
                 self.workers.run(move || {
-                    let result = opening.with(&inbox, |with| open(&card.spec(), with)).map(Box::new);
+                    let result = opening.with(&inbox, |with| open(&card.spec(), without, with)).map(Box::new);
                     inbox.send(Event::Opened { id: card.id, attempt, result });
                 });
             }

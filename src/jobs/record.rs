@@ -42,6 +42,7 @@ impl Job {
                 errors: dest.errors(),
                 first_error: dest.first_error(),
                 failed: progress.write_err.contains(index),
+                dropped: progress.dropped.contains(index),
             }
         });
         let (progressed, elapsed, final_speed) =
@@ -136,6 +137,9 @@ impl Job {
             }
         }
         let progress = &mut self.progress;
+        for (index, _) in record.dests.iter().enumerate().filter(|(_, side)| side.dropped) {
+            progress.dropped.set(index);
+        }
         for (dest, side) in progress.dests.iter_mut().zip(record.dests) {
             *dest = Dest::recorded(ranges(&side.taken), ranges(&side.durable), side.errors, side.first_error)
                 .with_zeros(ranges(&side.zeroed));

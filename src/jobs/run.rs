@@ -33,6 +33,7 @@ use crate::salvage::{Phase, Step, request};
 impl Job {
     /// Does what its state asks for now.
     pub(super) fn go_on(&mut self, turn: &mut Turn<'_>) {
+        self.let_go_of_dropped(turn);
         match self.life() {
             Life::Starting(_) => self.start(turn),
             Life::Running | Life::Verifying if turn.stopping => _ = self.is_flushed_when_quiet(turn),
@@ -147,7 +148,7 @@ impl Job {
             complete,
             read_err: progress.read_err,
             dests: progress.dests.len(),
-            failed: progress.write_err.count() as usize,
+            failed: progress.given_up().count() as usize,
         };
         self.conclude(verdict(end), turn);
     }

@@ -40,6 +40,7 @@ impl Job {
 
     /// Goes on with a start.
     pub(super) fn start(&mut self, turn: &mut Turn<'_>) {
+        self.let_go_of_dropped(turn);
         match self.devices {
             _ if turn.stopping => return,
             Devices::Closed => return self.open(turn),
@@ -71,7 +72,45 @@ impl Job {
     pub(super) fn open(&mut self, turn: &mut Turn<'_>) {
         let attempt = turn.next_attempt();
         self.devices = Devices::Opening(attempt);
-        turn.push(Effect::Open { card: std::sync::Arc::clone(&self.card), attempt });
+        let without = self.progress.dropped;
+        turn.push(Effect::Open { card: std::sync::Arc::clone(&self.card), attempt, without });
+    }
+
+    /// A destination was dropped while its devices are being opened: they are opened anew, without it.
+    pub(super) fn open_without_dropped(&mut self, turn: &mut Turn<'_>) {
+        if matches!(self.devices, Devices::Opening(_)) {
+            self.open(turn);
+        }
+    }
+
+    /// Lets go of the devices and the bytes of destinations that were dropped, once nothing of the job is in flight there.
+    pub(super) fn let_go_of_dropped(&mut self, turn: &mut Turn<'_>) {
+        let is_at_work = self.work.as_ref().is_some_and(|work| work.step.is_some());
+        if is_at_work || matches!(self.claim, Claim::Locking(_)) {
+            return;
+        }
+        let Devices::Open(opened) = &mut self.devices else { return };
+        for index in self.progress.dropped.without(opened.without).iter() {
+            match opened.part_with(index) {
+                Ok(devices) => {
+                    turn.push(Effect::Close { id: self.card.id, devices: Box::new(devices), answer: false });
+                }
+                Err(error) => {
+                    log::warn!("job {}: destination {index} stays open: {error}", self.card.id);
+                    opened.without.set(index);
+                }
+            }
+            if self.claim != Claim::None {
+                turn.claims.release_dest(self.card.id, index);
+            }
+        }
+    }
+
+    /// What is kept for it from before a restart is what it still needs.
+    pub(super) fn keep_bytes(&self, turn: &mut Turn<'_>) {
+        if let Some(lasting) = self.lasting.as_ref() {
+            turn.claims.keep_only(self.id(), &lasting.without(self.progress.dropped));
+        }
     }
 
     /// Gives its place up until the device is free.
@@ -192,8 +231,7 @@ impl Job {
             return self.hold(why, turn);
         }
         self.miss_what_was_cut(&opened);
-        self.identities.clone_from(&opened.identities);
-        self.lasting = opened.lasting();
+        self.know(&opened);
         self.share_names(turn.claims);
         self.recognised = true;
         self.devices = Devices::Open(opened);
@@ -204,6 +242,21 @@ impl Job {
         if let Err(error) = self.claim(turn) {
             log::info!("job {} does not have its devices back yet: {error}", self.id());
         }
+    }
+
+    /// What was opened is what it has, from now on. Of what was dropped it keeps what it knew.
+    fn know(&mut self, opened: &Opened) {
+        let sources = usize::from(self.spec().from.is_some());
+        let (mut identities, mut lasting) = (opened.identities.clone(), opened.lasting());
+        for index in opened.without.iter() {
+            if let Some(old) = self.identities.get(index + sources) {
+                identities[index + sources].clone_from(old);
+            }
+            if let (Some(new), Some(old)) = (lasting.as_mut().and_then(std::sync::Arc::get_mut), &self.lasting) {
+                new.dests[index].clone_from(&old.dests[index]);
+            }
+        }
+        (self.identities, self.lasting) = (identities, lasting);
     }
 
     fn not_opened(&mut self, why: OpenError, turn: &mut Turn<'_>) {
@@ -234,7 +287,10 @@ impl Job {
             return Ok(());
         }
         let regions = self.spec().from.iter().chain(&self.spec().to);
-        for (region, (old, new)) in regions.zip(self.identities.iter().zip(&opened.identities)) {
+        let sources = usize::from(self.spec().from.is_some());
+        let is_dropped = |at: usize| at.checked_sub(sources).is_some_and(|index| opened.without.contains(index));
+        let pairs = self.identities.iter().zip(&opened.identities).enumerate();
+        for (region, (_, (old, new))) in regions.zip(pairs).filter(|(_, (at, _))| !is_dropped(*at)) {
             if old.is_none() || old != new {
                 let path = region.path.to_string_lossy();
                 let differs = difference(old.as_deref(), new.as_deref());

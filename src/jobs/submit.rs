@@ -8,6 +8,7 @@ use super::open::{OpenError, Opened, Opener, open};
 use super::state::{Life, PausedBy, Wait};
 use super::view::{JobId, Refusal};
 use crate::claims::Footprint;
+use crate::dm_io::ErrorBits;
 use crate::error::{Error, ErrorKind};
 use crate::sector::Sector;
 use crate::spec::{Action, Place, Spec};
@@ -78,7 +79,7 @@ impl Jobs {
 
 impl Ready {
     fn new(mut spec: Spec, with: &Opener<'_>) -> std::result::Result<Self, (Place, Error)> {
-        match open(&spec, with) {
+        match open(&spec, ErrorBits::NONE, with) {
             Ok(opened) => {
                 if spec.action != Action::Verify
                     && let Err(refused) = opened.refuse_used_zones()
@@ -139,7 +140,7 @@ fn count_of(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Sector, (Plac
     // Without destinations nothing can be busy.
     let alone = Spec { to: Vec::new(), ..spec.clone() };
     let count = match alone.from {
-        Some(_) if spec.count().is_none() => open(&alone, with)?.from.as_ref().map(|from| from.count),
+        Some(_) if spec.count().is_none() => open(&alone, ErrorBits::NONE, with)?.from.as_ref().map(|from| from.count),
         _ => spec.count(),
     };
     count.ok_or_else(|| (Place::Line, Error::new(ErrorKind::Syntax, "the job's length is not known: give a COUNT")))

@@ -18,6 +18,8 @@ pub(super) enum Action {
     Retry,
     /// It lives again, and its destinations are compared.
     Verify,
+    /// A destination is given up.
+    Drop,
 }
 
 /// The table of states and verbs.
@@ -47,6 +49,7 @@ pub(super) fn act(state: State, verb: Verb) -> Result<Action> {
         (Verb::Resume, State::Paused | State::Held) => Ok(Action::Resume),
         (Verb::Resume, _) => Ok(Action::Nothing),
         (Verb::Cancel, _) => Ok(Action::Cancel),
+        (Verb::Drop(_), _) => Ok(Action::Drop),
     }
 }
 
@@ -86,17 +89,17 @@ mod tests {
         use State::{Cancelled, Degraded, Done, Failed, Flushing, Held, Paused, Queued, Running, Verifying};
         const BUSY: std::result::Result<Action, i32> = Err(libc::EBUSY);
         const INVALID: std::result::Result<Action, i32> = Err(libc::EINVAL);
-        let rows: [(State, [std::result::Result<Action, i32>; 5]); 10] = [
-            (Queued, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY]),
-            (Running, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY]),
-            (Paused, [Ok(Action::Nothing), Ok(Action::Resume), Ok(Action::Cancel), BUSY, BUSY]),
-            (Flushing, [Err(libc::EBUSY), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY]),
-            (Verifying, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY]),
-            (Done, [INVALID, INVALID, INVALID, INVALID, Ok(Action::Verify)]),
-            (Degraded, [INVALID, INVALID, INVALID, Ok(Action::Retry), Ok(Action::Verify)]),
-            (Failed, [INVALID, INVALID, INVALID, Ok(Action::Retry), INVALID]),
-            (Cancelled, [INVALID, INVALID, INVALID, Ok(Action::Retry), INVALID]),
-            (Held, [Err(libc::EINVAL), Ok(Action::Resume), Ok(Action::Cancel), BUSY, BUSY]),
+        let rows: [(State, [std::result::Result<Action, i32>; 6]); 10] = [
+            (Queued, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY, Ok(Action::Drop)]),
+            (Running, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY, Ok(Action::Drop)]),
+            (Paused, [Ok(Action::Nothing), Ok(Action::Resume), Ok(Action::Cancel), BUSY, BUSY, Ok(Action::Drop)]),
+            (Flushing, [Err(libc::EBUSY), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY, Ok(Action::Drop)]),
+            (Verifying, [Ok(Action::Pause), Ok(Action::Nothing), Ok(Action::Cancel), BUSY, BUSY, Ok(Action::Drop)]),
+            (Done, [INVALID, INVALID, INVALID, INVALID, Ok(Action::Verify), INVALID]),
+            (Degraded, [INVALID, INVALID, INVALID, Ok(Action::Retry), Ok(Action::Verify), INVALID]),
+            (Failed, [INVALID, INVALID, INVALID, Ok(Action::Retry), INVALID, INVALID]),
+            (Cancelled, [INVALID, INVALID, INVALID, Ok(Action::Retry), INVALID, INVALID]),
+            (Held, [Err(libc::EINVAL), Ok(Action::Resume), Ok(Action::Cancel), BUSY, BUSY, Ok(Action::Drop)]),
         ];
         for (state, want) in rows {
             let got = Verb::ALL.map(|verb| act(state, verb).map_err(|error| error.errno()));

@@ -24,11 +24,14 @@ pub enum Verb {
     Retry(Policy),
     /// Read the destinations back and compare.
     Verify,
+    /// Give that destination up.
+    Drop(usize),
 }
 
 impl Verb {
     /// One of each, in the order of the documentation.
-    pub const ALL: [Self; 5] = [Self::Pause, Self::Resume, Self::Cancel, Self::Retry(Policy::SAME), Self::Verify];
+    pub const ALL: [Self; 6] =
+        [Self::Pause, Self::Resume, Self::Cancel, Self::Retry(Policy::SAME), Self::Verify, Self::Drop(0)];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
@@ -38,6 +41,7 @@ impl Verb {
             Self::Cancel => "cancel",
             Self::Retry(_) => "retry",
             Self::Verify => "verify",
+            Self::Drop(_) => "drop",
         }
     }
 }

@@ -37,8 +37,8 @@
 //! sum 1a2b3c4d
 //! ```
 //! A line is a key, a blank, and a value. Ranges are `FIRST+COUNT` in sectors. Bytes that are not printable ASCII, and the
-//! backslash, are `\xHH`. Keys without a value to say (`error`, `digest`, `first_error`, `zeroed`, `leader`, a source) are left out.
-//! `leader`, `claimed`, `read_errors`, `verified_bytes` and `zeroed` came later: older records lack them, and say of a range that is
+//! backslash, are `\xHH`. Keys without a value to say (`error`, `digest`, `first_error`, `zeroed`, `leader`, `dropped`, a source) are left out.
+//! `leader`, `dropped`, `claimed`, `read_errors`, `verified_bytes` and `zeroed` came later: older records lack them, and say of a range that is
 //! different that its errno is `EBADMSG`. Keys that are not known are passed over: later versions may add some.
 
 use std::collections::HashMap;
@@ -138,6 +138,9 @@ impl Lines {
         self.line(&key("durable"), ranges(&side.durable));
         self.line(&key("errors"), side.errors);
         self.line(&key("failed"), u8::from(side.failed));
+        if side.dropped {
+            self.line(&key("dropped"), 1);
+        }
         self.line(&key("copied"), side.copied);
         self.line(&key("taken"), ranges(&side.taken));
         if !side.zeroed.is_empty() {
@@ -277,6 +280,7 @@ impl<'a> Fields<'a> {
             errors: self.number(&key("errors"))?,
             first_error,
             failed: self.flag(&key("failed"))?,
+            dropped: self.has(&key("dropped")) && self.flag(&key("dropped"))?,
             copied: self.number(&key("copied"))?,
             taken: self.list(&key("taken"), parse_range)?,
             zeroed: if self.has(&key("zeroed")) { self.list(&key("zeroed"), parse_range)? } else { Vec::new() },

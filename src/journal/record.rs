@@ -88,6 +88,8 @@ pub(crate) struct Side {
     pub(crate) first_error: Option<(i32, Sector)>,
     /// Whether it was given up.
     pub(crate) failed: bool,
+    /// Whether an administrator gave it up.
+    pub(crate) dropped: bool,
     /// Bytes written.
     pub(crate) copied: u64,
     /// Sectors from..to of the job that it has taken: more than what is durable only where the job has ended.

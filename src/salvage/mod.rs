@@ -387,6 +387,12 @@ impl Salvage {
         Reaction::default()
     }
 
+    /// A destination was given up by hand, and its device goes: what was being put together for it is put together anew.
+    pub(crate) fn put_together_anew(&mut self) {
+        self.block = None;
+        self.plan.put_together_anew();
+    }
+
     /// Destinations that are files were taken away: all that they had is lost.
     pub(crate) fn vanished(&mut self, spec: &Spec, gone: &[(usize, i32)], progress: &mut Progress) {
         let all = 0..progress.total;

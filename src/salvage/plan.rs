@@ -659,8 +659,8 @@ impl Plan {
 
     /// What a destination was given is lost, and trying again does not help.
     pub(crate) fn lost(&mut self, spec: &Spec, progress: &mut Progress, dest: usize, range: &Range<u64>, errno: i32) {
+        self.fatal |= self.stops_on_write && progress.live().contains(dest);
         progress.write_failed(spec, dest, range, errno);
-        self.fatal |= self.stops_on_write;
     }
 
     fn read_failed(&mut self, spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32) {
@@ -770,6 +770,11 @@ impl Plan {
     /// Destinations were given up for a flush.
     pub(crate) fn flush_failed(&mut self, lost: ErrorBits) {
         self.fatal |= self.stops_on_write && !lost.is_empty();
+    }
+
+    /// What the scratch block holds counts for nothing.
+    pub(crate) fn put_together_anew(&mut self) {
+        self.scratch_of = None;
     }
 
     /// The step that was given last is not done now: something comes before it.

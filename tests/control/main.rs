@@ -3,6 +3,7 @@
 
 mod bench;
 mod clients;
+mod dropping;
 mod model;
 mod order;
 mod scripts;

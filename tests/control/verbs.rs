@@ -6,7 +6,8 @@ use kcopyfs_support::{Fault, FaultDisk, Op, need};
 
 use crate::bench::{Bench, IMAGE};
 
-const VERBS: [&str; 5] = ["pause", "resume", "cancel", "retry", "verify"];
+/// Each copies to one destination: without that it ends.
+const VERBS: [&str; 6] = ["pause", "resume", "cancel", "retry", "verify", "drop 0"];
 
 /// What a verb does.
 #[derive(Clone, Copy, Debug)]
@@ -26,13 +27,42 @@ const INVALID: Does = Refused(libc::EINVAL);
 
 /// For each state what each of [`VERBS`] does. Jobs that run here are slow, so they are still running at the end; what is
 /// verified in `degraded` and `failed` is different.
-const TABLE: [(&str, [Does; 5]); 10] = [
-    ("queued", [Makes(&["queued paused"]), Nothing, Makes(&["queued cancelled"]), BUSY, BUSY]),
-    ("running", [Makes(&["running paused"]), Nothing, Makes(&["running cancelled"]), BUSY, BUSY]),
-    ("paused", [Nothing, Makes(&["paused queued", "queued running"]), Makes(&["paused cancelled"]), BUSY, BUSY]),
-    ("flushing", [BUSY, Nothing, Makes(&["flushing cancelled"]), BUSY, BUSY]),
-    ("verifying", [Makes(&["verifying paused"]), Nothing, Makes(&["verifying cancelled"]), BUSY, BUSY]),
-    ("done", [INVALID, INVALID, INVALID, INVALID, Makes(&["done queued", "queued verifying", "verifying done"])]),
+const TABLE: [(&str, [Does; 6]); 10] = [
+    (
+        "queued",
+        [Makes(&["queued paused"]), Nothing, Makes(&["queued cancelled"]), BUSY, BUSY, Makes(&["queued cancelled"])],
+    ),
+    (
+        "running",
+        [Makes(&["running paused"]), Nothing, Makes(&["running cancelled"]), BUSY, BUSY, Makes(&["running cancelled"])],
+    ),
+    (
+        "paused",
+        [
+            Nothing,
+            Makes(&["paused queued", "queued running"]),
+            Makes(&["paused cancelled"]),
+            BUSY,
+            BUSY,
+            Makes(&["paused cancelled"]),
+        ],
+    ),
+    ("flushing", [BUSY, Nothing, Makes(&["flushing cancelled"]), BUSY, BUSY, Makes(&["flushing cancelled"])]),
+    (
+        "verifying",
+        [
+            Makes(&["verifying paused"]),
+            Nothing,
+            Makes(&["verifying cancelled"]),
+            BUSY,
+            BUSY,
+            Makes(&["verifying cancelled"]),
+        ],
+    ),
+    (
+        "done",
+        [INVALID, INVALID, INVALID, INVALID, Makes(&["done queued", "queued verifying", "verifying done"]), INVALID],
+    ),
     (
         "degraded",
         [
@@ -41,11 +71,32 @@ const TABLE: [(&str, [Does; 5]); 10] = [
             INVALID,
             Makes(&["degraded queued", "queued verifying", "verifying degraded"]),
             Makes(&["degraded queued", "queued verifying", "verifying degraded"]),
+            INVALID,
         ],
     ),
-    ("failed", [INVALID, INVALID, INVALID, Makes(&["failed queued", "queued verifying", "verifying failed"]), INVALID]),
-    ("cancelled", [INVALID, INVALID, INVALID, Makes(&["cancelled queued", "queued running"]), INVALID]),
-    ("held", [INVALID, Makes(&["held queued", "queued running"]), Makes(&["held cancelled"]), BUSY, BUSY]),
+    (
+        "failed",
+        [
+            INVALID,
+            INVALID,
+            INVALID,
+            Makes(&["failed queued", "queued verifying", "verifying failed"]),
+            INVALID,
+            INVALID,
+        ],
+    ),
+    ("cancelled", [INVALID, INVALID, INVALID, Makes(&["cancelled queued", "queued running"]), INVALID, INVALID]),
+    (
+        "held",
+        [
+            INVALID,
+            Makes(&["held queued", "queued running"]),
+            Makes(&["held cancelled"]),
+            BUSY,
+            BUSY,
+            Makes(&["held cancelled"]),
+        ],
+    ),
 ];
 
 #[test]
@@ -54,7 +105,7 @@ fn every_verb_in_every_state_needs_root() {
         return;
     }
     let Some(mut bench) = Bench::new(&[]) else { return };
-    let held: Vec<u64> = VERBS.iter().map(|verb| bench.slow(verb, "")).collect();
+    let held: Vec<u64> = VERBS.iter().map(|verb| bench.slow(&image_of(verb), "")).collect();
     exchange(&mut bench, &held);
     for (state, row) in TABLE {
         for (index, (verb, does)) in VERBS.into_iter().zip(row).enumerate() {
@@ -63,6 +114,11 @@ fn every_verb_in_every_state_needs_root() {
             cell.check(id);
         }
     }
+}
+
+/// The destination of the job that is held for a verb.
+fn image_of(verb: &str) -> String {
+    verb.replace(' ', "-")
 }
 
 /// Stops the daemon and puts other files in the place of the jobs' destinations, so that its jobs are held.
@@ -77,7 +133,7 @@ fn exchange(bench: &mut Bench, jobs: &[u64]) {
     for verb in VERBS {
         // Made beside the old one, so that the inode is another.
         let new = bench.image("new");
-        fs::rename(new, bench.path(verb)).expect("rename");
+        fs::rename(new, bench.path(&image_of(verb))).expect("rename");
     }
     bench.daemon.restart();
 }

@@ -28,7 +28,7 @@ impl Progress {
         }
         self.write_err = self.write_err.without(again);
         self.differ = ErrorBits::NONE;
-        if !self.read_err && self.write_err.is_empty() {
+        if !self.read_err && self.given_up().is_empty() {
             self.error = None;
         }
         self.compared_at = None;

@@ -12,9 +12,10 @@ use super::super::view::{State, Verb};
 use super::disks::{DISKS, NAMES, SIZE};
 use super::random::Random;
 use super::world::{Checked, Later, Pending, World};
+use crate::dm_io::ErrorBits;
 use crate::io::Op;
 use crate::io::sim::Fault;
-use crate::spec::{self, Policy, Spec};
+use crate::spec::{self, OnReadError, OnWriteError, Policy, Spec};
 
 const RATES: [Option<u64>; 4] = [None, None, Some(100_000), Some(4 << 20)];
 
@@ -25,6 +26,13 @@ const SCRIPTS: [&[Verb]; 5] = [
     &[Verb::Cancel, Verb::Retry(Policy::SAME)],
     &[Verb::Verify, Verb::Pause, Verb::Resume],
     &[Verb::Verify, Verb::Cancel, Verb::Retry(Policy::SAME)],
+];
+
+const POLICIES: [Policy; 4] = [
+    Policy::SAME,
+    Policy { on_read_error: Some(OnReadError::Zero), retries: Some(1), ..Policy::SAME },
+    Policy { on_read_error: Some(OnReadError::Skip), ..Policy::SAME },
+    Policy { on_read_error: Some(OnReadError::Stop), on_write_error: Some(OnWriteError::Stop), ..Policy::SAME },
 ];
 
 /// A time between two acts.
@@ -39,7 +47,11 @@ impl World<'_> {
             0..34 => self.submit(random),
             34..54 => {
                 let id = self.some_job(random);
-                let verb = random.pick(&Verb::ALL);
+                let verb = match random.pick(&Verb::ALL) {
+                    Verb::Drop(_) => Verb::Drop(random.pick(&[0, 1, 1, 2])),
+                    Verb::Retry(_) => Verb::Retry(random.pick(&POLICIES)),
+                    verb => verb,
+                };
                 self.control(id, verb)?;
             }
             54..60 => {
@@ -190,7 +202,7 @@ impl World<'_> {
 
     fn ready(&self, spec: Spec) -> Option<Ready> {
         let count = spec.count()?;
-        match self.disks.open(&spec, &self.daemon.engine.client) {
+        match self.disks.open(&spec, ErrorBits::NONE, &self.daemon.engine.client) {
             Ok(opened) => Some(Ready { spec, count, devices: Ok(Box::new(opened)) }),
             Err(OpenError::Busy(_, error) | OpenError::InUse(_, error)) if spec.queue => {
                 Some(Ready { spec, count, devices: Err(error.to_string()) })

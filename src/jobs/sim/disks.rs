@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::open::{OpenError, Opened};
+use super::super::open::{OpenError, Opened, stand_in};
 use super::random::Random;
 use crate::blkdev::{Device, Extent, LastingExtent, Place, Target};
 use crate::claims::{Footprint, Lasting};
-use crate::dm_io::IoRegion;
+use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind};
 use crate::io::sim::{Behaviour, Sim};
 use crate::kcopyd::Client;
@@ -47,7 +47,10 @@ pub(super) struct Span {
 
 impl Span {
     pub(super) fn overlaps(&self, other: &Self) -> bool {
-        self.disk == other.disk && self.sectors.start < other.sectors.end && other.sectors.start < self.sectors.end
+        self.disk == other.disk
+            && self.disk < DISKS
+            && self.sectors.start < other.sectors.end
+            && other.sectors.start < self.sectors.end
     }
 
     /// Where it is in the content of its disk.
@@ -119,8 +122,9 @@ impl<'a> Disks<'a> {
         (0..DISKS).map(|disk| self.read(&Span { disk, sectors: 0..SIZE })).collect()
     }
 
+    /// The disk of a device; [`DISKS`] for what has the place of a destination that was dropped.
     pub(super) fn disk_of(&self, target: Target) -> usize {
-        self.devices.iter().position(|device| device.target() == target).expect("one of ours")
+        self.devices.iter().position(|device| device.target() == target).unwrap_or(DISKS)
     }
 
     pub(super) fn span_of(&self, region: &IoRegion) -> Span {
@@ -129,7 +133,7 @@ impl<'a> Disks<'a> {
     }
 
     /// Opens what a spec names, as [`open`](super::super::open::open) does with real devices.
-    pub(super) fn open(&self, spec: &Spec, client: &Arc<Client>) -> Result<Opened, OpenError> {
+    pub(super) fn open(&self, spec: &Spec, without: ErrorBits, client: &Arc<Client>) -> Result<Opened, OpenError> {
         let count = spec.count().expect("every job of a simulation says its length");
         let writes = spec.action != Action::Verify;
         let from = spec.from.as_ref().map(|from| self.region(from, count, false, spec::Place::From)).transpose()?;
@@ -149,13 +153,14 @@ impl<'a> Disks<'a> {
             sectors: count.get(),
         };
         let extents = dests.iter().map(|region| vec![self.extent(region)]).collect();
-        let footprint = Footprint::new(source, extents, lasting);
+        let mut footprint = Footprint::new(source, extents, lasting);
+        without.iter().for_each(|index| footprint.leave_out(index));
         if let Some((index, _)) = footprint.overlap_within() {
             let error = Error::new(ErrorKind::Overlap, "it is in its own way");
             return Err(OpenError::Failed(spec::Place::To(index), error));
         }
         let identities = from.iter().chain(&dests).map(|region| Some(self.identity(region))).collect();
-        Ok(Opened { client: Arc::clone(client), from, dests, identities, footprint: Some(footprint) })
+        Ok(Opened { client: Arc::clone(client), from, dests, identities, footprint: Some(footprint), without })
     }
 
     fn region(

@@ -22,7 +22,7 @@ impl World<'_> {
     pub(super) fn carry_out(&mut self, asked: u64, effect: Effect) -> Checked {
         self.say(|| format!("         -> {}", super::story::effect(&effect)));
         match effect {
-            Effect::Open { card, attempt } => self.after_work(Later::Open(card, attempt)),
+            Effect::Open { card, attempt, without } => self.after_work(Later::Open(card, attempt, without)),
             Effect::Lock { id, attempt, .. } => {
                 let result = self.lock().map(|()| Vec::new());
                 self.after_work(Later::Event(Event::Locked { id, attempt, result }));
@@ -257,8 +257,8 @@ impl World<'_> {
         match what {
             Later::Event(event) => self.send(event),
             Later::Verb(id, verb) => self.control(id, verb)?,
-            Later::Open(card, attempt) => {
-                let result = self.disks.open(&card.spec(), &self.daemon.engine.client).map(Box::new);
+            Later::Open(card, attempt, without) => {
+                let result = self.disks.open(&card.spec(), without, &self.daemon.engine.client).map(Box::new);
                 let result = match self.random.below(12) {
                     0 => Err(OpenError::InUse(Place::Line, Error::new(ErrorKind::Busy, "it is mounted"))),
                     _ => result,

@@ -56,6 +56,12 @@ impl Places {
         self.dests.iter().filter(|_| self.writes)
     }
 
+    /// Whether they are the same, but for destinations that were dropped.
+    fn is(&self, other: &Self) -> bool {
+        let is_same = |(old, new): (&Span, &Span)| old == new || [old.disk, new.disk].contains(&DISKS);
+        (&self.source, self.writes) == (&other.source, other.writes) && self.dests.iter().zip(&other.dests).all(is_same)
+    }
+
     /// Whether one of two jobs writes what the other reads or writes.
     fn disturbs(&self, other: &Self) -> bool {
         let meets = |written: &Span, of: &Self| of.read().chain(of.written()).any(|span| span.overlaps(written));
@@ -84,7 +90,7 @@ impl World<'_> {
     /// Something else than a job has changed disks, which were like this: copies of what is new there are not what it is.
     pub(super) fn model_changed(&mut self, before: &[Vec<u8>]) {
         let disks = &self.disks;
-        let is_new = |span: &Span| disks.read(span) != before[span.disk][span.bytes()];
+        let is_new = |span: &Span| span.disk != DISKS && disks.read(span) != before[span.disk][span.bytes()];
         let changed = self.model.places.iter().filter(|(_, places)| places.read().any(is_new));
         self.model.forced.extend(changed.map(|(id, _)| *id));
     }
@@ -115,10 +121,10 @@ impl World<'_> {
             {
                 let places = self.places(job, opened);
                 match self.model.places.get(id) {
-                    Some(known) if *known != places && job.has_claim() => {
+                    Some(known) if !known.is(&places) && job.has_claim() => {
                         return Err(format!("job {id} has other devices than those that it began with"));
                     }
-                    Some(known) if *known == places => {}
+                    Some(known) if known.is(&places) && known.dests.iter().all(|span| span.disk != DISKS) => {}
                     _ => new.push((*id, places)),
                 }
             }
@@ -202,7 +208,9 @@ impl World<'_> {
         let Some(places) = self.model.places.get(&record.id).filter(|_| !self.model.forced.contains(&record.id)) else {
             return Ok(());
         };
-        for (index, (side, span)) in record.dests.iter().zip(places.written()).enumerate() {
+        // What was dropped is another's by now, perhaps.
+        let kept = record.dests.iter().zip(places.written()).enumerate().filter(|(_, (side, _))| !side.dropped);
+        for (index, (side, span)) in kept {
             let not = set(&side.overwritten).union(&set(&record.unreadable));
             for range in set(&side.durable).without(&not).iter() {
                 self.check_equal(places.source.as_ref(), span, &range)

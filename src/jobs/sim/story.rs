@@ -7,7 +7,7 @@ pub(super) fn event(event: &Event) -> String {
     match event {
         Event::Submit { ready, .. } => format!("{} specs are to become jobs", ready.len()),
         Event::Restore { records, .. } => format!("a new daemon, with {} records", records.len()),
-        Event::Control { id, verb, .. } => format!("{} job {id}", verb.as_str()),
+        Event::Control { id, verb, .. } => format!("{verb:?} job {id}"),
         Event::SpeedMax { id, rate, .. } => format!("job {id} may do {rate:?} bytes a second"),
         Event::Active { most, .. } => format!("{most} jobs may run at once"),
         Event::Dismiss { id, .. } => format!("dismiss job {id}"),
@@ -38,7 +38,7 @@ pub(super) fn event(event: &Event) -> String {
 
 pub(super) fn effect(effect: &Effect) -> String {
     match effect {
-        Effect::Open { card, attempt } => format!("open the devices of job {} (attempt {attempt})", card.id),
+        Effect::Open { card, attempt, .. } => format!("open the devices of job {} (attempt {attempt})", card.id),
         Effect::Lock { id, .. } => format!("lock the files of job {id}"),
         Effect::LockBatch { batch, .. } => format!("lock the files of batch {batch}"),
         Effect::Close { id, answer, .. } => format!("close devices of job {id}, answer: {answer}"),

@@ -18,6 +18,7 @@ use super::journal::{Found, Journal};
 use super::model::Model;
 use super::random::Random;
 use super::wrong::Wrong;
+use crate::dm_io::ErrorBits;
 use crate::error::Result as Answered;
 use crate::io::PagePool;
 use crate::journal::double::Mistake;
@@ -32,7 +33,7 @@ pub(super) enum Later {
     /// Somebody writes that to a job's `control`.
     Verb(JobId, Verb),
     /// A worker has opened devices, or not.
-    Open(Arc<Card>, u64),
+    Open(Arc<Card>, u64, ErrorBits),
     /// A worker has closed them.
     Close {
         id: JobId,

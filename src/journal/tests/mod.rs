@@ -22,6 +22,7 @@ fn record(id: JobId, generation: u64) -> Record {
         durable: vec![(0, generation), (generation + 8, generation + 16)],
         errors: 1,
         first_error: Some((libc::EIO, sector(generation))),
+        dropped: false,
         failed: generation % 2 == 1,
         copied: generation * 512,
         taken: vec![(0, generation)],

@@ -21,18 +21,9 @@ fn side() -> impl Strategy<Value = Side> {
     let first_error = proptest::option::of((any::<i32>(), sector()));
     let names = (any::<String>(), any::<String>());
     let sets = (ranges(), ranges(), ranges(), ranges());
-    (names, sets, any::<u64>(), first_error, any::<bool>(), any::<u64>()).prop_map(
-        |((identity, bytes), (durable, taken, overwritten, zeroed), errors, first_error, failed, copied)| Side {
-            identity,
-            bytes,
-            overwritten,
-            durable,
-            errors,
-            first_error,
-            failed,
-            copied,
-            taken,
-            zeroed,
+    (names, sets, any::<u64>(), first_error, any::<(bool, bool)>(), any::<u64>()).prop_map(
+        |((identity, bytes), (durable, taken, overwritten, zeroed), errors, first_error, (failed, dropped), copied)| {
+            Side { identity, bytes, overwritten, durable, errors, first_error, failed, dropped, copied, taken, zeroed }
         },
     )
 }
