@@ -23,7 +23,7 @@ use fuser::{
 use super::access::Caller;
 use super::inode::Key;
 use super::mount;
-use super::table::{Kind, Node, nodes};
+use super::table::Kind;
 use super::tree::{Attr, Tree, TreeConfig};
 use super::walk::Entry;
 use crate::error::ErrorKind;
@@ -53,6 +53,11 @@ impl Glue {
 
     fn file_attr(&self, attr: &Attr) -> FileAttr {
         file_attr(attr, &self.tree.config)
+    }
+
+    /// The errno for who wants to make a file.
+    fn not_made(&self, dir: INodeNo, name: &OsStr, request: &Request) -> Errno {
+        directory(dir).map_or(Errno::ENOENT, |dir| errno(self.tree.not_made(dir, name, caller(request))))
     }
 
     /// Answers with the attributes of an inode, or ENOENT where it is gone.
@@ -131,12 +136,6 @@ fn caller(request: &Request) -> Caller {
 
 fn directory(ino: INodeNo) -> Option<Key> {
     Key::from_ino(ino.0).filter(|key| key.node().kind() == Kind::Dir)
-}
-
-/// Why a file cannot be made. One that the tree has elsewhere was meant there: `echo cancel > jobs/control` lacks the job.
-fn not_made(name: &OsStr) -> Errno {
-    let is_elsewhere = |node: &Node| node.path.rsplit('/').next().is_some_and(|last| name == last);
-    if nodes().iter().any(is_elsewhere) { Errno::ENOENT } else { Errno::EACCES }
 }
 
 /// How long a write surely comes in one request: one page less than a request holds, because the writer's buffer may
@@ -366,8 +365,8 @@ impl Filesystem for Glue {
 
     fn mknod(
         &self,
-        _req: &Request,
-        _parent: INodeNo,
+        req: &Request,
+        parent: INodeNo,
         name: &OsStr,
         mode: u32,
         _umask: u32,
@@ -375,20 +374,20 @@ impl Filesystem for Glue {
         reply: ReplyEntry,
     ) {
         let is_file = matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG);
-        reply.error(if is_file { not_made(name) } else { Errno::EPERM });
+        reply.error(if is_file { self.not_made(parent, name, req) } else { Errno::EPERM });
     }
 
     fn create(
         &self,
-        _req: &Request,
-        _parent: INodeNo,
+        req: &Request,
+        parent: INodeNo,
         name: &OsStr,
         _mode: u32,
         _umask: u32,
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        reply.error(not_made(name));
+        reply.error(self.not_made(parent, name, req));
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {

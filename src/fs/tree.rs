@@ -18,7 +18,7 @@ use super::inode::Key;
 use super::jobs_new::Specs;
 use super::kept::Store;
 use super::labels::Labels;
-use super::table::{Body, Each, Kind, Read, Write};
+use super::table::{Body, Each, Kind, Read, Write, nodes};
 use super::wait::{self, Notify, WaitRoom};
 use super::walk::{self, Entry};
 use crate::error::{Error, ErrorKind, errno_name};
@@ -202,6 +202,17 @@ impl Tree {
         }
     }
 
+    /// Why a file cannot be made. One that the tree has elsewhere was meant there: `echo cancel > jobs/control` lacks the job.
+    pub(super) fn not_made(&self, dir: Key, name: &OsStr, caller: Caller) -> ErrorKind {
+        let has_name = |path: &&str| path.rsplit('/').next().is_some_and(|last| name == last);
+        let elsewhere: Vec<&str> = nodes().iter().map(|node| node.path).filter(has_name).collect();
+        if elsewhere.is_empty() {
+            return ErrorKind::Access;
+        }
+        let what = format!("there is no {} in that directory; it is {}", name.display(), elsewhere.join(" or "));
+        self.refused_name(dir, name, caller, Error::new(ErrorKind::NotFound, what))
+    }
+
     /// opendir(3): a number for the open directory.
     pub(super) fn open_dir(&self, key: Key, opener: Caller) -> u64 {
         self.handles.insert(Open { key, opener, content: Content::Dir(Mutex::default()) })
@@ -378,7 +389,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Enters a refused mkdir or rmdir; gives its errno.
+    /// Enters a refused name; gives its errno.
     fn refused_name(&self, key: Key, name: &OsStr, caller: Caller, error: Error) -> ErrorKind {
         let kind = error.kind();
         let file = walk::path(self, key);

@@ -218,6 +218,12 @@ pub(crate) const ROWS: &[Row] = &[
     row("bash", "mkfifo $M/pipe", 1, NOT_PERMITTED, ""),
     row("dash", "echo x > $M/nothing", 2, Said::Has(&["Permission denied"]), ""),
     // A file of the tree, but not there.
-    row("bash", "echo cancel > $M/jobs/control", 1, Said::Has(&["No such file or directory"]), ""),
+    row(
+        "bash",
+        "echo cancel > $M/jobs/control",
+        1,
+        Said::Has(&["No such file or directory"]),
+        "grep -q 'file=jobs errno=ENOENT there is no control in that directory; it is jobs/ID/control' $M/error_log",
+    ),
     row("dash", "cd $M; echo cancel > control", 2, Said::Has(&["control"]), ""),
 ];
