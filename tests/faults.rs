@@ -126,8 +126,10 @@ fn all(letter: char) -> String {
     repeat(letter, PIECES)
 }
 
+/// With a fixed number of sub-jobs in flight: tests count on where a job stands when one of its requests hangs.
 fn start(options: &[&str]) -> Daemon {
-    let builder = Daemon::builder(PROGRAM).option("state=none").option("pages=1024").option("subjob_kb=64");
+    let daemon = Daemon::builder(PROGRAM).option("state=none").option("pages=1024");
+    let builder = daemon.option("subjob_kb=64").option("subjobs=8");
     options.iter().fold(builder, |builder, option| builder.option(*option)).start()
 }
 
@@ -176,7 +178,7 @@ fn a_read_error_ends_the_job_and_its_piece_is_written_nowhere() {
     }
     for (io, block) in WAYS {
         let disks = Disks::new(block, 2);
-        let daemon = start(&[io, "subjobs=8"]);
+        let daemon = start(&[io]);
         let bad = block_in(FROM, 16, block);
         disks.from.rule(Op::Read, bad.clone(), Fault::Err(libc::ENODATA));
         // what comes after it is under way when it fails, and waits until that is known

@@ -49,8 +49,9 @@ fn rounds(short: u64, long: u64) -> u64 {
     }
 }
 
+/// With a fixed number of sub-jobs in flight: tests count on where a job stands when one of its requests hangs.
 fn start(options: &[&str]) -> Daemon {
-    let builder = Daemon::builder(PROGRAM).option("pages=1024");
+    let builder = Daemon::builder(PROGRAM).option("pages=1024").option("subjobs=8");
     options.iter().fold(builder, |builder, option| builder.option(*option)).start()
 }
 

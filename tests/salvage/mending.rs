@@ -167,7 +167,7 @@ fn a_destination_that_was_given_up_gets_what_it_had_not_made_durable() {
     for (io, block) in WAYS {
         for words in ["", "on_write_error=stop", "write_seq", "digest=sha256"] {
             let (from, to) = (disk(SIZE, block, NEW), [0, 1, 2].map(|index| logged(block, OLD + index)));
-            let daemon = start(&["state=none", "subjob_kb=64", "subjobs=8", io]);
+            let daemon = start(&["state=none", "subjob_kb=64", io]);
             let id = daemon.job(&spec(&from, &to, &format!("{words} paused"))).unwrap();
             // a pause in the middle makes durable what there is
             let place = rng.within(6..14) * PIECE;
