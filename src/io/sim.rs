@@ -253,9 +253,10 @@ impl State {
         let mut range = None;
         if let Some(medium) = self.media.get_mut(&device.target()) {
             if let Some(service) = &medium.behaviour.service {
-                return medium.servers.serve(service, now, *position, *length, random) - now;
+                let end = medium.servers.serve(service, now, *position, *length, random);
+                return end.saturating_sub(now);
             }
-            range = medium.behaviour.latency.clone();
+            range.clone_from(&medium.behaviour.latency);
         }
         let range = range.unwrap_or(Duration::ZERO..Duration::from_micros(LATENCY_USEC));
         let spread = u64::try_from((range.end.saturating_sub(range.start)).as_micros()).unwrap_or(u64::MAX).max(1);

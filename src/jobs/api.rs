@@ -328,7 +328,7 @@ impl Jobs {
             subjobs_in_flight: clients.iter().map(|client| client.subjobs_in_flight).sum(),
             subjob_bytes: u64::from(self.config.subjob_bytes),
             subjobs_max: self.config.subjobs,
-            paces: self.clients.paces.figures(),
+            paces: self.clients.paces(),
             fixed_buffers: default.has_fixed_buffers(),
             huge_pages: pool.huge,
             locked: pool.locked,

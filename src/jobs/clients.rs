@@ -16,7 +16,7 @@ use super::view::ClientView;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::PagePool;
 use crate::journal::{self, Chosen};
-use crate::kcopyd::{Client, Paces, Settings, SpeedLimit, ThrottleShare};
+use crate::kcopyd::{Client, PaceFigures, Paces, Settings, SpeedLimit, ThrottleShare};
 
 /// The client that is always there.
 pub(super) const DEFAULT: &str = "default";
@@ -25,7 +25,6 @@ pub(super) struct Clients {
     pub(super) pool: Arc<PagePool>,
     pub(super) throttle: ThrottleShare,
     pub(super) speed_max: SpeedLimit,
-    pub(super) paces: Paces,
     settings: Settings,
     default: Arc<Client>,
     table: Mutex<BTreeMap<String, Arc<Client>>>,
@@ -39,11 +38,10 @@ impl Clients {
         let percent = kept.throttle.map_or(config.throttle, |chosen| small(chosen.or_option(config.throttle.into())));
         throttle.set(percent.clamp(1, 100));
         let speed_max = SpeedLimit::new(kept.speed_max);
-        let paces = Paces::default();
         let settings = Settings {
             subjob_bytes: config.subjob_bytes,
             subjobs: config.subjobs,
-            paces: paces.clone(),
+            paces: Paces::default(),
             throttle: throttle.clone(),
             speed_max: speed_max.clone(),
             backend: config.backend.clone(),
@@ -60,7 +58,7 @@ impl Clients {
                 Err(error) => log::warn!("client `{name}`: {error}"),
             }
         }
-        Ok(Self { pool, throttle, speed_max, paces, settings, default, table: Mutex::new(table) })
+        Ok(Self { pool, throttle, speed_max, settings, default, table: Mutex::new(table) })
     }
 
     /// What outlives the daemon: this, and how many jobs may be active.
@@ -76,6 +74,11 @@ impl Clients {
             default_pages: chosen(pages(&self.default), config.client_pages),
             clients: others.map(|(name, client)| (name.clone(), pages(client).into())).collect(),
         }
+    }
+
+    /// The pace of the devices in use.
+    pub(super) fn paces(&self) -> Vec<PaceFigures> {
+        self.settings.paces.figures()
     }
 
     pub(super) fn default(&self) -> &Arc<Client> {

@@ -127,10 +127,11 @@ impl Job {
         let identity = |side: &Side| (!side.identity.is_empty()).then(|| side.identity.clone());
         let sides = || record.source.iter().chain(&record.dests);
         self.identities = sides().map(identity).collect();
-        if self.identities.iter().all(Option::is_none) {
+        self.lasting = self.lasting_of(&record);
+        // Those that were looked at and have nothing to be recognised by are not surely the same.
+        if self.lasting.is_none() && self.identities.iter().all(Option::is_none) {
             self.identities = Vec::new();
         }
-        self.lasting = self.lasting_of(&record);
         for (index, side) in record.dests.iter().enumerate() {
             for (start, end) in &side.overwritten {
                 self.overwrite(std::iter::once(index), &(*start..*end));

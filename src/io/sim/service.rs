@@ -69,7 +69,8 @@ impl Service {
     fn awake(&self, time: Duration) -> Duration {
         let Some((period, stall)) = self.stalls else { return time };
         let phase = Duration::from_nanos(nanos(time) % nanos(period).max(1));
-        if phase < stall && time >= period { time + (stall - phase) } else { time }
+        let left = stall.saturating_sub(phase);
+        if time >= period { time + left } else { time }
     }
 }
 

@@ -11,7 +11,7 @@ use super::super::submit::Ready;
 use super::super::view::{State, Verb};
 use super::disks::{DISKS, NAMES, SIZE};
 use super::random::Random;
-use super::world::{Checked, Later, Pending, World};
+use super::world::{CLIENT, Checked, Later, Pending, World};
 use crate::dm_io::ErrorBits;
 use crate::io::Op;
 use crate::io::sim::Fault;
@@ -73,7 +73,13 @@ impl World<'_> {
                 drop(answer);
                 self.send(Event::Active { most, reply });
             }
-            67..70 => {
+            67 => {
+                let (client, pages) = (random.pick(&[0, 1]), random.pick(&[1, 2, 4, 8]));
+                self.say(|| format!("{pages} pages for client {client}"));
+                let client = &self.daemon.engines[client].stepped.client;
+                client.resize(pages).expect("the pool has so many");
+            }
+            68..70 => {
                 let (id, rate) = (self.some_job(random), random.pick(&RATES));
                 self.say(|| format!("speed_max of job {id}: {rate:?}"));
                 let (reply, answer) = Reply::new();
@@ -202,7 +208,7 @@ impl World<'_> {
 
     fn ready(&self, spec: Spec) -> Option<Ready> {
         let count = spec.count()?;
-        match self.disks.open(&spec, ErrorBits::NONE, &self.daemon.engine.client) {
+        match self.disks.open(&spec, ErrorBits::NONE, self.daemon.client(&spec)) {
             Ok(opened) => Some(Ready { spec, count, devices: Ok(Box::new(opened)) }),
             Err(OpenError::Busy(_, error) | OpenError::InUse(_, error)) if spec.queue => {
                 Some(Ready { spec, count, devices: Err(error.to_string()) })
@@ -213,7 +219,7 @@ impl World<'_> {
 
     fn line(&self, random: &mut Random) -> String {
         let action = random.pick(&["copy", "copy", "copy", "copy", "copy", "zero", "verify"]);
-        let count = random.pick(&[1, 8, 16, 24, 40]);
+        let count = random.pick(&[0, 1, 1, 8, 8, 16, 16, 24, 24, 40, 40]);
         let mut line = action.to_owned();
         // Few places, so that jobs meet.
         let names = self.names.clone();
@@ -228,6 +234,12 @@ impl World<'_> {
                 let to = place(random);
                 let _ = write!(line, " to={},{}", to.0, to.1);
             }
+        }
+        if action != "zero" && random.one_in(6) {
+            let _ = write!(line, " digest={}", random.pick(&["sha256", "blake3"]));
+        }
+        if random.one_in(3) {
+            let _ = write!(line, " client={CLIENT}");
         }
         if action != "verify" {
             let words: &[&str] = &["ignore_error", "write_seq", "sparse", "verify", "on_write_error=stop"];

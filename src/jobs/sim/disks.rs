@@ -47,10 +47,8 @@ pub(super) struct Span {
 
 impl Span {
     pub(super) fn overlaps(&self, other: &Self) -> bool {
-        self.disk == other.disk
-            && self.disk < DISKS
-            && self.sectors.start < other.sectors.end
-            && other.sectors.start < self.sectors.end
+        let both = self.sectors.start.max(other.sectors.start)..self.sectors.end.min(other.sectors.end);
+        self.disk == other.disk && self.disk < DISKS && !both.is_empty()
     }
 
     /// Where it is in the content of its disk.
@@ -87,6 +85,10 @@ pub(super) struct Disks<'a> {
     pub(super) busy: [bool; DISKS],
     /// They are not there.
     pub(super) missing: [bool; DISKS],
+    /// They have nothing by which they can be recognised, but for a name that is good until the machine restarts.
+    pub(super) anonymous: [bool; DISKS],
+    /// How often the machine has restarted.
+    boots: u32,
 }
 
 fn bytes(sectors: u64) -> usize {
@@ -104,10 +106,25 @@ impl<'a> Disks<'a> {
             device.file().write_all_at(&content, 0).expect("memory");
             let slow = random.pick(&[1, 1, 1, 20]);
             let latency = Some(Duration::from_micros(20 * slow)..Duration::from_micros(900 * slow));
-            sim.behave(device, Behaviour { latency, cache: !random.one_in(4), ..Behaviour::default() });
+            let (cache, zeroes) = (!random.one_in(4), random.one_in(3));
+            sim.behave(device, Behaviour { latency, zeroes, cache, ..Behaviour::default() });
         }
-        let now = std::array::from_fn(|disk| disk);
-        Self { devices: &bank.devices, sim, now, busy: [false; DISKS], missing: [false; DISKS] }
+        Self {
+            devices: &bank.devices,
+            sim,
+            now: std::array::from_fn(|disk| disk),
+            busy: [false; DISKS],
+            missing: [false; DISKS],
+            anonymous: std::array::from_fn(|_| random.one_in(8)),
+            boots: 0,
+        }
+    }
+
+    /// The machine loses its power and starts again.
+    pub(super) fn power_cut(&mut self) {
+        self.sim.power_cut();
+        self.sim.clear();
+        self.boots += 1;
     }
 
     pub(super) fn read(&self, span: &Span) -> Vec<u8> {
@@ -159,7 +176,7 @@ impl<'a> Disks<'a> {
             let error = Error::new(ErrorKind::Overlap, "it is in its own way");
             return Err(OpenError::Failed(spec::Place::To(index), error));
         }
-        let identities = from.iter().chain(&dests).map(|region| Some(self.identity(region))).collect();
+        let identities = from.iter().chain(&dests).map(|region| self.identity(region)).collect();
         Ok(Opened { client: Arc::clone(client), from, dests, identities, footprint: Some(footprint), without })
     }
 
@@ -186,9 +203,9 @@ impl<'a> Disks<'a> {
         Ok(IoRegion::new(device, Sector::new(start).expect("small"), count))
     }
 
-    fn identity(&self, region: &IoRegion) -> String {
+    fn identity(&self, region: &IoRegion) -> Option<String> {
         let disk = self.disk_of(region.device.target());
-        format!("serial:disk-{disk};sectors={SIZE}")
+        (!self.anonymous[disk]).then(|| format!("serial:disk-{disk};sectors={SIZE}"))
     }
 
     fn range(region: &IoRegion) -> Range<u64> {
@@ -208,6 +225,8 @@ impl<'a> Disks<'a> {
 
     fn lasting(&self, region: &IoRegion) -> LastingExtent {
         let disk = self.disk_of(region.device.target());
-        LastingExtent { medium: format!("disk-{disk}").into(), bytes: Self::range(region), exact: true, at: Some(0) }
+        let medium =
+            if self.anonymous[disk] { format!("boot:{};disk-{disk}", self.boots) } else { format!("disk-{disk}") };
+        LastingExtent { medium: medium.into(), bytes: Self::range(region), exact: true, at: Some(0) }
     }
 }

@@ -258,7 +258,8 @@ impl World<'_> {
             Later::Event(event) => self.send(event),
             Later::Verb(id, verb) => self.control(id, verb)?,
             Later::Open(card, attempt, without) => {
-                let result = self.disks.open(&card.spec(), without, &self.daemon.engine.client).map(Box::new);
+                let spec = card.spec();
+                let result = self.disks.open(&spec, without, self.daemon.client(&spec)).map(Box::new);
                 let result = match self.random.below(12) {
                     0 => Err(OpenError::InUse(Place::Line, Error::new(ErrorKind::Busy, "it is mounted"))),
                     _ => result,

@@ -11,10 +11,11 @@ use super::disks::{DISKS, Span};
 use super::world::{Checked, World};
 use super::wrong::Wrong;
 use crate::dm_io::IoRegion;
-use crate::figures::RangeSet;
+use crate::figures::{Hashing, RangeSet};
 use crate::journal::Record;
 use crate::salvage::Phase;
 use crate::sector::SECTOR_SIZE;
+use crate::spec::Digest;
 
 /// What is known of the jobs from outside.
 #[derive(Default)]
@@ -95,6 +96,14 @@ impl World<'_> {
         self.model.forced.extend(changed.map(|(id, _)| *id));
     }
 
+    /// The machine has restarted: nobody can tell any more which disk it was that had a name until then.
+    pub(super) fn model_restarted(&mut self) {
+        let anonymous = &self.disks.anonymous;
+        let is_lost = |places: &Places| places.source.iter().chain(&places.dests).any(|span| anonymous[span.disk]);
+        let lost = self.model.places.iter().filter(|(_, places)| is_lost(places));
+        self.model.forced.extend(lost.map(|(id, _)| *id));
+    }
+
     /// After each event.
     pub(super) fn check_event(&mut self) -> Checked {
         let core = &self.daemon.core;
@@ -136,6 +145,7 @@ impl World<'_> {
                 Some(old) if old.0 > figures.0 || old.1 > figures.1 => {
                     return Err(format!("job {id}: its figures fell from {old:?} to {figures:?}"));
                 }
+                Some(old) if old.1 < figures.1 => self.check_durable(job)?,
                 _ => {}
             }
             if moves {
@@ -208,6 +218,7 @@ impl World<'_> {
         let Some(places) = self.model.places.get(&record.id).filter(|_| !self.model.forced.contains(&record.id)) else {
             return Ok(());
         };
+        self.check_digest(record, places)?;
         // What was dropped is another's by now, perhaps.
         let kept = record.dests.iter().zip(places.written()).enumerate().filter(|(_, (side, _))| !side.dropped);
         for (index, (side, span)) in kept {
@@ -215,6 +226,36 @@ impl World<'_> {
             for range in set(&side.durable).without(&not).iter() {
                 self.check_equal(places.source.as_ref(), span, &range)
                     .map_err(|what| format!("record of job {}, destination {index}: {what}", record.id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A digest is that of what is read. A comparison that comes later keeps the one of the copy.
+    fn check_digest(&self, record: &Record, places: &Places) -> Checked {
+        let (Some(digest), Some(source)) = (&record.digest, &places.source) else { return Ok(()) };
+        let known = self.journal.kept.get(&record.id).and_then(|(known, _)| known.digest.as_ref());
+        if known == Some(digest) {
+            return Ok(());
+        }
+        let how = if digest.starts_with("sha256") { Digest::Sha256 } else { Digest::Blake3 };
+        let mut hashing = Hashing::new(how);
+        hashing.see(0, &|see| see(&self.disks.read(source)));
+        match hashing.finish() {
+            right if right == *digest || !record.unreadable.is_empty() => Ok(()),
+            right => Err(format!("the digest of job {} is {digest}, and should be {right}", record.id)),
+        }
+    }
+
+    /// What is shown as durable is.
+    fn check_durable(&self, job: &Job) -> Checked {
+        let id = job.id();
+        let known = self.model.places.get(&id).filter(|_| !self.model.forced.contains(&id));
+        let Some(places) = known else { return Ok(()) };
+        for (index, (dest, span)) in job.progress.dests.iter().zip(places.written()).enumerate() {
+            for range in dest.durable.without(&job.progress.unreadable).iter() {
+                self.check_equal(places.source.as_ref(), span, &range)
+                    .map_err(|what| format!("job {id} shows as durable, of destination {index}: {what}"))?;
             }
         }
         Ok(())
@@ -245,7 +286,7 @@ impl World<'_> {
             if !self.model.told.insert(*id) {
                 return Err(format!("the number {id} was told before"));
             }
-            if !self.journal.kept.contains_key(id) && !self.model.gone.contains(id) {
+            if self.keeps && !self.journal.kept.contains_key(id) && !self.model.gone.contains(id) {
                 return Err(format!("job {id} was told, and its record is not on disk"));
             }
         }
@@ -255,7 +296,7 @@ impl World<'_> {
     /// A verb is answered: its record is on disk.
     pub(super) fn check_verb(&mut self, id: JobId, verb: Option<Verb>, asked: u64) -> Checked {
         self.say(|| format!("told: {verb:?} of job {id} is done"));
-        if self.model.gone.contains(&id) {
+        if !self.keeps || self.model.gone.contains(&id) {
             return Ok(());
         }
         let Some((record, made)) = self.journal.kept.get(&id) else {
@@ -281,7 +322,7 @@ impl World<'_> {
             self.model.coverage[place_of(old)][place_of(new)] += 1;
         }
         let record = self.journal.kept.get(&id).map(|(record, _)| record);
-        if record.is_none() && !self.model.gone.contains(&id) {
+        if self.keeps && record.is_none() && !self.model.gone.contains(&id) {
             return Err(format!("job {id} is {new:?}, and has no record"));
         }
         if !new.is_ended() {
@@ -301,6 +342,9 @@ impl World<'_> {
         let (Some(job), Some(places)) = (self.daemon.core.jobs.get(&id), self.model.places.get(&id)) else {
             return Ok(());
         };
+        if job.spec().digest.is_some() && job.digest.is_none() {
+            return Err(format!("job {id} is done, and has no digest"));
+        }
         for (index, span) in places.dests.iter().enumerate() {
             let whole = 0..span.sectors.end - span.sectors.start;
             match self.check_equal(places.source.as_ref(), span, &whole) {
@@ -315,9 +359,16 @@ impl World<'_> {
 
     /// After a crash: every record on disk is true, and none that was told is missing.
     pub(super) fn check_journal(&mut self) -> Checked {
+        if !self.keeps {
+            // Nothing is known any more.
+            let (coverage, kept_pages) = (self.model.coverage, self.model.kept_pages);
+            self.model = Model { kept_pages, coverage, ..Model::default() };
+            return Ok(());
+        }
         self.model.last.clear();
         self.model.figures.clear();
-        let claimed = self.journal.kept.values().filter(|(record, _)| record.claimed).map(|(record, _)| record.id);
+        let kept = self.journal.kept.values().map(|(record, _)| record);
+        let claimed = kept.filter(|record| record.claimed).map(|record| record.id);
         self.model.returning = claimed.collect();
         for id in self.model.told.difference(&self.model.gone) {
             if !self.journal.kept.contains_key(id) {
@@ -330,7 +381,7 @@ impl World<'_> {
                 self.model.last.insert(record.id, record.state);
             }
             let sides = record.source.iter().chain(&record.dests);
-            if sides.into_iter().all(|side| side.identity.is_empty()) {
+            if sides.into_iter().all(|side| side.bytes.is_empty()) {
                 self.model.places.remove(&record.id);
             }
         }
@@ -383,7 +434,10 @@ impl World<'_> {
         if let Some(id) = core.jobs.keys().find(|id| core.claims.has_claim(**id)) {
             return Err(format!("job {id} has ended with its claim"));
         }
-        if core.due().is_some() || !self.later.is_empty() || self.daemon.engine_due.is_some() {
+        if core.due().is_some()
+            || !self.later.is_empty()
+            || self.daemon.engines.iter().any(|engine| engine.due.is_some())
+        {
             return Err("all jobs have ended, and the daemon is not quiet".to_owned());
         }
         for disk in 0..DISKS {
@@ -391,11 +445,12 @@ impl World<'_> {
                 return Err(format!("disk {disk} has late writes"));
             }
         }
-        let now = self.daemon.engine.client.figures();
-        if now.pages_used > 0 || self.pool.figures().free != free || self.model.kept_pages > 0 {
-            return Err(format!("pages are missing: {now:?}"));
+        if self.pool.figures().free != free || self.model.kept_pages > 0 {
+            return Err(format!("pages are missing: {:?}", self.pool.figures()));
         }
-        self.daemon.engine.assert_clean();
+        for engine in &self.daemon.engines {
+            engine.stepped.assert_clean();
+        }
         Ok(())
     }
 

@@ -22,7 +22,8 @@ use crate::dm_io::ErrorBits;
 use crate::error::Result as Answered;
 use crate::io::PagePool;
 use crate::journal::double::Mistake;
-use crate::kcopyd::{JobHandle, Settings, Stepped};
+use crate::kcopyd::{Client, JobHandle, Settings, Stepped};
+use crate::spec::Spec;
 
 /// What went wrong.
 pub(super) type Checked = Result<(), String>;
@@ -56,6 +57,21 @@ pub(super) enum Pending {
     Stopped(mpsc::Receiver<()>),
 }
 
+/// A client's worker.
+pub(super) struct Engine {
+    pub(super) stepped: Stepped,
+    pub(super) due: Option<Duration>,
+}
+
+impl Engine {
+    fn next(&self, now: Duration) -> Option<Duration> {
+        if self.stepped.is_woken() { Some(now) } else { self.due }
+    }
+}
+
+/// The name of the client that the second of them works for.
+pub(super) const CLIENT: &str = "other";
+
 pub(super) struct Daemon {
     pub(super) core: Core,
     pub(super) inbox: Arc<Inbox>,
@@ -63,8 +79,7 @@ pub(super) struct Daemon {
     pub(super) queue: VecDeque<Event>,
     /// The owner's next turn.
     pub(super) due: Duration,
-    pub(super) engine: Stepped,
-    pub(super) engine_due: Option<Duration>,
+    pub(super) engines: [Engine; 2],
     pub(super) handles: BTreeMap<JobId, JobHandle>,
     /// Jobs of which the engine has a step.
     pub(super) steps: BTreeSet<JobId>,
@@ -96,6 +111,8 @@ pub(super) struct World<'a> {
     /// The names that people use.
     pub(super) names: Vec<usize>,
     limits: Limits,
+    /// Whether there is a state directory.
+    pub(super) keeps: bool,
     settings: Settings,
     pub(super) story: Option<Vec<String>>,
 }
@@ -114,7 +131,8 @@ impl<'a> World<'a> {
         let most = random.pick(&[3, 4, NAMES.len() as u64]);
         let shift = random.below(NAMES.len() as u64);
         let names = (0..most).map(|name| count((name + shift) % NAMES.len() as u64)).collect();
-        let daemon = Daemon::new(limits, 1, pool, &settings, &disks);
+        let keeps = !random.one_in(10);
+        let daemon = Daemon::new(limits, keeps, 1, pool, &settings, &disks);
         let mut world = Self {
             random,
             disks,
@@ -133,6 +151,7 @@ impl<'a> World<'a> {
             has_hung: false,
             names,
             limits,
+            keeps,
             settings,
             story: tells.then(Vec::new),
         };
@@ -185,9 +204,9 @@ impl<'a> World<'a> {
         let daemon = &self.daemon;
         let owner = (!daemon.queue.is_empty()).then_some(daemon.due);
         let timer = daemon.core.due().map(|due| due - self.began);
-        let engine = if daemon.engine.is_woken() { Some(self.now) } else { daemon.engine_due };
+        let engines = daemon.engines.iter().filter_map(|engine| engine.next(self.now));
         let later = self.later.first_key_value().map(|((time, _), _)| *time);
-        owner.into_iter().chain(timer).chain(engine).chain(later).min().map(|next| next.max(self.now))
+        owner.into_iter().chain(timer).chain(engines).chain(later).min().map(|next| next.max(self.now))
     }
 
     /// Lets the world go on until that time; whether anything is due after it.
@@ -204,8 +223,9 @@ impl<'a> World<'a> {
             let daemon = &self.daemon;
             let owner = !daemon.queue.is_empty() && daemon.due <= self.now;
             let timer = daemon.core.due().is_some_and(|due| due <= self.clock().instant);
-            if daemon.engine.is_woken() || daemon.engine_due.is_some_and(|due| due <= self.now) {
-                self.engine_turn()?;
+            let is_due = |engine: &Engine| engine.next(self.now).is_some_and(|due| due <= self.now);
+            if let Some(engine) = daemon.engines.iter().position(is_due) {
+                self.engine_turn(engine)?;
             } else if let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= self.now) {
                 let what = entry.remove();
                 self.happen(what)?;
@@ -215,8 +235,9 @@ impl<'a> World<'a> {
         }
     }
 
-    fn engine_turn(&mut self) -> Checked {
-        self.daemon.engine_due = self.daemon.engine.turn(self.now).next;
+    fn engine_turn(&mut self, engine: usize) -> Checked {
+        let engine = &mut self.daemon.engines[engine];
+        engine.due = engine.stepped.turn(self.now).next;
         for event in self.daemon.inbox.drain() {
             if let Event::StepEnded { id, .. } = &event {
                 self.daemon.steps.remove(id);
@@ -282,17 +303,15 @@ impl<'a> World<'a> {
         self.later.clear();
         self.pending.clear();
         let Found { mut records, next } = self.journal.crash(power, &mut self.random)?;
+        let next = if self.keeps { next } else { 1 };
         let next = if self.is_wrong(Wrong::NumberAgain) { 1 } else { next };
-        let fresh = Daemon::new(self.limits, next, &self.pool, &self.settings, &self.disks);
-        let Daemon { core, queue, engine, handles, .. } = std::mem::replace(&mut self.daemon, fresh);
-        drop((queue, handles));
-        engine.kill();
-        drop(core);
+        let fresh = Daemon::new(self.limits, self.keeps, next, &self.pool, &self.settings, &self.disks);
+        std::mem::replace(&mut self.daemon, fresh).kill();
         if power {
             let before = self.disks.content();
-            self.disks.sim.power_cut();
+            self.disks.power_cut();
             self.model_changed(&before);
-            self.disks.sim.clear();
+            self.model_restarted();
             self.has_hung = false;
         }
         for disk in 0..DISKS {
@@ -308,7 +327,10 @@ impl<'a> World<'a> {
                 Some(Wrong::ClaimForgotten) => record.claimed = false,
                 Some(Wrong::OverwrittenForgotten) => record.dests.iter_mut().for_each(|dest| dest.overwritten.clear()),
                 Some(Wrong::IdentityForgotten) => {
-                    record.dests.iter_mut().chain(&mut record.source).for_each(|side| side.identity.clear());
+                    for side in record.dests.iter_mut().chain(&mut record.source) {
+                        side.identity.clear();
+                        side.bytes.clear();
+                    }
                 }
                 _ => {}
             }
@@ -321,15 +343,24 @@ impl<'a> World<'a> {
 }
 
 impl Daemon {
-    fn new(limits: Limits, next: JobId, pool: &Arc<PagePool>, settings: &Settings, disks: &Disks<'_>) -> Self {
+    fn new(
+        limits: Limits,
+        keeps: bool,
+        next: JobId,
+        pool: &Arc<PagePool>,
+        settings: &Settings,
+        disks: &Disks<'_>,
+    ) -> Self {
         let cards = Arc::<Cards>::default();
         Self {
-            core: Core::new(limits, true, next, cards, Arc::default()),
+            core: Core::new(limits, keeps, next, cards, Arc::default()),
             inbox: Inbox::new(),
             queue: VecDeque::new(),
             due: Duration::ZERO,
-            engine: Stepped::new(pool, 4, settings.clone(), &disks.sim).expect("pages for a client"),
-            engine_due: None,
+            engines: std::array::from_fn(|_| {
+                let stepped = Stepped::new(pool, 4, settings.clone(), &disks.sim).expect("pages for a client");
+                Engine { stepped, due: None }
+            }),
             handles: BTreeMap::new(),
             steps: BTreeSet::new(),
             closing: BTreeSet::new(),
@@ -337,15 +368,27 @@ impl Daemon {
             kept_back: None,
         }
     }
+
+    /// The client of a job.
+    pub(super) fn client(&self, spec: &Spec) -> &Arc<Client> {
+        &self.engines[usize::from(spec.client.is_some())].stepped.client
+    }
+
+    fn kill(self) {
+        let Self { core, queue, engines, handles, .. } = self;
+        drop((queue, handles));
+        for engine in engines {
+            engine.stepped.kill();
+        }
+        drop(core);
+    }
 }
 
 impl World<'_> {
     /// It is over: the engine's pages are free for the next run.
     pub(super) fn leave(self) {
         let Self { daemon, later, pending, .. } = self;
-        let Daemon { core, queue, engine, handles, .. } = daemon;
-        drop((later, pending, queue, handles));
-        engine.kill();
-        drop(core);
+        drop((later, pending));
+        daemon.kill();
     }
 }

@@ -64,11 +64,6 @@ impl Wrong {
         }
     }
 
-    /// Whether only the long form looks for it.
-    pub(super) fn is_rare(self) -> bool {
-        matches!(self, Self::OldFlush | Self::ClaimForgotten | Self::CancelLost)
-    }
-
     pub(super) const ALL: [Self; 24] = [
         Self::RecordDropped,
         Self::RecordAckEarly,

@@ -223,7 +223,9 @@ fn what_a_start_has_found_is_found_after_a_power_cut() {
         let disk = Faulty::new(model.clone(), Mistake::None);
         disk.meet(at, Fault::Die);
         let store = opening::open(disk, 1).unwrap().store;
-        story().iter().for_each(|step| Told::default().step(&store, step));
+        for step in &story() {
+            Told::default().step(&store, step);
+        }
         let found = opening::open(model.clone(), 2).unwrap().records;
         model.power_cut(|limit| random.below(limit));
         assert_eq!(opening::open(model.clone(), 3).unwrap().records, found, "killed at step {at}, seed {seed}");

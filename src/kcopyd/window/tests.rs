@@ -57,7 +57,7 @@ impl Loop {
             }
             self.end();
         }
-        rate(pieces, self.now - since)
+        rate(pieces, self.now.saturating_sub(since))
     }
 
     /// The same with a window.
@@ -71,7 +71,7 @@ impl Loop {
             let began = self.end().expect("a piece in flight");
             window.ended(self.now, PIECE, began);
         }
-        rate(pieces, self.now - since)
+        rate(pieces, self.now.saturating_sub(since))
     }
 }
 

@@ -45,17 +45,17 @@ pub(super) struct Lanes {
     piece: u64,
     /// Windows count; otherwise every I/O begins at once.
     limited: bool,
-    lanes: BTreeMap<Key, Lane>,
+    table: BTreeMap<Key, Lane>,
 }
 
 impl Lanes {
     pub(super) fn new(paces: Paces, piece: u64, limited: bool) -> Self {
-        Self { paces, piece, limited, lanes: BTreeMap::new() }
+        Self { paces, piece, limited, table: BTreeMap::new() }
     }
 
     fn lane(&mut self, device: &Device, direction: Direction) -> &mut Lane {
-        let Self { paces, piece, lanes, .. } = self;
-        lanes.entry(key(device, direction)).or_insert_with(|| Lane {
+        let Self { paces, piece, table, .. } = self;
+        table.entry(key(device, direction)).or_insert_with(|| Lane {
             pace: paces.join(device, direction, *piece),
             in_flight: 0,
             jobs: HashMap::new(),
@@ -66,17 +66,17 @@ impl Lanes {
     /// The process is gone.
     #[cfg(test)]
     pub(super) fn abandon(&mut self) {
-        self.lanes.clear();
+        self.table.clear();
     }
 
     /// Whether a job may begin an I/O there now.
     pub(super) fn has_room(&self, key: Key, job: usize, bytes: u64) -> bool {
-        !self.limited || self.lanes.get(&key).is_none_or(|lane| lane.has_room(job, bytes))
+        !self.limited || self.table.get(&key).is_none_or(|lane| lane.has_room(job, bytes))
     }
 
     /// Bytes that this client may have in flight there.
     pub(super) fn share(&self, key: Key) -> Option<u64> {
-        self.lanes.get(&key).map(|lane| lane.pace.share())
+        self.table.get(&key).map(|lane| lane.pace.share())
     }
 
     /// Something of a job waits there.
@@ -84,7 +84,7 @@ impl Lanes {
     /// # Panics
     /// If there is room for it.
     pub(super) fn wait(&mut self, key: Key, job: usize, what: Waiting) {
-        let lane = self.lanes.get_mut(&key).expect("a lane without room");
+        let lane = self.table.get_mut(&key).expect("a lane without room");
         lane.waiting.push_back((job, what));
     }
 
@@ -100,7 +100,7 @@ impl Lanes {
 
     /// An I/O has ended.
     pub(super) fn ended(&mut self, key: Key, job: usize, now: Duration, end: &Finished) {
-        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        let Some(lane) = self.table.get_mut(&key) else { return };
         lane.in_flight -= end.bytes;
         if end.errors.is_empty() {
             lane.pace.ended(now, end.bytes, end.started);
@@ -119,7 +119,7 @@ impl Lanes {
     /// The next that may go on there, with its job.
     pub(super) fn next(&mut self, key: Key) -> Option<(usize, Waiting)> {
         let piece = self.piece;
-        let lane = self.lanes.get_mut(&key)?;
+        let lane = self.table.get_mut(&key)?;
         let place = lane.waiting.iter().position(|(job, _)| lane.has_room(*job, piece))?;
         let next = lane.waiting.remove(place);
         self.close_idle(key);
@@ -129,7 +129,7 @@ impl Lanes {
     /// Takes out what waits of a job, as far as it is picked.
     pub(super) fn withdraw(&mut self, job: usize, picked: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
         let mut out = Vec::new();
-        self.lanes.retain(|_, lane| {
+        self.table.retain(|_, lane| {
             let waiting = std::mem::take(&mut lane.waiting);
             for (owner, what) in waiting {
                 if owner == job && picked(&what) {
@@ -144,13 +144,13 @@ impl Lanes {
     }
 
     fn close_idle(&mut self, key: Key) {
-        if self.lanes.get(&key).is_some_and(Lane::is_idle) {
-            self.lanes.remove(&key);
+        if self.table.get(&key).is_some_and(Lane::is_idle) {
+            self.table.remove(&key);
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
+        self.table.is_empty()
     }
 }
 
