@@ -308,7 +308,7 @@ fn sigterm_with_reads_and_writes_that_hang() {
         return;
     }
     let (from, to) = nine_disks();
-    from.rule(Op::Read, 3 << 20.., Fault::Hang);
+    from.rule(Op::Read, 3 << 19.., Fault::Hang);
     for disk in &to[..4] {
         disk.rule(Op::Write, 1 << 20.., Fault::Hang);
     }

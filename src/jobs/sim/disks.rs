@@ -205,7 +205,7 @@ impl<'a> Disks<'a> {
 
     fn identity(&self, region: &IoRegion) -> Option<String> {
         let disk = self.disk_of(region.device.target());
-        (!self.anonymous[disk]).then(|| format!("serial:disk-{disk};sectors={SIZE}"))
+        (!self.is_anonymous(disk)).then(|| format!("serial:disk-{disk};sectors={SIZE}"))
     }
 
     fn range(region: &IoRegion) -> Range<u64> {
@@ -223,10 +223,15 @@ impl<'a> Disks<'a> {
         }
     }
 
+    /// Whether nothing lasting is known of it. Of what was dropped nobody asks.
+    fn is_anonymous(&self, disk: usize) -> bool {
+        self.anonymous.get(disk).is_some_and(|anonymous| *anonymous)
+    }
+
     fn lasting(&self, region: &IoRegion) -> LastingExtent {
         let disk = self.disk_of(region.device.target());
         let medium =
-            if self.anonymous[disk] { format!("boot:{};disk-{disk}", self.boots) } else { format!("disk-{disk}") };
+            if self.is_anonymous(disk) { format!("boot:{};disk-{disk}", self.boots) } else { format!("disk-{disk}") };
         LastingExtent { medium: medium.into(), bytes: Self::range(region), exact: true, at: Some(0) }
     }
 }

@@ -99,7 +99,7 @@ impl World<'_> {
     /// The machine has restarted: nobody can tell any more which disk it was that had a name until then.
     pub(super) fn model_restarted(&mut self) {
         let anonymous = &self.disks.anonymous;
-        let is_lost = |places: &Places| places.source.iter().chain(&places.dests).any(|span| anonymous[span.disk]);
+        let is_lost = |places: &Places| places.source.iter().chain(&places.dests).any(|span| anonymous.get(span.disk) == Some(&true));
         let lost = self.model.places.iter().filter(|(_, places)| is_lost(places));
         self.model.forced.extend(lost.map(|(id, _)| *id));
     }
