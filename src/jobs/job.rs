@@ -36,8 +36,8 @@ pub(super) struct Job {
     pub(super) work: Option<Box<Work>>,
     pub(super) devices: Devices,
     pub(super) claim: Claim,
-    /// Its record says that it has its claim.
-    pub(super) claim_is_recorded: bool,
+    /// A record that is on disk, or on its way there, says that it has its claim.
+    pub(super) claim_is_told: bool,
     /// Of the source, where there is one, and of the destinations: what each was recognised by. Empty: not looked at.
     pub(super) identities: Vec<Option<String>>,
     /// Its bytes by names that last; `None` until its devices were looked at.
@@ -157,7 +157,7 @@ impl Job {
             work: None,
             devices: Devices::Closed,
             claim: Claim::None,
-            claim_is_recorded: false,
+            claim_is_told: false,
             identities: Vec::new(),
             lasting: None,
             recognised: true,
@@ -454,7 +454,7 @@ impl Job {
 
     /// It is new; its files are locked, and its record says that it has its claim.
     pub(super) fn locked_and_recorded(&mut self) {
-        self.claim_is_recorded = self.has_claim();
+        self.claim_is_told = self.has_claim();
     }
 
     /// Its devices, of a job that is refused.
@@ -469,7 +469,7 @@ impl Job {
     pub(super) fn put_away(&mut self) {
         self.work = None;
         self.claim = Claim::None;
-        (self.claim_is_recorded, self.returning) = (false, false);
+        (self.claim_is_told, self.returning) = (false, false);
         self.progress.shrink();
     }
 }

@@ -324,6 +324,7 @@ impl Job {
         }
         self.recording.in_flight += 1;
         let record = self.to_record(turn.now.instant);
+        self.claim_is_told |= record.claimed && self.has_claim();
         turn.push(Effect::Record(Box::new(record)));
     }
 
@@ -359,7 +360,7 @@ impl Job {
     fn on_disk(&mut self, turn: &mut Turn<'_>) {
         self.settle(turn);
         if self.claim == Claim::Recording {
-            (self.claim, self.claim_is_recorded) = (Claim::Ready, true);
+            self.claim = Claim::Ready;
         }
         self.go_on(turn);
     }

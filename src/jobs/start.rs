@@ -56,7 +56,7 @@ impl Job {
             self.lock(turn);
         }
         match self.claim {
-            Claim::Locked if turn.keeps && !self.claim_is_recorded => {
+            Claim::Locked if turn.keeps && !self.claim_is_on_disk() => {
                 self.claim = Claim::Recording;
                 self.record(turn);
             }
@@ -66,6 +66,10 @@ impl Job {
             }
             Claim::None | Claim::Claimed | Claim::Locking(_) | Claim::Recording => {}
         }
+    }
+
+    fn claim_is_on_disk(&self) -> bool {
+        self.claim_is_told && self.recording.is_idle()
     }
 
     /// Has a worker open its devices.
@@ -134,8 +138,7 @@ impl Job {
         }
         self.claim = Claim::Claimed;
         // One that had begun is known as such.
-        self.claim_is_recorded = self.returning && self.overwritten.is_none();
-        self.returning = false;
+        self.claim_is_told = std::mem::take(&mut self.returning);
         self.forget_overwritten();
         Ok(())
     }
@@ -186,7 +189,7 @@ impl Job {
         self.give_bytes_back(turn);
         self.claim = Claim::None;
         self.recognised = false;
-        if std::mem::take(&mut self.claim_is_recorded) {
+        if std::mem::take(&mut self.claim_is_told) {
             // Before whoever has those bytes next says so.
             self.record_now(turn);
         }

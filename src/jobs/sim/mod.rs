@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! admin ── acts ──> world ── events ──> Core (the real one) ── effects ──> hands ──┬─> engine: the real kcopyd worker, by turns
-//!   by number          │ <──────────────────── answers, later ─────────────────────┼─> journal: records in memory
+//!   by number          │ <──────────────────── answers, later ─────────────────────┼─> journal: the real store, on a disk in memory
 //! random               └─> model: what must be true                                └─> disks: io::sim, with caches and faults
 //! ```
 //! `KCOPYFS_SIM=N` plays so many schedules, `KCOPYFS_SIM_SEED=N` that one, and tells its story.
@@ -40,12 +40,15 @@ const SCHEDULES: u64 = 3000;
 const ENOUGH: u64 = 20_000;
 
 /// Schedules that have found a defect of the program, and what it was. Every run plays them first.
-const MENDED: [(u64, &str); 2] = [
-    (18963, "resumed with another device, a job took bytes that were kept for one that had begun"),
+const MENDED: [(u64, &str); 5] = [
+    (8969, "resumed with another device, a job took bytes that were kept for one that had begun"),
     (
-        76670,
+        14275,
         "a job that was cancelled before it had its bytes back, and retried, was recorded as one that has its claim",
     ),
+    (2342, "a record that was read at a start was an older one after a power cut"),
+    (852, "a job went on with other devices, where nothing lasting was known of those that it began with"),
+    (455_411, "a claim was recorded by a verb, and given back for a locked file, and its record still told of it"),
 ];
 
 /// Failures that are told.
