@@ -10,6 +10,7 @@ use super::super::view::{JobId, State, Verb};
 use super::disks::{DISKS, Span};
 use super::world::{Checked, World};
 use super::wrong::Wrong;
+use crate::dm_io::ErrorBits;
 use crate::dm_io::IoRegion;
 use crate::figures::{Hashing, RangeSet};
 use crate::journal::Record;
@@ -63,6 +64,13 @@ impl Places {
         (&self.source, self.writes) == (&other.source, other.writes) && self.dests.iter().zip(&other.dests).all(is_same)
     }
 
+    /// Without destinations that were dropped.
+    fn without(&self, dropped: ErrorBits) -> Self {
+        let mut left = self.clone();
+        dropped.iter().for_each(|index| left.dests[index].disk = DISKS);
+        left
+    }
+
     /// Whether one of two jobs writes what the other reads or writes.
     fn disturbs(&self, other: &Self) -> bool {
         let meets = |written: &Span, of: &Self| of.read().chain(of.written()).any(|span| span.overlaps(written));
@@ -99,7 +107,9 @@ impl World<'_> {
     /// The machine has restarted: nobody can tell any more which disk it was that had a name until then.
     pub(super) fn model_restarted(&mut self) {
         let anonymous = &self.disks.anonymous;
-        let is_lost = |places: &Places| places.source.iter().chain(&places.dests).any(|span| anonymous.get(span.disk) == Some(&true));
+        let is_lost = |places: &Places| {
+            places.source.iter().chain(&places.dests).any(|span| anonymous.get(span.disk) == Some(&true))
+        };
         let lost = self.model.places.iter().filter(|(_, places)| is_lost(places));
         self.model.forced.extend(lost.map(|(id, _)| *id));
     }
@@ -171,6 +181,7 @@ impl World<'_> {
         self.model.returning.retain(waits);
         for id in &self.model.returning {
             let Some(places) = self.model.places.get(id).filter(|_| !self.model.forced.contains(id)) else { continue };
+            let places = &places.without(jobs[id].progress.dropped);
             let mut others = jobs.values().filter(|other| other.has_claim());
             let disturbs =
                 |other: &&Job| other.opened().is_some_and(|opened| self.places(other, opened).disturbs(places));
