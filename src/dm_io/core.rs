@@ -21,7 +21,7 @@ use slab::Slab;
 
 use super::ErrorBits;
 use super::memory::{self, Bounce, Memory};
-use crate::blkdev::{Device, HELD};
+use crate::blkdev::{CUT, Device, HELD};
 use crate::io::{Backend, Completion, Op, PagePool, Segments, Transfer, Wait, Waker};
 use crate::sector::Sector;
 
@@ -199,6 +199,10 @@ impl Core {
         let position = region.position + region.moved;
         let (op, device) = (region.op, Arc::clone(&region.device));
         let token = self.transfers.insert(region) as u64;
+        // A write to a file that was cut would make it long again, and hide that.
+        if op == Op::Write && device.loss() == Some(CUT) {
+            return self.done.push(Completion { token, result: Err(CUT) });
+        }
         // SAFETY: the memory belongs to the slot in `requests`, or to the pool that `self` keeps, and neither goes before
         // the completion with this token was reaped; see the invariants.
         unsafe { self.backend.submit(Transfer { token, op, device, position, length: left, memory }) };

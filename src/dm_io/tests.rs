@@ -193,3 +193,17 @@ fn pages_are_got_and_put() {
     drop(other);
     assert_eq!(io.page_list(4097).map(|list| list.pages()), Some(2));
 }
+
+#[test]
+fn a_file_that_was_cut_is_not_made_long_again() {
+    let path = std::env::temp_dir().join(format!("kcopyfs-cut-{}", std::process::id()));
+    std::fs::write(&path, vec![7; 256 * 512]).unwrap();
+    let device = crate::blkdev::open_source(&path, 512).unwrap();
+    let io = client(&Sim::new(7));
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+    let region = [IoRegion::new(&device, sectors(248), sectors(8))];
+    let done = io.sync(&region, Rw::Write, Memory::Vm(pattern(4096))).unwrap();
+    let length = std::fs::metadata(&path).unwrap().len();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!((done.errors, length), (ErrorBits::only(0), 4096));
+}
