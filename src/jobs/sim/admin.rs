@@ -41,9 +41,20 @@ pub(super) fn pause(random: &mut Random) -> Duration {
 }
 
 impl World<'_> {
-    /// Somebody does something.
+    /// Somebody does something, or something happens to the machine.
     pub(super) fn act(&mut self, random: &mut Random) -> Checked {
-        match random.below(100) {
+        let what = random.below(100);
+        if what < 70 {
+            self.ask(what, random)
+        } else {
+            self.suffer(what, random);
+            Ok(())
+        }
+    }
+
+    /// Somebody writes to a file of the tree.
+    fn ask(&mut self, what: u64, random: &mut Random) -> Checked {
+        match what {
             0..34 => self.submit(random),
             34..54 => {
                 let id = self.some_job(random);
@@ -79,13 +90,20 @@ impl World<'_> {
                 let client = &self.daemon.engines[client].stepped.client;
                 client.resize(pages).expect("the pool has so many");
             }
-            68..70 => {
+            _ => {
                 let (id, rate) = (self.some_job(random), random.pick(&RATES));
                 self.say(|| format!("speed_max of job {id}: {rate:?}"));
                 let (reply, answer) = Reply::new();
                 self.pending.push(Pending::Verb { id, verb: None, asked: self.number + 1, answer });
                 self.send(Event::SpeedMax { id, rate, reply });
             }
+        }
+        Ok(())
+    }
+
+    /// Something happens to the disks, the state directory or the daemon.
+    fn suffer(&mut self, what: u64, random: &mut Random) {
+        match what {
             70..79 => self.break_disk(random),
             79..82 => {
                 self.say(|| "the disks are mended".to_owned());
@@ -126,7 +144,6 @@ impl World<'_> {
                 self.end_in.get_or_insert((400, false));
             }
         }
-        Ok(())
     }
 
     pub(super) fn control(&mut self, id: u64, verb: Verb) -> Checked {
@@ -242,19 +259,7 @@ impl World<'_> {
             let _ = write!(line, " client={CLIENT}");
         }
         if action != "verify" {
-            let words: &[&str] = &["ignore_error", "write_seq", "sparse", "verify", "on_write_error=stop"];
-            for word in words {
-                let fits = action == "copy" || !matches!(*word, "verify" | "sparse");
-                if fits && random.one_in(7) && !(*word == "write_seq" && line.contains("ignore_error")) {
-                    let _ = write!(line, " {word}");
-                }
-            }
-            if action == "copy" && !line.contains("write_seq") && !line.contains("ignore_error") && random.one_in(3) {
-                let _ = write!(line, " on_read_error={}", random.pick(&["zero", "skip", "stop"]));
-            }
-            if random.one_in(4) && !line.contains("ignore_error") {
-                let _ = write!(line, " retries={}", 1 + random.below(2));
-            }
+            policies(&mut line, action == "copy", random);
         }
         for word in ["paused", "queue", "queue", "queue"] {
             if random.one_in(4) && !line.contains(word) {
@@ -286,6 +291,23 @@ impl World<'_> {
             self.count_down(Some(false))?;
         }
         Ok(())
+    }
+}
+
+/// Words that say what is done about errors, and how it is written.
+fn policies(line: &mut String, is_copy: bool, random: &mut Random) {
+    let words: &[&str] = &["ignore_error", "write_seq", "sparse", "verify", "on_write_error=stop"];
+    for word in words {
+        let fits = is_copy || !matches!(*word, "verify" | "sparse");
+        if fits && random.one_in(7) && !(*word == "write_seq" && line.contains("ignore_error")) {
+            let _ = write!(line, " {word}");
+        }
+    }
+    if is_copy && !line.contains("write_seq") && !line.contains("ignore_error") && random.one_in(3) {
+        let _ = write!(line, " on_read_error={}", random.pick(&["zero", "skip", "stop"]));
+    }
+    if random.one_in(4) && !line.contains("ignore_error") {
+        let _ = write!(line, " retries={}", 1 + random.below(2));
     }
 }
 
