@@ -12,6 +12,7 @@ use std::{
     io,
     os::fd::{AsRawFd, RawFd},
     path::{Path, PathBuf},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -107,7 +108,19 @@ impl Attached {
         if shape.must_be_direct && attached.attribute("dio")? != "1" {
             return Err(io::Error::other("the loop device does not pass direct I/O through to its file"));
         }
+        attached.forget_partitions()?;
         Ok(attached)
+    }
+
+    /// Partitions outlive their device where a test that was killed had made them.
+    fn forget_partitions(&self) -> io::Result<()> {
+        for entry in fs::read_dir(format!("/sys/block/loop{}", self.number))? {
+            let name = entry?.file_name();
+            if let Some(partition) = name.to_string_lossy().strip_prefix(&format!("loop{}p", self.number)) {
+                Command::new("delpart").arg(&self.path).arg(partition).status()?;
+            }
+        }
+        Ok(())
     }
 
     /// `/dev/loopN`.
