@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt as _, symlink},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -206,6 +206,9 @@ fn a_job_whose_disk_is_mounted_after_a_restart_is_held_and_stays_so_when_it_is_u
     points[1].mount("ext4", other.path(), "noatime");
     let waits = daemon.job(&format!("zero to={},0,8 queue", other.path().display())).unwrap();
     daemon.kill9();
+    // The system takes a killed process's ring apart a little later than the process.
+    let exclusive = || fs::OpenOptions::new().write(true).custom_flags(libc::O_EXCL).open(disk.path());
+    until("nobody holds the disk", || exclusive().ok().map(drop));
     points[0].mount("ext4", disk.path(), "noatime");
     let before = disk.read(place..place + SIZE);
     daemon.restart();
