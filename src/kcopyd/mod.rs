@@ -17,7 +17,7 @@
 //! * A job is cut into sub-jobs of at most [`Settings::subjob_bytes`], of which [`Settings::subjobs`] are in flight; when
 //!   one ends it takes the next piece. Without that number each device is given what it is fastest with, and what waits for one device
 //!   keeps nothing from the others. A job of one piece is not cut; a job of 0 sectors only has its callback run.
-//! * A sub-job is one read, then a write to every destination from the same pages, all in flight together.
+//! * A sub-job is one read, then a write to every destination from the same pages, to each as soon as that one has room.
 //! * After an error, by flag:
 //!   | | read error | write error |
 //!   |---|---|---|

@@ -3,8 +3,8 @@
 //! Each time it wakes it does, in this order:
 //! 1. messages, so that a cancelled job takes nothing below;
 //! 2. I/O that has ended: a sub-job that was written gives its pages back and takes its job's next piece;
-//! 3. jobs that want a piece, in turn, as far as pages, limits and throttle allow: it is cut and read;
-//! 4. sub-jobs that were read and wait to be shown, written or compared;
+//! 3. jobs that want a piece, in turn, as far as their source's window, pages, limits and throttle allow: it is cut and read;
+//! 4. sub-jobs that were read and wait to be shown, written or compared; what a destination has no room for waits in its lane (`lanes`);
 //! 5. callbacks of jobs that have ended, when their pages are back and their devices let go.
 //!
 //! Steps 3 and 4 are done again where step 4 gave pages back that somebody waits for: nobody else will wake the client for them.
