@@ -91,16 +91,18 @@ impl Jobs {
     }
 
     /// Takes the jobs of an earlier daemon in, and lets those go on that were alive. Those who listen hear of it. To be
-    /// called before anybody makes a job: it waits a moment for the devices of jobs that had begun.
+    /// called before anybody makes a job or looks for one: when it is back all are shown; for the devices of jobs that had
+    /// begun it waits a moment.
     pub fn restore(&self) {
         let records = std::mem::take(&mut *self.records.lock());
         if records.is_empty() {
             return;
         }
-        let (reply, answer) = Reply::new();
-        self.inbox.send(Event::Restore { records, reply });
+        let ((shown, all_shown), (settled, all_settled)) = (Reply::new(), Reply::new());
+        self.inbox.send(Event::Restore { records, shown, settled });
+        let _ = all_shown.recv();
         // One that is late is waited for when its turn comes.
-        let _ = answer.recv_timeout(PATIENCE);
+        let _ = all_settled.recv_timeout(PATIENCE);
     }
 
     pub(super) fn opener<T>(&self, act: impl FnOnce(&Opener<'_>) -> T) -> T {

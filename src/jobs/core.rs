@@ -116,7 +116,7 @@ impl Core {
             }
             Event::BatchLocked { batch, result } => self.batch_locked(batch, result, now),
             Event::BatchRecorded { batch, result } => self.batch_recorded(batch, result, now),
-            Event::Restore { records, reply } => self.restore(records, reply, now),
+            Event::Restore { records, shown, settled } => self.restore(records, shown, settled, now),
             Event::Control { id, verb, reply } => {
                 self.with_or_tell(id, reply, now, |job, reply, turn| job.control(verb, reply, turn));
                 self.with(id, now, Job::give_up_following);
@@ -595,7 +595,7 @@ impl Core {
     }
 
     /// Takes the jobs of an earlier daemon in. Those that had begun get their devices back before all others.
-    fn restore(&mut self, records: Vec<Record>, reply: Reply<()>, now: Now) {
+    fn restore(&mut self, records: Vec<Record>, shown: Reply<()>, settled: Reply<()>, now: Now) {
         let mut jobs = Vec::with_capacity(records.len());
         for record in records {
             let id = record.id;
@@ -659,10 +659,11 @@ impl Core {
         while let Some(oldest) = self.index.ended_beyond(self.limits.keep) {
             self.forget(oldest);
         }
+        self.effects.push(Effect::Answer(Answer::Over(shown)));
         if self.returning.is_empty() {
-            self.effects.push(Effect::Answer(Answer::Over(reply)));
+            self.effects.push(Effect::Answer(Answer::Over(settled)));
         } else {
-            self.restored.push(reply);
+            self.restored.push(settled);
         }
     }
 }

@@ -19,8 +19,9 @@ pub(super) enum Event {
     Submit { ready: Vec<Ready>, reply: Reply<std::result::Result<Made, NotMade>> },
     /// Whether a spec with that name and `once` would be refused for a job that is there.
     CheckOnce { name: String, reply: Reply<Result<()>> },
-    /// The jobs of an earlier daemon. The answer comes when the devices of those that had begun were looked at.
-    Restore { records: Vec<Record>, reply: Reply<()> },
+    /// The jobs of an earlier daemon. `shown` is answered when all can see them, `settled` when the devices of those that had
+    /// begun were looked at.
+    Restore { records: Vec<Record>, shown: Reply<()>, settled: Reply<()> },
     /// A verb of `control`.
     Control { id: JobId, verb: Verb, reply: Reply<Result<()>> },
     /// A job's limit of speed.

@@ -335,9 +335,9 @@ impl<'a> World<'a> {
                 _ => {}
             }
         }
-        let (reply, answer) = Reply::new();
+        let ((shown, _), (settled, answer)) = (Reply::new(), Reply::new());
         self.pending.push(Pending::Restored(answer));
-        self.send(Event::Restore { records, reply });
+        self.send(Event::Restore { records, shown, settled });
         Ok(())
     }
 }

@@ -440,18 +440,22 @@ impl Drop for Daemon {
     }
 }
 
-/// Waits for `READY=1`; false if the daemon ends first, or neither happens in time.
+/// Waits for `READY=1`; false if the daemon ends first, or neither happens in time: as a service manager does, which grants
+/// the time that a daemon asks for.
 fn is_ready(socket: &UnixDatagram, daemon: &Pidfd) -> bool {
-    let until = std::time::Instant::now() + START_LIMIT;
+    let mut until = std::time::Instant::now() + START_LIMIT;
     socket.set_nonblocking(true).expect("a socket that does not block");
     loop {
         let left = until.saturating_duration_since(std::time::Instant::now());
         let readable = process::wait_readable(&[socket.as_fd(), daemon.as_fd()], left);
         let mut message = [0; 4096];
         while let Ok(len) = socket.recv(&mut message) {
-            if message[..len].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
+            let said = String::from_utf8_lossy(&message[..len]);
+            if said.lines().any(|line| line == "READY=1") {
                 return true;
             }
+            let more = said.lines().find_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC=")?.parse().ok());
+            until = until.max(std::time::Instant::now() + Duration::from_micros(more.unwrap_or(0)));
         }
         if readable[1] || left.is_zero() {
             return false;
