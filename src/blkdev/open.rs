@@ -12,6 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::fstat;
 use nix::sys::statfs;
 
@@ -263,12 +264,17 @@ fn measure(place: Place, file: File, aligned_to: u64) -> Result<Device> {
 }
 
 fn direct_flag(file: &File) -> io::Result<bool> {
-    Ok(sys::status_flags(file)? & libc::O_DIRECT != 0)
+    Ok(status_flags(file)?.contains(OFlag::O_DIRECT))
 }
 
 fn clear_direct(file: &File) -> io::Result<()> {
-    let flags = sys::status_flags(file)?;
-    sys::set_status_flags(file, flags & !libc::O_DIRECT)
+    let flags = status_flags(file)?.difference(OFlag::O_DIRECT);
+    fcntl(file, FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+fn status_flags(file: &File) -> io::Result<OFlag> {
+    Ok(OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?))
 }
 
 /// Whether the block device, or the disk of the partition, is host-managed: zones that take writes in order only.

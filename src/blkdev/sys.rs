@@ -3,7 +3,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::zones::{REPORT_HEADER, REPORT_ZONE};
 
@@ -72,19 +76,20 @@ pub(super) enum Lock {
 /// Locks `count` bytes of a file from `start` on for this open file alone, until the last who uses it lets go: also the kernel,
 /// for a request of a process that is gone. False if another open file has them locked.
 pub(super) fn lock_range(file: &File, lock: Lock, start: u64, count: u64) -> io::Result<bool> {
-    // SAFETY: flock is plain numbers, for which zeros are a value.
-    let mut range = unsafe { std::mem::zeroed::<libc::flock>() };
-    range.l_type = match lock {
-        Lock::None => F_UNLCK,
-        Lock::Write => F_WRLCK,
-    };
-    range.l_whence = SEEK_SET;
     let number = |bytes: u64| libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
-    (range.l_start, range.l_len) = (number(start)?, number(count)?);
-    // SAFETY: F_OFD_SETLK reads one flock through the pointer, which lives until the call is back.
-    match check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const range) }) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
-        result => result.map(|()| true),
+    let range = libc::flock {
+        l_type: match lock {
+            Lock::None => F_UNLCK,
+            Lock::Write => F_WRLCK,
+        },
+        l_whence: SEEK_SET,
+        l_start: number(start)?,
+        l_len: number(count)?,
+        l_pid: 0,
+    };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&range)) {
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        result => Ok(result.map(|_| true)?),
     }
 }
 
@@ -192,29 +197,11 @@ fn statx(file: &File, flags: libc::c_int, mask: libc::c_uint) -> Option<libc::st
 
 /// A file in memory without a name, for the simulation and for tests.
 pub(super) fn memory_file(bytes: u64) -> io::Result<File> {
-    // SAFETY: the name is a C string that lives until the call is back.
-    let fd = unsafe { libc::memfd_create(c"kcopyfs".as_ptr(), libc::MFD_CLOEXEC) };
-    check(fd)?;
-    // SAFETY: the descriptor was made just now and nobody else has it.
-    let file = unsafe { File::from_raw_fd(fd) };
+    let file = File::from(memfd_create(c"kcopyfs", MFdFlags::MFD_CLOEXEC)?);
     file.set_len(bytes)?;
     Ok(file)
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// The status flags of an open file (`F_GETFL`).
-pub(super) fn status_flags(file: &File) -> io::Result<libc::c_int> {
-    // SAFETY: F_GETFL takes no argument and touches no memory of ours.
-    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
-    check(flags)?;
-    Ok(flags)
-}
-
-/// Sets the status flags of an open file (`F_SETFL`).
-pub(super) fn set_status_flags(file: &File, flags: libc::c_int) -> io::Result<()> {
-    // SAFETY: F_SETFL takes a number and touches no memory of ours.
-    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) })
 }

@@ -6,8 +6,7 @@ use std::os::fd::AsRawFd;
 
 /// Who this process is, by its effective user.
 pub(super) fn user() -> u32 {
-    // SAFETY: it takes nothing, touches no memory and cannot fail.
-    unsafe { libc::geteuid() }
+    nix::unistd::geteuid().as_raw()
 }
 
 /// Lets the system begin to write a file out, and does not wait for it. A hint: whether it succeeds, fsync will tell.

@@ -6,6 +6,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
+use nix::sys::{statfs, statvfs};
+
 /// `FS_IOC_GETVERSION` and `FS_IOC_GETFSUUID` of linux/fs.h; the latter is there since Linux 6.9.
 const FS_IOC_GETVERSION: libc::Ioctl = 0x8008_7601;
 const FS_IOC_GETFSUUID: libc::Ioctl = 0x8011_1500;
@@ -42,16 +44,8 @@ pub(super) fn file_system_uuid(file: &File) -> io::Result<Vec<u8>> {
 // Their widths differ between machines.
 #[allow(clippy::unnecessary_cast)]
 pub(super) fn file_system(file: &File) -> io::Result<(i64, u64)> {
-    let mut stat = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: it writes one statfs through the pointer, which lives until the call is back.
-    check(unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) })?;
-    // SAFETY: it is plain numbers, all bytes of which were set to zero above.
-    let magic = unsafe { stat.assume_init() }.f_type;
-    let mut stat = MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: it writes one statvfs through the pointer, which lives until the call is back.
-    check(unsafe { libc::fstatvfs(file.as_raw_fd(), stat.as_mut_ptr()) })?;
-    // SAFETY: it is plain numbers, all bytes of which were set to zero above.
-    let id = unsafe { stat.assume_init() }.f_fsid;
+    let magic = statfs::fstatfs(file)?.filesystem_type().0;
+    let id = statvfs::fstatvfs(file)?.filesystem_id();
     Ok((magic as i64, id as u64))
 }
 
