@@ -1,7 +1,7 @@
 //! Tells the service manager how the jobs stand, and that the daemon is alive, where it asked to be told.
 //!
 //! # Protocol
-//! 1. A change of state knocks. At most once a second the thread sends `STATUS=`.
+//! 1. The thread sends `STATUS=` when it starts. A change of state knocks; then it sends it again, at most once a second.
 //! 2. Where there is a watchdog the thread asks the owner of the jobs something, twice in the watchdog's time, and sends `WATCHDOG=1`
 //!    when that has answered. An owner that hangs is killed and started again.
 
@@ -30,6 +30,7 @@ pub(crate) fn start(jobs: &Arc<Jobs>) -> Result<()> {
     let jobs = Arc::clone(jobs);
     let watchdog = notify::watchdog();
     let run = move || {
+        notify::notify(&format!("STATUS={}", status(&jobs)));
         loop {
             let knocked = match watchdog {
                 Some(period) => knocks.recv_timeout(period),

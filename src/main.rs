@@ -43,7 +43,7 @@ fn run(mount: &Mount, line: &mut Line) -> Result<()> {
     let signals = Signals::block()?;
     if let Some(vain) = mount.options.vain() {
         // The caller still reads it, in the background too.
-        eprintln!("{}: {vain}", cli::NAME);
+        logging::say(log::Level::Warn, vain);
     }
     if !mount.foreground {
         logging::to_syslog();

@@ -26,10 +26,28 @@ const FACILITY: u8 = 3 << 3;
 /// severity from its beginning, as sd-daemon(3) has it.
 pub fn to_stderr() {
     let mut builder = builder();
-    if is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref()) {
+    if stderr_is_journal() {
         builder.format(|out, record| writeln!(out, "<{}>{}", severity(record.level()), record.args()));
     }
     let _ = builder.try_init();
+}
+
+/// Says a line on standard error for whoever started us, also where messages go elsewhere: the journal gets its severity.
+///
+/// A caller without that stream misses it; there is nobody else to tell.
+pub fn say(level: Level, text: &str) {
+    let severity = if stderr_is_journal() { format!("<{}>", severity(level)) } else { String::new() };
+    let mut name = NAME;
+    for line in text.lines() {
+        let colon = if name.is_empty() { "" } else { ": " };
+        let _ = writeln!(io::stderr(), "{severity}{name}{colon}{line}");
+        // The rest of a long text begins as it stands; each line is an entry of the journal.
+        name = "";
+    }
+}
+
+fn stderr_is_journal() -> bool {
+    is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref())
 }
 
 /// Whether standard error is the journal's stream, of which the service manager says device and inode.

@@ -90,11 +90,11 @@ impl Exit {
     pub fn say(&self) {
         use std::io::Write as _;
         let text = self.text.trim_end();
-        let _ = match (self.code, text) {
-            (_, "") => Ok(()),
-            (0, _) => writeln!(std::io::stdout(), "{text}"),
-            _ => writeln!(std::io::stderr(), "{NAME}: {text}"),
-        };
+        match (self.code, text) {
+            (_, "") => {}
+            (0, _) => _ = writeln!(std::io::stdout(), "{text}"),
+            _ => logging::say(log::Level::Error, text),
+        }
     }
 }
 
