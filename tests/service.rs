@@ -274,3 +274,32 @@ fn an_option_in_vain_is_a_warning_in_the_journal() {
     let is_warned = |(severity, text): &(u8, &str)| *severity == 4 && text.contains("without allow_other");
     assert!(entries(&log).iter().any(is_warned), "{log}");
 }
+
+/// At boot a line of fstab may be served before anybody has loaded the module, and a mount that fails there brings the machine to
+/// its emergency shell.
+#[test]
+fn root_loads_the_module_where_dev_fuse_is_missing() {
+    if !(need::root() && need::fuse()) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let script = |modprobe: &str| {
+        // /dev without the device, in a name space of our own; a `modprobe` that does what the kernel does then.
+        let text = format!(
+            "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mkdir -p $D/mount $D/bin
+             printf '#!/bin/sh\\n[ \"$*\" = fuse ] && {modprobe}\\n' > $D/bin/modprobe && chmod +x $D/bin/modprobe
+             PATH=$D/bin:$PATH $K -o state=none,pages=256,client_pages=128 $D/mount || exit
+             test -e $D/mount/version; code=$?
+             umount $D/mount; exit $code"
+        );
+        let mut command = Command::new("timeout");
+        command.args(["60", "unshare", "-m", "--propagation", "private", "bash", "-c", &text]);
+        command.env("K", PROGRAM).env("D", dir.path()).stdin(Stdio::null()).output().expect("bash")
+    };
+    let made = script("exec mknod /dev/fuse c 10 229");
+    assert!(made.status.success(), "{made:?}");
+    let missing = script("exit 1");
+    let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert_eq!(missing.status.code(), Some(32), "{said}");
+    assert!(said.contains("open /dev/fuse") && said.contains("modprobe fuse"), "{said}");
+}

@@ -7,11 +7,13 @@
 //! Only our own mount is unmounted, known by its device number wherever it was moved to. A dropped [`Mount`] is detached.
 #![allow(unsafe_code)] // a descriptor that was received has no safe form
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -138,12 +140,11 @@ fn look_patiently(point: &Path) -> Result<Found> {
 
 /// Mounts without help, or `None` where this user needs fusermount3.
 fn mount_directly(point: &Path, source: &str, allow_other: bool) -> Result<Option<OwnedFd>> {
-    let device = match File::options().read(true).write(true).open(DEVICE) {
-        Ok(device) => OwnedFd::from(device),
+    let device = match open_device() {
+        Ok(device) => device,
         Err(error) if is_refusal(&error) && !geteuid().is_root() => return Ok(None),
         Err(error) => {
-            let missing = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO));
-            let hint = if missing { " (load the module: modprobe fuse)" } else { "" };
+            let hint = if is_missing(&error) { " (load the module: modprobe fuse)" } else { "" };
             return Err(Error::os(format!("open {DEVICE}{hint}"), error));
         }
     };
@@ -167,6 +168,29 @@ fn mount_directly(point: &Path, source: &str, allow_other: bool) -> Result<Optio
             Err(Error::os(format!("mount {FS_TYPE} at {}{hint}", point.display()), error))
         }
     }
+}
+
+/// Opens /dev/fuse. At boot a mount of fstab may come before anybody has loaded the module; root then loads it.
+fn open_device() -> io::Result<OwnedFd> {
+    let open = || File::options().read(true).write(true).open(DEVICE).map(OwnedFd::from);
+    match open() {
+        Err(error) if is_missing(&error) && geteuid().is_root() && load_module() => open(),
+        result => result,
+    }
+}
+
+/// Whether the kernel has loaded its FUSE, and with it made the device.
+fn load_module() -> bool {
+    // mount(8) and a service may have a short PATH.
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    let mut modprobe = Command::new("modprobe");
+    modprobe.arg("fuse").env("PATH", path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    modprobe.status().is_ok_and(|status| status.success())
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO))
 }
 
 fn is_refusal(error: &io::Error) -> bool {
