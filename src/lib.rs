@@ -74,6 +74,7 @@ mod mailbox;
 pub(crate) mod os;
 mod salvage;
 pub mod sector;
+pub mod signatures;
 pub mod spec;
 
 pub use error::{Error, ErrorKind, Result};
