@@ -3,16 +3,25 @@
 //! A file that is appended to, as seen from outside: it has a size, any offset can be read, poll(2) tells of more. When
 //! it grows too large its head is cut off, and it goes on as a rotated log does: `tail -f` notices and starts over.
 //!
+//! Where there is a state directory it is kept there, by the [`keeper`].
+//!
 //! # Invariants
-//! The text is whole lines. It never exceeds [`TEXT_MAX`] by more than one line.
+//! * The text is whole lines. It never exceeds [`TEXT_MAX`] by more than one line.
+//! * A line that was read is in the file, so that it is there after a kill; unless the file cannot be written, or not in time.
+
+mod keeper;
 
 use std::collections::HashMap;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
+use self::keeper::Keeping;
 use super::text;
+use crate::error::Result;
 use crate::jobs::Change;
+use crate::journal::{EventFile, Told};
 
 /// Bytes beyond which the head is cut off: some 15,000 changes, a day of a busy machine.
 const TEXT_MAX: usize = 1 << 20;
@@ -25,6 +34,10 @@ pub(super) type Notify = Box<dyn FnOnce() + Send>;
 /// The log.
 pub(super) struct Events {
     log: Mutex<Log>,
+    /// There is something for the keeper.
+    came: Condvar,
+    /// It has written, or cannot.
+    kept: Condvar,
 }
 
 struct Log {
@@ -34,6 +47,8 @@ struct Log {
     changed: SystemTime,
     /// Who waits in poll(2), by open file.
     polls: HashMap<u64, Notify>,
+    /// What of it is in the file, where there is one.
+    keeping: Option<Keeping>,
 }
 
 /// How far an open file has read.
@@ -44,8 +59,30 @@ pub(super) struct Cursor {
 }
 
 impl Events {
+    /// An empty log, that nobody keeps.
     pub(super) fn new(now: SystemTime) -> Self {
-        Self { log: Mutex::new(Log { text: Vec::new(), cuts: 0, changed: now, polls: HashMap::new() }) }
+        let log = Log { text: Vec::new(), cuts: 0, changed: now, polls: HashMap::new(), keeping: None };
+        Self { log: Mutex::new(log), came: Condvar::new(), kept: Condvar::new() }
+    }
+
+    /// Goes on with the log of an earlier daemon, and keeps what comes, on a thread of its own. To be called before anything
+    /// is told.
+    ///
+    /// # Errors
+    /// A thread that cannot be made.
+    pub(super) fn keep(self: &Arc<Self>, file: EventFile) -> Result<()> {
+        let Told { text, is_whole } = file.read().unwrap_or_else(|error| {
+            log::warn!("the events of before are lost: {error}");
+            Told::default()
+        });
+        {
+            let mut log = self.log.lock();
+            log.keeping = Some(Keeping::new(text.len(), is_whole));
+            log.changed = last_time(&text).unwrap_or(log.changed);
+            log.text = text;
+            log.bound();
+        }
+        keeper::start(Arc::clone(self), file)
     }
 
     /// Adds a change and tells who waits for it. Quick: called from whatever thread made the change.
@@ -55,11 +92,11 @@ impl Events {
             let mut log = self.log.lock();
             log.text.extend_from_slice(&line);
             log.changed = change.time;
-            if log.text.len() > TEXT_MAX {
-                let cut = head_to_cut(&log.text);
-                log.text.drain(..cut);
-                log.cuts += 1;
+            if let Some(keeping) = &mut log.keeping {
+                keeping.told += line.len() as u64;
+                self.came.notify_one();
             }
+            log.bound();
             std::mem::take(&mut log.polls)
         };
         for notify in polls.into_values() {
@@ -103,6 +140,27 @@ impl Events {
     pub(super) fn forget(&self, file: u64) {
         self.log.lock().polls.remove(&file);
     }
+}
+
+impl Log {
+    /// Cuts its head off where it has grown too large.
+    fn bound(&mut self) {
+        if self.text.len() > TEXT_MAX {
+            let cut = head_to_cut(&self.text);
+            self.text.drain(..cut);
+            self.cuts += 1;
+            if let Some(keeping) = &mut self.keeping {
+                keeping.is_whole = false;
+            }
+        }
+    }
+}
+
+/// The time of the last line.
+fn last_time(text: &[u8]) -> Option<SystemTime> {
+    let line = text.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n').next()?;
+    let micros = str::from_utf8(line).ok()?.split(' ').next()?.parse().ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_micros(micros))
 }
 
 /// How much to cut off so that at most [`TEXT_KEPT`] bytes of whole lines stay.

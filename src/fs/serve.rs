@@ -61,6 +61,9 @@ impl Tree {
         };
         let session = session.map_err(|error| Error::os(format!("serve {}", mount.point().display()), error))?;
 
+        if let Some(file) = tree.jobs.take_event_file() {
+            tree.events.keep(file)?;
+        }
         let (weak, kernel) = (Arc::downgrade(&tree), session.notifier());
         tree.jobs.subscribe(Box::new(move |change| {
             let Some(tree) = weak.upgrade() else { return };
@@ -120,6 +123,7 @@ impl Drop for Serving {
         let gone = state.ended;
         drop(state);
         self.tree.close();
+        self.tree.events.end();
         if gone {
             self.mount.forget();
         } else {

@@ -216,7 +216,7 @@ static NODES: &[Node] = &[
         0o444,
         Read::Events,
         Write::Never,
-        "a line per change of state: TIME_USEC JOB OLD NEW [reason]; tail -f and poll(2) work",
+        "a line per change of state: TIME_USEC JOB OLD NEW [reason]; tail -f and poll(2) work; outlives the daemon",
     ),
     file(
         "error_log",

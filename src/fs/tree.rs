@@ -54,7 +54,7 @@ pub struct Tree {
     pub(super) jobs: Arc<Jobs>,
     pub(super) config: TreeConfig,
     pub(super) errors: ErrorLog,
-    pub(super) events: Events,
+    pub(super) events: Arc<Events>,
     pub(super) waiting: WaitRoom,
     /// The clients' numbers.
     pub(super) clients: Labels,
@@ -77,7 +77,7 @@ impl Tree {
             jobs,
             config,
             errors: ErrorLog::default(),
-            events: Events::new(started),
+            events: Arc::new(Events::new(started)),
             waiting: WaitRoom::default(),
             clients: Labels::default(),
             handles: Handles::default(),
@@ -297,6 +297,15 @@ impl Tree {
         let Some(open) = self.handles.get(file) else { return reply(Err(ErrorKind::Os(libc::EBADF))) };
         match &open.content {
             Content::Wait(wait) => self.waiting.read((file, wait), size, block, reply),
+            Content::Events(_) if !self.events.is_kept() => {
+                let (events, open) = (Arc::clone(&self.events), Arc::clone(&open));
+                aside("read", move || {
+                    events.wait_kept();
+                    if let Content::Events(cursor) = &open.content {
+                        reply(Ok(events.read(&mut cursor.lock(), offset, size)));
+                    }
+                });
+            }
             Content::Events(cursor) => reply(Ok(self.events.read(&mut cursor.lock(), offset, size))),
             Content::Specs(specs) => reply(Ok(specs.read(size))),
             Content::Dir(_) => reply(Err(ErrorKind::Os(libc::EISDIR))),

@@ -23,7 +23,7 @@ use super::workers::Workers;
 use crate::blkdev::Devices;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::PAGE_SIZE;
-use crate::journal::{Record, Settings};
+use crate::journal::{EventFile, Record, Settings};
 
 /// How long a verb waits for its record, and `cancel` for the end.
 const SOON: Duration = Duration::from_millis(500);
@@ -42,6 +42,8 @@ pub struct Jobs {
     recorder: Arc<Recorder>,
     /// Of an earlier daemon, until they are taken in.
     records: Mutex<Vec<Record>>,
+    /// Until somebody writes it.
+    events: Mutex<Option<EventFile>>,
 }
 
 /// A job whose figures stay in sight, also when it has been dismissed.
@@ -86,8 +88,8 @@ impl Jobs {
         let (theirs, heard) = (Arc::clone(&opening), Arc::clone(&listeners));
         let hands = Hands::new(Arc::clone(&inbox), Workers::default(), Arc::clone(&recorder), theirs, heard);
         owner::spawn(core, hands)?;
-        let records = Mutex::new(found.records);
-        Ok(Self { config, inbox, cards, counters, clients, opening, listeners, recorder, records })
+        let (records, events) = (Mutex::new(found.records), Mutex::new(found.events));
+        Ok(Self { config, inbox, cards, counters, clients, opening, listeners, recorder, records, events })
     }
 
     /// Takes the jobs of an earlier daemon in, and lets those go on that were alive. Those who listen hear of it. To be
@@ -103,6 +105,11 @@ impl Jobs {
         let _ = all_shown.recv();
         // One that is late is waited for when its turn comes.
         let _ = all_settled.recv_timeout(PATIENCE);
+    }
+
+    /// Where what is told of jobs is kept, for the one who writes it; `None` where nothing is kept.
+    pub(crate) fn take_event_file(&self) -> Option<EventFile> {
+        self.events.lock().take()
     }
 
     pub(super) fn opener<T>(&self, act: impl FnOnce(&Opener<'_>) -> T) -> T {

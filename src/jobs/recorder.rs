@@ -16,7 +16,7 @@ use super::event::{Event, Reply};
 use super::owner::Inbox;
 use super::view::JobId;
 use crate::error::{Error, Result};
-use crate::journal::{Opened, Record, Settings, Store};
+use crate::journal::{EventFile, Opened, Record, Settings, Store};
 
 /// Between two tries at a directory that fails.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -43,8 +43,11 @@ enum Task {
 }
 
 /// What a state directory held.
+#[derive(Default)]
 pub(super) struct Found {
     pub(super) records: Vec<Record>,
+    /// Where what is told of jobs is kept.
+    pub(super) events: Option<EventFile>,
     pub(super) next_id: JobId,
     pub(super) settings: Settings,
 }
@@ -54,18 +57,19 @@ impl Recorder {
     pub(super) fn open(directory: Option<&Path>, inbox: &Arc<Inbox>) -> Result<(Arc<Self>, Found)> {
         let recorder = Arc::new(Self { queue: Mutex::default(), came: Condvar::new() });
         let Some(directory) = directory else {
-            return Ok((recorder, Found { records: Vec::new(), next_id: 1, settings: Settings::default() }));
+            return Ok((recorder, Found { next_id: 1, ..Found::default() }));
         };
         let Opened { store, records, next_id, settings, set_aside } = Store::open(directory)?;
         for (path, why) in &set_aside {
             log::warn!("{}: set aside: {why}", path.display());
         }
+        let events = Some(store.event_file()?);
         let writer = Writer { store, recorder: Arc::clone(&recorder), inbox: Arc::clone(inbox) };
         std::thread::Builder::new()
             .name("recorder".into())
             .spawn(move || writer.run())
             .map_err(|error| Error::os("a thread for records", error))?;
-        Ok((recorder, Found { records, next_id, settings }))
+        Ok((recorder, Found { records, events, next_id, settings }))
     }
 
     /// Writes a job's record.

@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
+use super::events::EventFile;
 use super::{DAMAGED, LOCK, MAX_FILE, sys};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::process;
@@ -55,6 +56,12 @@ impl Dir {
         Ok(Self { handle, path: path.to_owned(), lock })
     }
 
+    /// The file of what was told of jobs.
+    pub(super) fn event_file(&self) -> Result<EventFile> {
+        let folder = self.handle.try_clone().map_err(|error| Error::os(self.path.display().to_string(), error))?;
+        Ok(EventFile::new(folder, &self.path))
+    }
+
     fn at(&self, name: &str) -> PathBuf {
         below(&self.handle, name)
     }
@@ -68,7 +75,7 @@ impl Drop for Dir {
 }
 
 /// A name in an open directory, whatever became of its path.
-fn below(folder: &File, name: &str) -> PathBuf {
+pub(super) fn below(folder: &File, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
 }
 
@@ -114,7 +121,7 @@ fn trust(handle: &File, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn is_trusted(meta: &Metadata) -> bool {
+pub(super) fn is_trusted(meta: &Metadata) -> bool {
     meta.uid() == 0 || meta.uid() == sys::user()
 }
 

@@ -7,6 +7,7 @@
 //! next           no number at or above the one in here was ever given to a job that was removed since
 //! next.copy      the same again
 //! settings       limits and clients, as administrators set them
+//! events         what was told of jobs, a line each; nothing depends on it
 //! damaged/       what could not be read as ours: NAME.TIME, and state.TIME/ for a directory of another version
 //! ID.tmp ...     what a killed daemon was writing; removed at the next start
 //! ```
@@ -57,6 +58,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 mod dir;
 mod disk;
+mod events;
 mod format;
 mod marks;
 mod opening;
@@ -73,6 +75,7 @@ mod tests;
 
 use dir::Dir;
 use disk::Disk;
+pub(crate) use events::{EventFile, Told};
 pub(crate) use record::{Record, Side};
 pub(crate) use settings::{Chosen, Settings};
 pub use state::{JobId, State};
@@ -120,6 +123,14 @@ impl Store {
     pub(crate) fn open(path: &Path) -> Result<Opened> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         opening::open(Dir::open(path)?, now.as_secs())
+    }
+
+    /// The file of what was told of jobs. It is written beside records, by a thread of its own.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(crate) fn event_file(&self) -> Result<EventFile> {
+        self.shelf.lock().disk.event_file()
     }
 }
 

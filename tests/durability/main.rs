@@ -12,6 +12,7 @@ mod kill;
 mod kit;
 mod life;
 mod mix;
+mod night;
 mod order;
 mod overwritten;
 mod power;

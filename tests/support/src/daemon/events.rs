@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read as _,
+    io::{Read as _, Seek as _, SeekFrom},
     os::fd::AsFd as _,
     time::{Duration, Instant},
 };
@@ -57,10 +57,15 @@ pub struct Events<'a> {
 }
 
 impl Daemon {
-    /// Follows its events.
+    /// Follows its events, from the beginning of this run.
     pub fn events(&self) -> Events<'_> {
         let path = self.path("events");
-        let file = self.within(FILE_LIMIT, &path, || File::open(&path)).expect("open events");
+        let open = || -> std::io::Result<File> {
+            let mut file = File::open(&path)?;
+            file.seek(SeekFrom::Start(self.told))?;
+            Ok(file)
+        };
+        let file = self.within(FILE_LIMIT, &path, open).expect("open events");
         Events { daemon: self, file, rest: String::new(), seen: Vec::new() }
     }
 }

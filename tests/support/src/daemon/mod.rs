@@ -118,7 +118,7 @@ impl Builder {
             fs::create_dir(&state).expect("a state directory");
             self.options.push(format!("state={}", state.display()));
         }
-        let mut daemon = Daemon { plan: self, mount, run: None, scratch };
+        let mut daemon = Daemon { plan: self, mount, run: None, told: 0, scratch };
         daemon.launch().map(|()| daemon)
     }
 }
@@ -189,6 +189,8 @@ pub struct Daemon {
     plan: Builder,
     mount: PathBuf,
     run: Option<Run>,
+    /// Bytes of `events` from before this run.
+    told: u64,
     scratch: TempDir,
 }
 
@@ -360,6 +362,9 @@ impl Daemon {
     }
 
     fn launch(&mut self) -> Result<(), Refused> {
+        let state = self.plan.options.iter().find_map(|option| option.strip_prefix("state="));
+        let events = state.map(|state| Path::new(state).join("events"));
+        self.told = events.and_then(|events| fs::metadata(events).ok()).map_or(0, |meta| meta.len());
         let notify = self.scratch.path().join("notify");
         let _ = fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).expect("a notify socket");

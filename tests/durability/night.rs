@@ -1,0 +1,147 @@
+//! What happened in the night: the daemon is killed, and the next morning its tree tells what happened, and when.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use kcopyfs_support::{Daemon, Fault, FaultDisk, LoopDevice, Op, need, until};
+
+use crate::kit::{daemon, figures, rounds, scratch};
+
+const SIZE: u64 = 1 << 20;
+
+/// A daemon that keeps its jobs in `state`.
+fn start(state: &Path) -> Daemon {
+    daemon().option(format!("state={}", state.display())).start()
+}
+
+fn micros(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).expect("after 1970").as_micros()
+}
+
+/// What `ls -l jobs` shows of a job: bytes copied, and the last progress.
+fn listed(daemon: &Daemon, id: u64) -> (u64, SystemTime) {
+    let meta = fs::metadata(daemon.path(format!("jobs/{id}"))).expect("stat a job");
+    (meta.len(), meta.modified().expect("a time"))
+}
+
+#[test]
+fn a_kill_in_the_night_leaves_what_happened_and_when() {
+    if !need::fault_disk() {
+        return;
+    }
+    let (source, good, slow) =
+        (LoopDevice::new(SIZE, 512), LoopDevice::new(SIZE, 512), FaultDisk::builder(SIZE).start());
+    source.fill(1);
+    let state = scratch();
+    let mut daemon = start(state.path());
+    let evening = micros(SystemTime::now());
+    let ended =
+        daemon.job(&format!("from={} to={} name=nightly", source.path().display(), good.path().display())).unwrap();
+    assert_eq!(daemon.wait(ended).state(), "done");
+    slow.rule(Op::Write, SIZE / 2.., Fault::Hang);
+    let live = daemon.job(&format!("from={} to={}", source.path().display(), slow.path().display())).unwrap();
+    slow.wait_parked(1);
+    let before = (daemon.read("events").unwrap(), figures(&daemon, ended), listed(&daemon, ended));
+    let started = daemon.status(live).get("started").to_owned();
+    daemon.kill9();
+    let night = micros(SystemTime::now());
+    slow.clear();
+    slow.release();
+    daemon.restart();
+    assert_eq!(daemon.wait(live).state(), "done");
+
+    let (events, status, list) = (daemon.read("events").unwrap(), figures(&daemon, ended), listed(&daemon, ended));
+    assert!(events.starts_with(&before.0) && events.len() > before.0.len(), "{}\n\nthen:\n{events}", before.0);
+    assert_eq!((status, list), (before.1, before.2), "what had ended is as it was");
+    let line = events.lines().find(|line| line.contains(&format!(" {ended} flushing done"))).expect("its end");
+    assert!(line.ends_with(" name=nightly"), "{line}");
+    let time: u128 = line.split(' ').next().unwrap().parse().unwrap();
+    assert!((evening..=night).contains(&time), "{evening} {line} {night}");
+    // what went on began in the evening, and ended after the kill
+    let status = daemon.status(live);
+    assert_eq!(status.get("started"), started);
+    assert!(status.get("ended").parse::<u128>().unwrap() >= night, "{status}");
+    assert_eq!(listed(&daemon, live).0, SIZE);
+    assert_eq!(fs::metadata(daemon.path("events")).unwrap().len(), events.len() as u64, "its size is true");
+    let times: Vec<u128> = events.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
+    assert!(times.is_sorted(), "{events}");
+}
+
+#[test]
+fn a_line_that_was_read_is_there_after_a_kill() {
+    let scratch = scratch();
+    let (source, dest) = (scratch.path().join("source"), scratch.path().join("dest"));
+    fs::write(&source, vec![7; 4096]).unwrap();
+    fs::write(&dest, vec![0; 4096]).unwrap();
+    let mut daemon = start(&scratch.path().join("state"));
+    for _ in 0..rounds(5) {
+        daemon.job(&format!("from={} to={} paused", source.display(), dest.display())).unwrap();
+        let told = daemon.read("events").unwrap();
+        daemon.kill9();
+        daemon.restart();
+        let now = daemon.read("events").unwrap();
+        assert!(now.starts_with(&told), "{told}\n\nthen:\n{now}");
+    }
+}
+
+#[test]
+fn a_torn_line_is_dropped_and_the_next_begins_a_line() {
+    let scratch = scratch();
+    let state = scratch.path().join("state");
+    let file = scratch.path().join("file");
+    fs::write(&file, vec![0; 4096]).unwrap();
+    let mut daemon = start(&state);
+    let spec = format!("zero to={},0,8 paused", file.display());
+    daemon.job(&spec).unwrap();
+    let told = daemon.read("events").unwrap();
+    daemon.kill9();
+    OpenOptions::new().append(true).open(state.join("events")).unwrap().write_all(b"1763980000000000 9 run").unwrap();
+    daemon.restart();
+    daemon.job(&spec.replace(" paused", "")).map(|id| daemon.wait(id)).unwrap();
+    let now = daemon.read("events").unwrap();
+    assert!(now.starts_with(&told) && !now.contains(" 9 run"), "{now}");
+    daemon.stop();
+    assert_eq!(fs::read_to_string(state.join("events")).unwrap(), now, "the file is mended");
+}
+
+#[test]
+fn events_that_cannot_be_kept_stop_no_job_and_are_told_once() {
+    let scratch = scratch();
+    let (state, file) = (scratch.path().join("state"), scratch.path().join("file"));
+    fs::create_dir_all(state.join("events")).unwrap();
+    fs::write(&file, vec![1; 4096]).unwrap();
+    let mut daemon = start(&state);
+    let run = |daemon: &Daemon| {
+        let id = daemon.job(&format!("zero to={},0,8", file.display())).unwrap();
+        assert_eq!(daemon.wait(id).state(), "done");
+    };
+    let told = |daemon: &Daemon| daemon.log().matches("events are not kept").count();
+    run(&daemon);
+    until("a line in the log", || (told(&daemon) == 1).then_some(()));
+    run(&daemon);
+    let events = daemon.read("events").unwrap();
+    assert_eq!(events.matches("flushing done").count(), 2, "they are told all the same:\n{events}");
+    fs::remove_dir(state.join("events")).unwrap();
+    until("the file", || fs::read_to_string(state.join("events")).is_ok_and(|kept| kept == events).then_some(()));
+    assert_eq!(told(&daemon), 1, "{}", daemon.log());
+    daemon.kill9();
+    daemon.restart();
+    assert_eq!(daemon.read("events").unwrap(), events);
+}
+
+#[test]
+fn without_a_state_directory_events_begin_anew() {
+    let scratch = scratch();
+    let file = scratch.path().join("file");
+    fs::write(&file, vec![1; 4096]).unwrap();
+    let mut daemon = daemon().option("state=none").start();
+    let id = daemon.job(&format!("zero to={},0,8", file.display())).unwrap();
+    assert_eq!(daemon.wait(id).state(), "done");
+    daemon.kill9();
+    daemon.restart();
+    assert_eq!(daemon.read("events").unwrap(), "");
+}
