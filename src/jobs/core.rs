@@ -334,7 +334,7 @@ impl Core {
             self.checkpoint_due = None;
             for id in self.index.all_active() {
                 self.with(id, now, |job, turn| {
-                    if matches!(job.life(), Life::Running) {
+                    if matches!(job.life(), Life::Running | Life::Verifying) {
                         job.checkpoint(turn);
                     }
                 });

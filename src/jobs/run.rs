@@ -241,19 +241,26 @@ impl Job {
         awaited.iter().all(|index| work.flushes[index].is_idle())
     }
 
-    /// Makes durable what destinations have taken, where no flush is under way: a checkpoint.
+    /// Makes durable what destinations have taken, where no flush is under way: a checkpoint. Where none is to be asked for, its
+    /// running time and the errors that it met are recorded all the same.
     pub(super) fn checkpoint(&mut self, turn: &mut Turn<'_>) {
-        let live = if self.writes() { self.progress.live() } else { ErrorBits::NONE };
-        self.flush(live, turn);
+        let copies = self.writes() && matches!(self.life(), Life::Running);
+        let live = if copies { self.progress.live() } else { ErrorBits::NONE };
+        if !self.flush(live, turn) {
+            self.record(turn);
+        }
     }
 
-    fn flush(&mut self, dests: ErrorBits, turn: &mut Turn<'_>) {
-        let Self { work: Some(work), devices: Devices::Open(opened), progress, card, run, .. } = self else { return };
+    /// Whether a flush was asked for; a record follows it.
+    fn flush(&mut self, dests: ErrorBits, turn: &mut Turn<'_>) -> bool {
+        let Self { work: Some(work), devices: Devices::Open(opened), progress, card, run, .. } = self else { return false };
+        let mut asks = false;
         for index in dests.iter() {
             let (flush, dest) = (&mut work.flushes[index], &progress.dests[index]);
             if !flush.is_idle() || !dest.needs_flush() || dest.is_doubtful() {
                 continue;
             }
+            asks = true;
             flush.asked = Some((turn.now.instant, dest.mark()));
             turn.push(Effect::Flush {
                 id: card.id,
@@ -263,6 +270,7 @@ impl Job {
                 device: Arc::clone(&opened.dests[index].device),
             });
         }
+        asks
     }
 
     /// A destination was flushed, or not.

@@ -9,7 +9,7 @@ use std::{
 
 use kcopyfs_support::{Daemon, Fault, FaultDisk, LoopDevice, Op, need, until};
 
-use crate::kit::{daemon, figures, rounds, scratch};
+use crate::kit::{checkpoint, daemon, figures, rounds, scratch, until_state};
 
 const SIZE: u64 = 1 << 20;
 
@@ -144,4 +144,38 @@ fn without_a_state_directory_events_begin_anew() {
     daemon.kill9();
     daemon.restart();
     assert_eq!(daemon.read("events").unwrap(), "");
+}
+
+#[test]
+fn running_time_counts_over_kills_also_where_nothing_is_durable() {
+    if !need::fault_disk() {
+        return;
+    }
+    let (source, dest) = (LoopDevice::new(SIZE, 512), FaultDisk::builder(SIZE).start());
+    source.fill(1);
+    let state = scratch();
+    let mut daemon = start(state.path());
+    // not one byte becomes durable
+    dest.rule(Op::Write, .., Fault::Hang);
+    let id = daemon.job(&format!("from={} to={}", source.path().display(), dest.path().display())).unwrap();
+    let elapsed = |daemon: &Daemon| daemon.status(id).elapsed_usec();
+    let started = daemon.status(id).get("started").to_owned();
+    let mut least = 6_000_000;
+    for _ in 0..2 {
+        until("a few seconds of work", || (elapsed(&daemon) > least).then_some(()));
+        let before = elapsed(&daemon);
+        daemon.kill9();
+        dest.release();
+        daemon.restart();
+        until_state(&daemon, id, "running");
+        let now = elapsed(&daemon);
+        // a record is at most 5 s old, and the machine is loaded
+        assert!(now > 0 && now + 6_000_000 > before, "{before} before the kill, {now} after it");
+        assert_eq!(daemon.status(id).get("started"), started);
+        least += 6_000_000;
+    }
+    dest.clear();
+    dest.release();
+    checkpoint(&daemon, id);
+    assert_eq!(daemon.wait(id).state(), "done");
 }

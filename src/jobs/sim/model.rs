@@ -1,6 +1,7 @@
 //! What must be true: asked after every event, every write, every record, every answer, and at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::super::event::Event;
 use super::super::job::{Devices, Job};
@@ -17,6 +18,9 @@ use crate::journal::Record;
 use crate::salvage::Phase;
 use crate::sector::SECTOR_SIZE;
 use crate::spec::Digest;
+
+/// Running time that a kill may take: two checkpoints, because the flush of the first may hang; and the owner's lag.
+const RUNNING_TIME_LAG: Duration = Duration::from_millis(10_100);
 
 /// What is known of the jobs from outside.
 #[derive(Default)]
@@ -147,6 +151,7 @@ impl World<'_> {
                     _ => new.push((*id, places)),
                 }
             }
+            self.check_running_time(job)?;
             let figures = (job.progress.copied(), job.progress.durable);
             // Until it works, what others have written over is taken away; a comparison takes away what is different.
             let copies = job.phase == Phase::Copy && job.work.is_some();
@@ -190,6 +195,18 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Its running time is on disk, or on its way there, to within two checkpoints, whatever its devices do.
+    fn check_running_time(&self, job: &Job) -> Checked {
+        let works = matches!(job.life(), Life::Running | Life::Verifying) && job.recording.is_idle();
+        let Some((record, _)) = self.journal.kept.get(&job.id()).filter(|_| works && self.keeps) else { return Ok(()) };
+        let elapsed = job.card.show(|shown| shown.watch.elapsed(self.clock().instant));
+        let lag = elapsed.saturating_sub(record.elapsed);
+        if lag <= RUNNING_TIME_LAG {
+            return Ok(());
+        }
+        Err(format!("job {} has been working for {elapsed:?}, and {lag:?} of that would not survive a kill", job.id()))
     }
 
     /// What was written was written by a job that has its claim.
