@@ -73,13 +73,11 @@ fn what_waited_for_a_half_done_job_waits_again() {
         for id in ids {
             assert_eq!(daemon.wait(id).state(), "done", "{id}");
         }
-        let events = daemon.read("events").unwrap();
-        let begun: Vec<u64> = events
-            .lines()
-            .filter(|line| line.contains(" queued running"))
-            .filter_map(|line| line.split(' ').nth(1)?.parse().ok())
-            .collect();
-        assert_eq!(begun, ids, "{events}");
+        let mut events = daemon.events();
+        let events = events.now();
+        let begin = events.iter().filter(|event| event.change() == "queued running");
+        let begun: Vec<u64> = begin.map(|event| event.job).collect();
+        assert_eq!(begun, ids, "{events:#?}");
         half.dest.check(1).unwrap();
     }
 }
