@@ -40,6 +40,8 @@ pub(crate) struct Finished {
     pub(crate) bytes: u64,
     /// When it was started.
     pub(crate) started: Duration,
+    /// A zero or a punch that a device could not do as it was asked: zeros were written to it, or it was read.
+    pub(crate) fell_back: bool,
 }
 
 /// Requests in flight over one backend.
@@ -64,6 +66,7 @@ struct Request {
     /// Where data goes from and to: `memory`, or `bounce` where the device cannot take that.
     segments: Segments,
     bounce: Option<Bounce>,
+    fell_back: bool,
     /// A region of a punch is being read.
     checking: bool,
     /// Regions of a punch that are to be read, too.
@@ -155,6 +158,7 @@ impl Core {
             memory,
             segments: Segments::None,
             bounce: None,
+            fell_back: false,
             checking: false,
             to_check: VecDeque::new(),
         };
@@ -177,6 +181,7 @@ impl Core {
             }
             if op == Op::Punch && self.requests[key].memory.is_some() {
                 region.discard();
+                self.requests[key].fell_back |= region.op == Op::Discard;
             }
             self.submit(region);
         }
@@ -190,9 +195,12 @@ impl Core {
 
     fn submit(&mut self, mut region: Region) {
         let request = &self.requests[region.request];
-        let left = region.length - region.moved;
+        let mut left = region.length - region.moved;
         let memory = match region.op {
-            Op::Write if matches!(request.op, Op::Zero | Op::Punch) => self.pool.zeroes(left),
+            Op::Write if matches!(request.op, Op::Zero | Op::Punch) => {
+                left = left.min(ZEROS_AT_ONCE);
+                self.pool.zeroes(left)
+            }
             Op::Read | Op::Write => region.memory(request, left),
             Op::Zero | Op::Punch | Op::Discard | Op::Flush => Segments::None,
         };
@@ -237,7 +245,9 @@ impl Core {
             }
             // The device cannot make a hole, so it is asked for zeros; it cannot do that, so zeros are written to it.
             Err(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOTTY) if matches!(region.op, Op::Zero | Op::Punch) => {
-                if region.op == Op::Punch && self.requests[region.request].memory.is_some() {
+                let request = &mut self.requests[region.request];
+                request.fell_back = true;
+                if region.op == Op::Punch && request.memory.is_some() {
                     return self.check(region);
                 }
                 region.op = if region.op == Op::Punch { Op::Zero } else { Op::Write };
@@ -397,6 +407,9 @@ impl Region {
     }
 }
 
+/// Zeros that are written at once where a device knows no better way: few pieces of memory, and no request for long.
+const ZEROS_AT_ONCE: u64 = 16 << 20;
+
 /// Transfers of less than a block that a device may make in a row.
 const STUCK: u32 = 16;
 
@@ -433,8 +446,8 @@ impl Request {
             // SAFETY: the request owns the memory, and its transfers have all ended.
             unsafe { bounce.drain_to(&memory.segments(self.segments.length())) };
         }
-        let Self { token, errors, errnos, memory, bytes, started, .. } = self;
-        Finished { token, errors, errnos, memory, bytes, started }
+        let Self { token, errors, errnos, memory, bytes, started, fell_back, .. } = self;
+        Finished { token, errors, errnos, memory, bytes, started, fell_back }
     }
 }
 

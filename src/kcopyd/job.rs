@@ -10,6 +10,7 @@ use slab::Slab;
 use super::content::Part;
 use super::speed::SpeedLimit;
 use super::split::{Span, Splitter};
+use super::zeros::{self, ZeroPiece};
 use super::{Flags, Observer, Outcome, Work};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::io::PageList;
@@ -46,6 +47,8 @@ pub(super) struct NewJob {
 pub(super) struct Job {
     pub(super) new: NewJob,
     pub(super) splitter: Splitter,
+    /// The size of pieces without data, where they may be large.
+    pub(super) zeros: Option<ZeroPiece>,
     pub(super) pieces: VecDeque<usize>,
     pub(super) place: Place,
     pub(super) paused: bool,
@@ -153,9 +156,13 @@ pub(super) enum Phase {
 
 impl Job {
     pub(super) fn new(new: NewJob) -> Self {
-        let total = new.dests.first().map_or(Sector::ZERO, |dest| dest.count);
+        let total = new.work.source().or(new.dests.first()).map_or(Sector::ZERO, |region| region.count);
+        let zeros = ZeroPiece::of(&new);
+        let mut splitter = Splitter::new(total, zeros.as_ref().map_or(new.piece, |_| zeros::MOST.max(new.piece)));
+        splitter.limit(new.piece);
         Self {
-            splitter: Splitter::new(total, new.piece),
+            splitter,
+            zeros,
             pieces: VecDeque::new(),
             place: Place::None,
             paused: new.paused,
@@ -198,6 +205,17 @@ impl Job {
         }
         self.stopping |= ordered || !self.new.flags.contains(Flags::SKIP_UNREADABLE);
         false
+    }
+
+    /// Whether a piece that failed is done again, in smaller ones: then nothing is told of it. In order nothing is done twice.
+    pub(super) fn does_again(&mut self, span: Span) -> bool {
+        let again = !self.stopping
+            && !self.is_sequential()
+            && self.zeros.as_mut().is_some_and(|zeros| zeros.failed(span.count));
+        if again {
+            self.splitter.put_back(span);
+        }
+        again
     }
 
     /// A piece could not be written to those destinations.

@@ -45,6 +45,7 @@ mod stepped;
 mod throttle;
 mod window;
 mod worker;
+mod zeros;
 
 #[cfg(test)]
 mod tests;

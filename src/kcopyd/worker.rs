@@ -29,6 +29,7 @@ use super::content::are_equal;
 use super::job::{Job, NewJob, Notify, Phase, Place, SubJob};
 use super::pace::Direction;
 use super::throttle::Start;
+use super::zeros::ZeroPiece;
 use super::{Outcome, Piece};
 use crate::blkdev::Device;
 use crate::dm_io::{Core, ErrorBits, Finished, Memory};
@@ -332,7 +333,8 @@ impl Worker {
     fn piece_max(&self, key: usize) -> Sector {
         let new = &self.jobs[key].new;
         let even = new.speed.piece_max().min(self.settings.speed_max.piece_max());
-        Sector::whole_in(even).max(new.block).min(new.piece)
+        let most = self.jobs[key].zeros.as_ref().map_or(new.piece, ZeroPiece::size);
+        Sector::whole_in(even).max(new.block).min(most)
     }
 
     /// After anything that may have stopped, paused or ended a job: tells who waits for it.
@@ -377,6 +379,7 @@ impl Worker {
 
     /// An I/O of a sub-job has ended.
     fn sub_io_ended(&mut self, key: usize, end: Finished) {
+        let now = self.core.now();
         let (sub, job) = self.sub_and_job(key);
         job.new.activity.end();
         sub.ios -= 1;
@@ -402,6 +405,9 @@ impl Worker {
                 self.compare(key, list, dest + 1);
             }
             (_, memory) => {
+                if let Some(zeros) = &mut job.zeros {
+                    zeros.ended(sub.span.count, now.saturating_sub(end.started), end.fell_back);
+                }
                 sub.fail(end.errnos);
                 drop(memory);
                 self.written(key);
@@ -426,6 +432,11 @@ impl Worker {
         let job = &mut self.jobs[owner];
         job.pieces.retain(|piece| *piece != key);
         let failed = sub.failed_bits();
+        if !failed.is_empty() && job.does_again(span) {
+            self.freed = true;
+            self.line_up(owner);
+            return self.settle(owner);
+        }
         if !failed.is_empty() && !job.is_comparison() {
             job.write_failed(span, failed);
         }
@@ -511,7 +522,8 @@ impl Worker {
         let bytes = span.count.bytes();
         let mut list = None;
         // What makes holes may have to look at what the destination holds there: pages for that.
-        if job.new.work.source().is_some() || job.new.sparse {
+        // A larger one than others are is one that its devices do by themselves.
+        if job.new.work.source().is_some() || job.new.sparse && span.count <= job.new.piece {
             // A comparison reads the source and one destination after the other beside it.
             let sides = if job.is_comparison() { 2 } else { 1 };
             let pages = u32::try_from((sides * bytes).div_ceil(PAGE_SIZE as u64)).expect("a sub-job's pages");
