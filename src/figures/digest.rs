@@ -1,23 +1,22 @@
-//! The digest of a job's source, made from what is read anyway, in order.
+//! The digests of a job's source, made from what is read anyway, in order.
 
-use std::fmt::Write as _;
 use std::ops::Range;
 
 use sha2::Digest as _;
 
 use crate::kcopyd::Bytes;
 use crate::sector::SECTOR_SIZE;
-use crate::spec::Digest;
+use crate::spec::{Digest, Digests, Sum};
 
 /// Zeros are hashed in pieces of this size.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
-/// A digest under way. It belongs to whoever shows it the data: while a step of its job runs, to the engine's observer.
+/// Digests under way. They belong to whoever shows it the data: while a step of its job runs, to the engine's observer.
 ///
 /// # Invariants
 /// It has seen the sectors before `at`, each once, in order; unreadable ones as zeros.
 pub(crate) struct Hashing {
-    hasher: Hasher,
+    hashers: Vec<Hasher>,
     at: u64,
 }
 
@@ -33,12 +32,14 @@ impl std::fmt::Debug for Hashing {
 }
 
 impl Hashing {
-    pub(crate) fn new(digest: Digest) -> Self {
-        let hasher = match digest {
+    /// `None` where there are none to be made.
+    pub(crate) fn new(digests: &Digests) -> Option<Self> {
+        let hasher = |digest| match digest {
             Digest::Sha256 => Hasher::Sha256(Box::default()),
             Digest::Blake3 => Hasher::Blake3(Box::default()),
         };
-        Self { hasher, at: 0 }
+        let hashers: Vec<_> = digests.iter().map(hasher).collect();
+        (!hashers.is_empty()).then_some(Self { hashers, at: 0 })
     }
 
     /// The first sector that it has not seen.
@@ -76,25 +77,28 @@ impl Hashing {
     }
 
     fn update(&mut self, bytes: &[u8]) {
-        match &mut self.hasher {
-            Hasher::Sha256(hasher) => hasher.update(bytes),
-            Hasher::Blake3(hasher) => _ = hasher.update(bytes),
+        for hasher in &mut self.hashers {
+            match hasher {
+                Hasher::Sha256(hasher) => hasher.update(bytes),
+                Hasher::Blake3(hasher) => _ = hasher.update(bytes),
+            }
         }
     }
 
-    /// `sha256:HEX` or `blake3:HEX`.
-    pub(crate) fn finish(&self) -> String {
-        match &self.hasher {
-            Hasher::Sha256(hasher) => {
-                let mut text = "sha256:".to_owned();
-                for byte in hasher.clone().finalize() {
-                    _ = write!(text, "{byte:02x}");
-                }
-                text
-            }
-            Hasher::Blake3(hasher) => format!("blake3:{}", hasher.finalize().to_hex()),
-        }
+    /// What the digests of all that it has seen are.
+    pub(crate) fn sums(&self) -> Vec<(Digest, Sum)> {
+        let sum = |hasher: &Hasher| match hasher {
+            Hasher::Sha256(hasher) => (Digest::Sha256, Sum::new(hasher.clone().finalize().into())),
+            Hasher::Blake3(hasher) => (Digest::Blake3, Sum::new(*hasher.finalize().as_bytes())),
+        };
+        self.hashers.iter().map(sum).collect()
     }
+}
+
+/// `sha256:HEX`, `blake3:HEX`, or both with a comma between them.
+pub(crate) fn sums_text(sums: &[(Digest, Sum)]) -> String {
+    let each = sums.iter().map(|(digest, sum)| format!("{}:{sum}", digest.as_str()));
+    each.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -104,25 +108,35 @@ mod tests {
     const fn is_movable<T: Send + 'static>() {}
     const _: () = is_movable::<Hashing>();
 
+    fn hashing(word: &str) -> Hashing {
+        let spec = crate::spec::parse(format!("from=/a to=/b digest={word}").as_bytes()).unwrap().spec;
+        Hashing::new(&spec.digests).unwrap()
+    }
+
     #[test]
     fn what_comes_twice_counts_once() {
         let bytes: Vec<u8> = (0..10 * 512_u32).map(|at| (at / 7) as u8).collect();
-        for digest in [Digest::Sha256, Digest::Blake3] {
-            let mut whole = Hashing::new(digest);
+        for digest in ["sha256", "blake3", "sha256,blake3"] {
+            let mut whole = hashing(digest);
             whole.see(0, &|see| see(&bytes));
-            let mut parts = Hashing::new(digest);
+            let mut parts = hashing(digest);
             for (from, to) in [(0, 3), (2, 3), (1, 7), (6, 10)] {
                 parts.see(from, &|see| bytes[from as usize * 512..to * 512].chunks(700).for_each(&mut *see));
             }
-            assert_eq!((parts.at(), parts.finish()), (10, whole.finish()));
+            assert_eq!((parts.at(), parts.sums()), (10, whole.sums()));
         }
-        let mut empty = Hashing::new(Digest::Sha256);
+        let mut empty = hashing("sha256");
         empty.see_zeros(&(0..1));
-        let (mut many, mut one) = (Hashing::new(Digest::Blake3), Hashing::new(Digest::Blake3));
+        let (mut many, mut one) = (hashing("blake3"), hashing("blake3"));
         many.see_zeros(&(0..1000));
         one.see(0, &|see| (0..1000).for_each(|_| see(&[0; 512])));
-        assert_eq!((many.at(), many.finish()), (1000, one.finish()));
+        assert_eq!((many.at(), many.sums()), (1000, one.sums()));
         let zeros = "sha256:076a27c79e5ace2a3d47f9dd2e83e4ff6ea8872b3c2218f66c92b89b55f36560";
-        assert_eq!(empty.finish(), zeros);
+        assert_eq!(sums_text(&empty.sums()), zeros);
+        let mut both = hashing("blake3,sha256");
+        both.see_zeros(&(0..1));
+        let text = sums_text(&both.sums());
+        assert!(text.starts_with(&format!("{zeros},blake3:")) && text.len() == 2 * zeros.len() + 1);
+        assert!(Hashing::new(&Digests::default()).is_none());
     }
 }

@@ -14,7 +14,7 @@ mod progress;
 mod ranges;
 
 pub use bad::{BadKind, BadRange};
-pub(crate) use digest::Hashing;
+pub(crate) use digest::{Hashing, sums_text};
 pub(crate) use map::Map;
 pub(crate) use meter::{Meter, Stopwatch};
 pub use progress::DestState;

@@ -274,6 +274,12 @@ impl Progress {
         self.total * SECTOR_SIZE
     }
 
+    /// Whether anybody has a use for what is read: a destination that takes part, or the digest of a source that is compared
+    /// with its sums alone.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.dests.is_empty() || !self.live().is_empty()
+    }
+
     /// Destinations that take part.
     pub(crate) fn live(&self) -> ErrorBits {
         let all = ErrorBits::first(self.dests.len()).without(self.dropped);
@@ -321,6 +327,12 @@ impl Progress {
 
     /// Those destinations were found to have a range: read from the device itself, so it is durable too.
     pub(crate) fn found_equal(&mut self, range: &Range<u64>, dests: ErrorBits) {
+        if self.dests.is_empty() {
+            // Of a source alone it counts what was read.
+            self.common.insert(range.clone());
+            self.durable = self.common.bytes();
+            return;
+        }
         self.change(range, |progress| {
             for index in dests.iter() {
                 progress.dests[index].taken.insert(range.clone());
@@ -531,6 +543,13 @@ impl Progress {
         (self.read_errors, self.suspect_bytes, self.verified) = (0, 0, 0);
         (self.common, self.durable) = (RangeSet::new(), 0);
         self.look_again();
+    }
+
+    /// The source has other sums than were expected of it, or nobody can know.
+    pub(crate) fn sums_differ(&mut self, spec: &Spec, why: &str) {
+        let path = spec.from.as_ref().map_or("the source".into(), |from| from.path.to_string_lossy());
+        let text = format!("{path}: {why}");
+        self.error = Some(self.error.take().map_or(text.clone(), |error| format!("{error}; {text}")));
     }
 
     /// A destination does not have a range any more.

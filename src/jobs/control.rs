@@ -81,7 +81,10 @@ impl Job {
     fn drop_dest(&mut self, index: usize, turn: &mut Turn<'_>) -> Result<()> {
         let count = self.spec().to.len();
         if index >= count {
-            let what = format!("drop {index}: job {} has destinations 0 to {}", self.id(), count - 1);
+            let what = match count.checked_sub(1) {
+                Some(last) => format!("drop {index}: job {} has destinations 0 to {last}", self.id()),
+                None => format!("drop {index}: job {} has no destinations", self.id()),
+            };
             return Err(Error::new(ErrorKind::Invalid, what));
         }
         if self.progress.dropped.contains(index) {

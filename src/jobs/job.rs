@@ -214,7 +214,7 @@ impl Job {
         if self.work.is_none() {
             let geometry = self.opened().map(Opened::geometry).unwrap_or_default();
             let hashes = self.phase == Phase::first_of(self.spec()) && self.digest.is_none();
-            let hashing = self.spec().digest.filter(|_| hashes).map(Hashing::new);
+            let hashing = Hashing::new(&self.spec().digests).filter(|_| hashes);
             self.work = Some(Work::new(self.spec(), geometry, hashing));
         }
         self.work.as_mut().expect("it was made just now")
@@ -387,7 +387,7 @@ impl Job {
     /// Whether a destination is left, and nothing has ended the job.
     pub(super) fn goes_on(&self) -> bool {
         let fatal = self.work.as_ref().is_some_and(|work| work.salvage.is_fatal());
-        !self.life.is_over() && !fatal && !self.progress.live().is_empty()
+        !self.life.is_over() && !fatal && self.progress.is_wanted()
     }
 
     /// Another job has written there, or it was cut off: it counts for nothing when this one goes on.

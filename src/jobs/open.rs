@@ -100,7 +100,7 @@ impl<'a> Opener<'a> {
 impl Opened {
     /// The job's length.
     pub(super) fn count(&self) -> Sector {
-        self.dests.first().map_or(Sector::ZERO, |dest| dest.count)
+        self.from.iter().chain(&self.dests).next().map_or(Sector::ZERO, |region| region.count)
     }
 
     /// What salvage must know of its devices.

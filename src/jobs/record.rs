@@ -114,7 +114,7 @@ impl Job {
             self.follows = Follows::after(record.leader.or(said));
         }
         // A comparison begins anew, unless there is a digest still to be made of what was copied.
-        if record.verified && (self.spec().digest.is_none() || record.digest.is_some()) {
+        if record.verified && (self.spec().digests.is_empty() || record.digest.is_some()) {
             self.phase = Phase::Verify;
         }
         self.digest.clone_from(&record.digest);

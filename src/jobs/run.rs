@@ -27,7 +27,7 @@ use super::view::State;
 use super::work::{Flush, Pace, StepRun};
 use crate::dm_io::ErrorBits;
 use crate::error::{Error, Result};
-use crate::figures::{Hashing, RangeSet};
+use crate::figures::{Hashing, RangeSet, sums_text};
 use crate::salvage::{Phase, Step, request};
 
 impl Job {
@@ -139,9 +139,7 @@ impl Job {
             self.change(Life::Verifying, None, turn);
             return self.go_on(turn);
         }
-        if complete && let Some(hashing) = &self.work().hashing {
-            self.digest = Some(hashing.finish());
-        }
+        let differs = complete && self.take_sums();
         let progress = &self.progress;
         let end = End {
             cancelled: false,
@@ -152,6 +150,7 @@ impl Job {
         };
         self.conclude(verdict(end), turn);
     }
+            differs,
 
     /// The engine did not take the step.
     pub(super) fn step_refused(&mut self, error: &Error, turn: &mut Turn<'_>) {
@@ -159,6 +158,24 @@ impl Job {
         work.step = None;
         self.fail(error, turn);
     }
+    /// The digests are made; whether one is another than was expected. What cannot be read has no sum.
+    fn take_sums(&mut self) -> bool {
+        let Self { work: Some(work), progress, spec, digest, .. } = self else { return false };
+        if progress.read_err && spec.digests.expects() {
+            progress
+                .sums_differ(spec, "what cannot be read has no sum, so that nothing is known of the one in the spec");
+            return false;
+        }
+        let Some(hashing) = &work.hashing else { return false };
+        let sums = hashing.sums();
+        *digest = Some(sums_text(&sums));
+        let objection = spec.digests.objection(&sums);
+        if let Some(why) = &objection {
+            progress.sums_differ(spec, why);
+        }
+        objection.is_some()
+    }
+
 
     /// Whether nothing of it is in flight: neither I/O nor a flush nor a record.
     pub(super) fn is_at_rest(&self) -> bool {

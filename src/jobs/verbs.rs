@@ -60,9 +60,11 @@ pub(super) struct End {
     pub(super) cancelled: bool,
     /// Whether every piece was tried.
     pub(super) complete: bool,
+    /// Whether the source has another sum than was expected.
+    pub(super) differs: bool,
     /// Whether bytes are missing because they could not be read.
     pub(super) read_err: bool,
-    /// Destinations, and those of them that failed.
+    /// Destinations: none where a source is compared with its sums alone.
     pub(super) dests: usize,
     /// How many of them failed.
     pub(super) failed: usize,
@@ -73,8 +75,8 @@ pub(super) struct End {
 pub(super) fn verdict(end: End) -> State {
     match end {
         End { cancelled: true, .. } => State::Cancelled,
-        End { complete: false, .. } => State::Failed,
-        End { dests, failed, .. } if failed == dests => State::Failed,
+        End { complete: false, .. } | End { differs: true, .. } | End { dests: 0, read_err: true, .. } => State::Failed,
+        End { dests, failed, .. } if failed == dests && dests > 0 => State::Failed,
         End { read_err: false, failed: 0, .. } => State::Done,
         End { .. } => State::Degraded,
     }
@@ -109,12 +111,15 @@ mod tests {
 
     #[test]
     fn an_end_is_judged_by_what_is_missing() {
-        let good = End { cancelled: false, complete: true, read_err: false, dests: 3, failed: 0 };
+        let good = End { cancelled: false, complete: true, differs: false, read_err: false, dests: 3, failed: 0 };
         assert_eq!(verdict(good), State::Done);
         assert_eq!(verdict(End { failed: 1, ..good }), State::Degraded);
         assert_eq!(verdict(End { failed: 3, ..good }), State::Failed);
         assert_eq!(verdict(End { read_err: true, ..good }), State::Degraded);
         assert_eq!(verdict(End { complete: false, ..good }), State::Failed);
         assert_eq!(verdict(End { cancelled: true, ..good }), State::Cancelled);
+        assert_eq!(verdict(End { differs: true, ..good }), State::Failed);
+        let alone = End { dests: 0, ..good };
+        assert_eq!([alone, End { read_err: true, ..alone }].map(verdict), [State::Done, State::Failed]);
     }
 }

@@ -192,7 +192,7 @@ impl Salvage {
 
     fn next_compare(&mut self, progress: &mut Progress, hashed: Option<u64>) -> Option<Step> {
         self.plan.activity = Activity::Verify;
-        if self.plan.fatal || progress.compared().is_empty() {
+        if self.plan.fatal || progress.compared().is_empty() && !progress.dests.is_empty() {
             return None;
         }
         if let Some(block) = &mut self.block {

@@ -137,7 +137,7 @@ impl Plan {
             on_read,
             stops_on_write: spec.on_write_error == OnWriteError::Stop,
             retries: spec.retries,
-            ordered: in_order || spec.digest.is_some(),
+            ordered: in_order || !spec.digests.is_empty(),
             in_order,
             source_block: geometry.source_block,
             block: geometry.coarsest(),

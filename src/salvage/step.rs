@@ -127,7 +127,6 @@ pub(crate) fn request(
             (Work::Compare(scratch.part(range)), all(), ErrorBits::from_bits(1 << dest), Flags::NONE)
         }
         Step::Show { scratch, .. } => {
-            // Somebody to compare with must be named; he takes no part.
             let beside = scratch.as_ref().map_or_else(all, |scratch| vec![scratch.part(range)]);
             (Work::Compare(source()), beside, ErrorBits::NONE, Flags::NONE)
         }
@@ -136,8 +135,8 @@ pub(crate) fn request(
     let without = ErrorBits::first(regions.len()).without(dests);
     // With nobody to write to or to compare with, only the data tells that a piece was read.
     let sees = match step {
-        Step::Copy { .. } => spec.digest.is_some(),
-        Step::Compare { .. } => spec.digest.is_some() && spec.action == Action::Verify,
+        Step::Copy { .. } => !spec.digests.is_empty(),
+        Step::Compare { .. } => !spec.digests.is_empty() && spec.action == Action::Verify,
         Step::Probe { .. } | Step::Show { .. } => true,
         _ => false,
     };

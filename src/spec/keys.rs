@@ -6,7 +6,7 @@
 //! The order of the rows is the order of the canonical form. A name is there once as an action and once otherwise:
 //! `verify` is an action where it comes first, and a flag elsewhere.
 
-use super::{Action, MAX_LABEL, Spec, values};
+use super::{Action, Digests, MAX_LABEL, Spec, values};
 
 /// What sort of word it is, which is where it may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +135,7 @@ static WORDS: [Word; 22] = [
     Word {
         name: "verify",
         value: None,
-        doc: "as the first word: compare every destination with the source, write nothing",
+        doc: "as the first word: compare destinations, or a sum (digest=sha256:HEX) with the source, write nothing",
         field: Field::Action(Action::Verify),
     },
     Word {
@@ -251,11 +251,11 @@ static WORDS: [Word; 22] = [
     },
     Word {
         name: "digest",
-        value: Some("sha256|blake3"),
-        doc: "the digest of the source stream, in order, in status",
+        value: Some("sha256|blake3[:HEX][,...]"),
+        doc: "digests of the source, in order, in status; with HEX the job fails where the sum is another",
         field: Field::Value {
-            set: |spec, text| values::digest(text).map(|chosen| spec.digest = Some(chosen)),
-            get: |spec| values::digest_said(spec.digest),
+            set: |spec, text| Digests::parse(text).map(|digests| spec.digests = digests),
+            get: |spec| spec.digests.said(),
         },
     },
     Word {

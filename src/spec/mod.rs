@@ -29,6 +29,7 @@ use std::ops::Range;
 use crate::error::{Error, ErrorKind};
 use crate::sector::Sector;
 
+mod digests;
 mod keys;
 mod lines;
 pub mod number;
@@ -41,6 +42,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use digests::{Digest, Digests, Sum};
 pub(crate) use keys::nearest;
 pub use keys::{Kind, Word, words};
 pub use lines::LineBuffer;
@@ -126,15 +128,6 @@ impl After {
     }
 }
 
-/// `digest=`: which digest of the source stream is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Digest {
-    /// SHA-256, FIPS 180-4.
-    Sha256,
-    /// BLAKE3.
-    Blake3,
-}
-
 /// A job as its text says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 // One flag a word of the language.
@@ -144,7 +137,8 @@ pub struct Spec {
     pub action: Action,
     /// The source; `None` for `zero` alone.
     pub from: Option<RegionSpec>,
-    /// 1 to [`MAX_DESTS`] destinations; bit i of a write-error bitset is destination i.
+    /// 1 to [`MAX_DESTS`] destinations; bit i of a write-error bitset is destination i. None where a source is compared with its
+    /// sums alone.
     pub to: Vec<RegionSpec>,
     /// kcopyd's flag: go on after errors, to every destination.
     pub ignore_error: bool,
@@ -172,8 +166,8 @@ pub struct Spec {
     pub once: bool,
     /// Reads every destination back and compares.
     pub verify: bool,
-    /// Digest of the source stream.
-    pub digest: Option<Digest>,
+    /// Digests of the source stream.
+    pub digests: Digests,
     /// Blocks of zeros are punched, not written.
     pub sparse: bool,
     /// A missing regular destination file is made.

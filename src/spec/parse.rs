@@ -195,9 +195,13 @@ fn sectors(word: &Word, what: &str, part: &Part) -> Result<Sector, SpecError> {
 /// What only the whole job can show.
 pub(super) fn check(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
     check_source(spec, spans)?;
-    if spec.to.is_empty() {
+    if spec.to.is_empty() && !(spec.action == Action::Verify && spec.digests.expects()) {
         let end = spans.line.end;
-        return Err(SpecError::syntax(end..end, "no destination; add to=PATH"));
+        let text = match spec.action {
+            Action::Verify => "nothing to compare with; add to=PATH, or a sum: digest=sha256:HEX",
+            Action::Copy | Action::Zero => "no destination; add to=PATH",
+        };
+        return Err(SpecError::syntax(end..end, text));
     }
     check_counts(spec, spans)?;
     check_ends(spec, spans)?;
@@ -214,7 +218,7 @@ fn check_source(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
         (Action::Zero, Some(_)) => {
             Err(SpecError::syntax(spans.from.clone(), "`zero` reads nothing; drop from=, or the word zero to copy"))
         }
-        (Action::Zero, None) if spec.digest.is_some() => {
+        (Action::Zero, None) if !spec.digests.is_empty() => {
             Err(SpecError::syntax(spans.line.clone(), "`zero` reads nothing, so there is no digest; drop digest="))
         }
         (Action::Copy | Action::Verify, None) => {

@@ -252,6 +252,14 @@ fn after() -> impl Strategy<Value = After> {
     prop_oneof![(1_u64..).prop_map(After::Job), named.prop_map(After::Name)]
 }
 
+fn digests() -> impl Strategy<Value = Digests> {
+    let one = (prop::sample::select(vec!["sha256", "blake3"]), prop::option::of("[0-9a-f]{64}"));
+    prop::collection::vec(one, 0..3).prop_map(|each| {
+        let each = each.into_iter().map(|(name, sum)| sum.map_or(name.to_owned(), |sum| format!("{name}:{sum}")));
+        Digests::parse(each.collect::<Vec<_>>().join(",").as_bytes()).unwrap_or_default()
+    })
+}
+
 fn any_spec() -> impl Strategy<Value = Spec> {
     let words = (
         prop::sample::select(vec![OnReadError::Stop, OnReadError::Zero, OnReadError::Skip]),
@@ -261,13 +269,15 @@ fn any_spec() -> impl Strategy<Value = Spec> {
         prop::option::of(label()),
         prop::option::of(1_u64..),
         prop::option::of(after()),
-        prop::sample::select(vec![None, Some(Digest::Sha256), Some(Digest::Blake3)]),
+        digests(),
     );
     (regions(), words, any::<[bool; 9]>()).prop_map(|((action, from, to), words, flags)| {
-        let (on_read_error, on_write_error, retries, client, name, speed_max, after, digest) = words;
+        let (on_read_error, on_write_error, retries, client, name, speed_max, after, digests) = words;
         let [ignore_error, write_seq, paused, queue, verify, sparse, create, force_mounted, once] = flags;
         // What contradicts the action or another word is refused.
-        let digest = digest.filter(|_| action != Action::Zero);
+        let digests = if action == Action::Zero { Digests::default() } else { digests };
+        // A source may be compared with its sums alone.
+        let to = if action == Action::Verify && digests.expects() && queue { Vec::new() } else { to };
         let verify = verify && action != Action::Zero;
         let create = create && action != Action::Verify;
         let once = once && name.is_some();
@@ -289,7 +299,7 @@ fn any_spec() -> impl Strategy<Value = Spec> {
             queue,
             once,
             verify,
-            digest,
+            digests,
             sparse,
             create,
             force_mounted,
@@ -322,7 +332,7 @@ proptest! {
         words in prop::collection::vec(
             prop::sample::select(vec![
                 "copy", "zero", "verify", "from=", "to=", "/a", ",", "8", "1M", "'", "\"", "\\", " ", "=", "name=",
-                "paused", "retries=", "digest=sha256", "speed_max=max",
+                "paused", "retries=", "digest=sha256", "speed_max=max", ":00",
             ]),
             0..12,
         ),

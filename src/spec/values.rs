@@ -1,13 +1,11 @@
 //! The values that keys take: read with the reason where they are bad, said again where they are not the default.
 
-use super::{After, Digest, MAX_LABEL, OnReadError, OnWriteError, number, shown};
+use super::{After, MAX_LABEL, OnReadError, OnWriteError, number, shown};
 
 const ON_READ_ERROR: [(&str, OnReadError); 3] =
     [("stop", OnReadError::Stop), ("zero", OnReadError::Zero), ("skip", OnReadError::Skip)];
 
 const ON_WRITE_ERROR: [(&str, OnWriteError); 2] = [("drop", OnWriteError::Drop), ("stop", OnWriteError::Stop)];
-
-const DIGEST: [(&str, Digest); 2] = [("sha256", Digest::Sha256), ("blake3", Digest::Blake3)];
 
 /// The client of a job that names none.
 const DEFAULT_CLIENT: &str = "default";
@@ -35,14 +33,6 @@ pub(super) fn on_write_error(text: &[u8]) -> Value<OnWriteError> {
 
 pub(super) fn on_write_error_said(value: OnWriteError) -> Option<String> {
     said(&ON_WRITE_ERROR, Some(value).filter(|value| *value != OnWriteError::default()))
-}
-
-pub(super) fn digest(text: &[u8]) -> Value<Digest> {
-    choose(&DIGEST, text)
-}
-
-pub(super) fn digest_said(value: Option<Digest>) -> Option<String> {
-    said(&DIGEST, value)
 }
 
 pub(super) fn force(text: &[u8]) -> Value<()> {

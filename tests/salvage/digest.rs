@@ -19,7 +19,7 @@ const PIECE: u64 = 64 << 10;
 const WAYS: [(&str, u32); 2] = [("io=uring", 512), ("io=threads", 4096)];
 
 /// What `digest` must say of `data`, by other programs' reckoning.
-fn expected(digest: &str, data: &[u8]) -> String {
+pub(crate) fn expected(digest: &str, data: &[u8]) -> String {
     if digest == "blake3" {
         return format!("blake3:{}", blake3::hash(data).to_hex());
     }

@@ -11,6 +11,7 @@ mod merging;
 mod reading;
 mod sparse;
 mod transient;
+mod sums;
 mod vanishing;
 mod verifying;
 mod writing;

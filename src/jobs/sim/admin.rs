@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::Digest as _;
+
 use super::super::event::{Event, Reply};
 use super::super::job::Job;
 use super::super::open::OpenError;
@@ -247,13 +249,17 @@ impl World<'_> {
             let _ = write!(line, " to={},{},{count}", to.0, to.1);
         } else {
             let _ = write!(line, " from={},{},{count}", from.0, from.1);
-            for _ in 0..random.pick(&[1, 1, 1, 1, 2, 3]) {
+            let alone = action == "verify" && random.one_in(3);
+            for _ in 0..if alone { 0 } else { random.pick(&[1, 1, 1, 1, 2, 3]) } {
                 let to = place(random);
                 let _ = write!(line, " to={},{}", to.0, to.1);
             }
-        }
-        if action != "zero" && random.one_in(6) {
-            let _ = write!(line, " digest={}", random.pick(&["sha256", "blake3"]));
+            let expects = alone || random.one_in(20);
+            if expects {
+                let _ = write!(line, " digest={}", self.expected(from, count, random));
+            } else if random.one_in(6) {
+                let _ = write!(line, " digest={}", random.pick(&["sha256", "blake3", "blake3,sha256"]));
+            }
         }
         if random.one_in(3) {
             let _ = write!(line, " client={CLIENT}");
@@ -286,6 +292,16 @@ impl World<'_> {
         self.disks.sim.clear();
         self.disks.now = std::array::from_fn(|disk| disk);
         (self.disks.busy, self.disks.missing) = ([false; DISKS], [false; DISKS]);
+    /// A sum that is expected of a source: what it is now, or another.
+    fn expected(&self, from: (&str, u64), count: u64, random: &mut Random) -> String {
+        let line = format!("zero to={},{},{count}", from.0, from.1);
+        let spec = spec::parse(line.as_bytes()).expect("a place").spec;
+        let bytes = self.disks.bytes_of(&spec.to[0]).filter(|_| !random.one_in(4));
+        let sum = sha2::Sha256::digest(bytes.unwrap_or_default());
+        let hex = sum.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        random.pick(&["sha256:", "blake3,sha256:"]).to_owned() + &hex
+    }
+
         self.journal.fails = false;
         if std::mem::take(&mut self.has_hung) || self.daemon.core.stopping.is_some() {
             self.count_down(Some(false))?;

@@ -181,6 +181,12 @@ impl<'a> Disks<'a> {
     }
 
     fn region(
+    /// What is in a region now, where its disk is there.
+    pub(super) fn bytes_of(&self, region: &RegionSpec) -> Option<Vec<u8>> {
+        let region = self.region(region, region.count?, false, spec::Place::From).ok()?;
+        Some(self.read(&self.span_of(&region)))
+    }
+
         &self,
         region: &RegionSpec,
         count: Sector,

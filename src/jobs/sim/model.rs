@@ -13,11 +13,11 @@ use super::world::{Checked, World};
 use super::wrong::Wrong;
 use crate::dm_io::ErrorBits;
 use crate::dm_io::IoRegion;
-use crate::figures::{Hashing, RangeSet};
+use crate::figures::{Hashing, RangeSet, sums_text};
 use crate::journal::Record;
 use crate::salvage::Phase;
 use crate::sector::SECTOR_SIZE;
-use crate::spec::Digest;
+use crate::spec;
 
 /// Running time that a kill may take: two checkpoints, because the flush of the first may hang; and the owner's lag.
 const RUNNING_TIME_LAG: Duration = Duration::from_millis(10_100);
@@ -266,12 +266,22 @@ impl World<'_> {
         if known == Some(digest) {
             return Ok(());
         }
-        let how = if digest.starts_with("sha256") { Digest::Sha256 } else { Digest::Blake3 };
-        let mut hashing = Hashing::new(how);
+        let spec = spec::parse(&record.spec).map_err(|error| error.to_string())?.spec;
+        let Some(mut hashing) = Hashing::new(&spec.digests) else {
+            return Err(format!("job {} has a digest that nobody asked for", record.id));
+        };
         hashing.see(0, &|see| see(&self.disks.read(source)));
-        match hashing.finish() {
-            right if right == *digest || !record.unreadable.is_empty() => Ok(()),
-            right => Err(format!("the digest of job {} is {digest}, and should be {right}", record.id)),
+        let right = sums_text(&hashing.sums());
+        if record.unreadable.is_empty() && right != *digest {
+            return Err(format!("the digest of job {} is {digest}, and should be {right}", record.id));
+        }
+        let differs = spec.digests.objection(&hashing.sums()).is_some();
+        match record.state {
+            State::Done if differs => Err(format!("job {} is done, and its sum is not the expected one", record.id)),
+            State::Done | State::Degraded if spec.digests.expects() && !record.unreadable.is_empty() => {
+                Err(format!("job {} has a sum of what cannot be read", record.id))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -371,7 +381,7 @@ impl World<'_> {
             return Ok(());
         };
         // One that lives again by now makes a new one.
-        if job.state() == State::Done && job.spec().digest.is_some() && job.digest.is_none() {
+        if job.state() == State::Done && !job.spec().digests.is_empty() && job.digest.is_none() {
             return Err(format!("job {id} is done, and has no digest"));
         }
         for (index, span) in places.dests.iter().enumerate() {
