@@ -21,6 +21,7 @@ mod discards;
 mod dm;
 mod extent;
 mod holders;
+mod holes;
 mod identity;
 mod lasting;
 mod open;

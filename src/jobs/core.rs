@@ -152,6 +152,9 @@ impl Core {
             Event::Quiet { id } => self.with(id, now, Job::quiet),
             Event::Flushed { id, run, dest, result } => {
                 self.with(id, now, |job, turn| job.flushed(run, dest, result, turn));
+            Event::HolesFound { id, known, holes } => {
+                self.with(id, now, |job, turn| job.holes_found(known, &holes, turn));
+            }
             }
             Event::Tick => self.tick(now),
             Event::Stop { reply } => self.stop(reply, now),

@@ -1,5 +1,6 @@
 //! What the owner has others do: everything that may block, that moves data, or that somebody waits for.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::card::Card;
@@ -33,8 +34,10 @@ pub(super) enum Effect {
     Forget(JobId),
     /// Start a step. Answers: `Piece`s, then `StepEnded`; or `StepRefused`.
     Start(Box<Start>),
+    /// Look for holes of a source; `range` counts from the job's beginning. Answer: `HolesFound`.
+    FindHoles { id: JobId, source: IoRegion, range: Range<u64> },
     /// Enter zeros into a digest, for what cannot be read. Answer: `StepEnded`.
-    HashZeros { id: JobId, hashing: Box<Hashing>, range: std::ops::Range<u64> },
+    HashZeros { id: JobId, hashing: Box<Hashing>, range: Range<u64> },
     /// The engine takes no new pieces of a job. Answer: `Quiet`.
     Pause(JobId),
     /// The engine goes on with a job.

@@ -1,5 +1,6 @@
 //! What happens to jobs: everything that the owner is told, and what it is asked.
 
+use std::ops::Range;
 use std::sync::mpsc;
 
 use super::job::Job;
@@ -52,6 +53,8 @@ pub(super) enum Event {
     Piece { id: JobId, piece: EndedPiece },
     /// The step that the engine had of a job has ended.
     StepEnded { id: JobId, hashing: Option<Box<Hashing>>, gone: Vec<(usize, i32)> },
+    /// A job's source was looked at for holes: the range that was looked at, and the holes in it, counted from the job's beginning.
+    HolesFound { id: JobId, known: Range<u64>, holes: Vec<Range<u64>> },
     /// The engine did not take a step.
     StepRefused { id: JobId, error: Error },
     /// A job is paused, and the engine has nothing of it in flight.

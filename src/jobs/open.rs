@@ -119,6 +119,7 @@ impl Opened {
         let dest = std::mem::replace(&mut self.dests[index], stand_in);
         self.without.set(index);
         if let Some(footprint) = &mut self.footprint {
+            has_holes: self.from.as_ref().is_some_and(|from| from.device.can_grow()),
             footprint.leave_out(index);
         }
         let client = Arc::clone(&self.client);
@@ -209,6 +210,18 @@ pub(super) fn stretch_files(dests: &[IoRegion], sparse: bool) -> Result<()> {
 #[derive(Debug)]
 pub(super) struct Zoned {
     /// Which destination.
+/// Looks for holes of a source in a range of its job. May wait for the file system. Returns how far it has looked, and the holes.
+pub(super) fn look_for_holes(source: &IoRegion, range: Range<u64>) -> (Range<u64>, Vec<Range<u64>>) {
+    let first = source.sector.bytes();
+    let bytes = first + range.start * SECTOR_SIZE..first + range.end * SECTOR_SIZE;
+    let found = source.device.look_for_holes(bytes);
+    let sector = |byte: u64| (byte - first) / SECTOR_SIZE;
+    let inside = |hole: &Range<u64>| (hole.start - first).div_ceil(SECTOR_SIZE)..sector(hole.end);
+    // Where it got nowhere all is data: nobody asks again and again.
+    let end = Some(sector(found.bytes.end)).filter(|end| *end > range.start).unwrap_or(range.end);
+    (range.start..end, found.holes.iter().map(inside).collect())
+}
+
     pub(super) dest: usize,
     /// The first of its zones, in sectors of the device; the others are as long.
     pub(super) zone: Range<u64>,

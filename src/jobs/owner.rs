@@ -22,7 +22,7 @@ use super::clients::Clients;
 use super::core::Core;
 use super::effect::{Effect, Start};
 use super::event::{EndedPiece, Event, Reply};
-use super::open::{Opener, lock_files, look_at_zones, open, stretch_files};
+use super::open::{Opener, lock_files, look_at_zones, look_for_holes, open, stretch_files};
 use super::recorder::Recorder;
 use super::turn::Now;
 use super::view::{Change, JobId};
@@ -224,6 +224,14 @@ impl Hands {
                 self.workers.run(move || {
                     hashing.see_zeros(&range);
                     inbox.send(Event::StepEnded { id, hashing: Some(hashing), gone: Vec::new() });
+                });
+            }
+            Effect::FindHoles { id, source, range } => {
+                let inbox = Arc::clone(&self.inbox);
+                self.workers.run(move || {
+                    let (known, holes) = look_for_holes(&source, range);
+                    drop(source);
+                    inbox.send(Event::HolesFound { id, known, holes });
                 });
             }
             Effect::Pause(id) => self.tell(id, JobHandle::pause),

@@ -15,6 +15,7 @@
 //! [`Job::go_on`] is called whenever something of a job has changed, and looks at the state alone: what is to be done
 //! follows from it, so that no order of events is special.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::effect::{Effect, Start};
@@ -103,6 +104,11 @@ impl Job {
             let range = range.clone();
             work.step = Some(StepRun { step, pace: Pace::Going });
             return turn.push(Effect::HashZeros { id: card.id, hashing, range });
+        }
+        if let (Step::FindHoles { range }, Some(source)) = (&step, &opened.from) {
+            let (source, range) = (source.clone(), range.clone());
+            work.step = Some(StepRun { step, pace: Pace::Going });
+            return turn.push(Effect::FindHoles { id: card.id, source, range });
         }
         let request = request(spec, opened.from.as_ref(), &opened.dests, &card.speed_max, &step);
         let hashing = if matches!(step, Step::Probe { .. }) { None } else { work.hashing.take() };
@@ -222,6 +228,16 @@ impl Job {
         }
         work.salvage.vanished(spec, gone, progress);
         self.go_on(turn);
+    }
+
+    /// Its source was looked at for holes.
+    pub(super) fn holes_found(&mut self, known: Range<u64>, holes: &[Range<u64>], turn: &mut Turn<'_>) {
+        let Self { work: Some(work), progress, .. } = self else { return };
+        if matches!(&work.step, Some(StepRun { step: Step::FindHoles { .. }, .. })) {
+            work.step = None;
+            work.salvage.holes_found(known, holes, progress);
+            self.go_on(turn);
+        }
     }
 
     /// The engine has nothing of a paused step in flight.

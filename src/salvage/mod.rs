@@ -9,17 +9,19 @@
 //! # Protocol of the digest
 //! 1. Whoever has the [`Hashing`](crate::figures::Hashing) says with [`Salvage::next`] how far it has come.
 //! 2. [`Step::HashZeros`] is no I/O, and at most [`HASH_SLICE`] sectors: it sees zeros for that range, and the next step is
-//!    asked for. What is hashed so, before anything behind it, could not be read.
+//!    asked for. What is hashed so, before anything behind it, could not be read, or is a hole.
 //! 3. While any other step runs, the engine's observer shows it the data, in order; but for [`Step::Probe`], whose data comes
 //!    again.
 //! 4. A step of a comparison, or of an ordered copy, ends at what cannot be read; that is cleared up before the data behind it.
 
+mod holes;
 mod plan;
 mod recheck;
 mod step;
 
 use std::ops::Range;
 
+use self::holes::Part;
 use self::plan::{Block, Event, Left, Plan, is_gone};
 use self::recheck::{Recheck, Whose};
 pub(crate) use self::step::{Step, request};
@@ -84,6 +86,8 @@ pub(crate) struct Geometry {
     pub(crate) dest_block: u64,
     /// A destination is zoned: it takes writes in ascending order only.
     pub(crate) sequential: bool,
+    /// The source is a file, which may have holes.
+    pub(crate) has_holes: bool,
 }
 
 impl Geometry {
@@ -94,7 +98,7 @@ impl Geometry {
 
 impl Default for Geometry {
     fn default() -> Self {
-        Self { source_block: 1, dest_block: 1, sequential: false }
+        Self { source_block: 1, dest_block: 1, sequential: false, has_holes: false }
     }
 }
 
@@ -258,9 +262,19 @@ impl Salvage {
     }
 
     /// What the digest must see before a step that begins at `due`.
-    fn catch_up(&mut self, at: u64, due: u64, progress: &mut Progress) -> Option<Step> {
+    fn catch_up(&mut self, at: u64, mut due: u64, progress: &mut Progress) -> Option<Step> {
         if at >= due {
             return None;
+        }
+        if progress.unreadable.first_from(at).is_none_or(|range| range.start > at) {
+            match self.plan.holes.as_ref().map(|holes| holes.first(&(at..due))) {
+                Some(Part::Unknown(range)) => return Some(Step::FindHoles { range }),
+                Some(Part::Hole(range)) => {
+                    return Some(Step::HashZeros { range: at..range.end.min(at + HASH_SLICE) });
+                }
+                Some(Part::Data(range)) => due = range.end,
+                None => {}
+            }
         }
         let block = self.plan.block();
         let unreadable = progress.unreadable.first_from(at);
@@ -385,6 +399,11 @@ impl Salvage {
             progress.verify_failed(spec, index, &range, DIFFERENT);
         }
         Reaction::default()
+    }
+
+    /// The source was looked at for holes.
+    pub(crate) fn holes_found(&mut self, known: Range<u64>, holes: &[Range<u64>], progress: &Progress) {
+        self.plan.holes_found(known, holes, progress.total);
     }
 
     /// A destination was given up by hand, and its device goes: what was being put together for it is put together anew.

@@ -46,6 +46,7 @@ pub(super) use self::block::{Block, Event};
 use self::locate::Locate;
 pub(crate) use self::suspect::halves;
 use self::suspect::{Suspect, first_half};
+use super::holes::{Holes, Part};
 use super::step::{Scratch, Step};
 use super::{Activity, Geometry};
 use crate::dm_io::ErrorBits;
@@ -111,6 +112,8 @@ pub(crate) struct Plan {
     bulk_from: u64,
     /// No live destination lacks zeros before it.
     zeros_from: u64,
+    /// The source's holes, where they are looked for.
+    pub(super) holes: Option<Holes>,
     scratch: Option<Scratch>,
     /// The block that was put together last.
     scratch_of: Option<u64>,
@@ -151,6 +154,7 @@ impl Plan {
             locating: Vec::new(),
             bulk_from: 0,
             zeros_from: 0,
+            holes: (spec.sparse && spec.action == Action::Copy && geometry.has_holes).then(Holes::default),
             scratch: None,
             scratch_of: None,
             dead: 0,
@@ -274,12 +278,31 @@ impl Plan {
     }
 
     fn next_bulk(&mut self, progress: &Progress) -> Option<Step> {
-        let step = self.lacking(progress, self.bulk_from..progress.total);
+        let step = self.lacking(progress, self.bulk_from..progress.total).map(|step| self.around_holes(step));
         self.bulk_from = step.as_ref().map_or(progress.total, |step| step.range().start);
         if step.is_some() {
             self.activity = Activity::Copy;
         }
         step
+    }
+
+    /// What is to be done first of a copy whose source may have holes.
+    fn around_holes(&self, step: Step) -> Step {
+        let (Step::Copy { range, dests, flags }, Some(holes)) = (&step, &self.holes) else { return step };
+        let (dests, flags) = (*dests, *flags);
+        match holes.first(range) {
+            Part::Unknown(range) => Step::FindHoles { range },
+            Part::Hole(range) => Step::Hole { range, dests, flags },
+            Part::Data(range) => Step::Copy { range, dests, flags },
+        }
+    }
+
+    /// The source was looked at for holes.
+    pub(super) fn holes_found(&mut self, known: Range<u64>, found: &[Range<u64>], total: u64) {
+        let block = self.block;
+        if let Some(holes) = &mut self.holes {
+            holes.found(known, found, block, total);
+        }
     }
 
     /// The first range in another that a live destination lacks and nobody has given up, and all that lack it; in whole
@@ -576,7 +599,9 @@ impl Plan {
                 self.write_failures(spec, progress, &range, piece, true);
             }
             _ => {
-                self.piece = self.piece.max(range.end - range.start);
+                if !matches!(step, Step::Hole { .. }) {
+                    self.piece = self.piece.max(range.end - range.start);
+                }
                 match piece.read_error {
                     Some(errno) => self.read_failed(spec, progress, &range, errno),
                     None => self.was_read(step, progress, &range, piece),

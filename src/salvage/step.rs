@@ -19,6 +19,10 @@ pub(crate) enum Step {
     Zero { range: Range<u64>, dests: ErrorBits, flags: Flags },
     /// Compare with them.
     Compare { range: Range<u64>, dests: ErrorBits },
+    /// Make holes on them, where the source has one.
+    Hole { range: Range<u64>, dests: ErrorBits, flags: Flags },
+    /// No I/O of the engine's: the source is to be looked at for holes, as far as a look goes. Then the next step is asked for.
+    FindHoles { range: Range<u64> },
     /// Read, out of turn, to learn whether it can be read.
     Probe { range: Range<u64> },
     /// Read a part of a destination's block into the scratch block; if that fails nothing is changed there, or it becomes zeros.
@@ -66,6 +70,8 @@ impl Step {
         match self {
             Self::Copy { range, .. }
             | Self::Zero { range, .. }
+            | Self::Hole { range, .. }
+            | Self::FindHoles { range }
             | Self::Compare { range, .. }
             | Self::Probe { range }
             | Self::Gather { range, .. }
@@ -79,7 +85,9 @@ impl Step {
 
     /// Whether the engine ends the step by itself for a piece that failed: then what is in flight is written.
     pub(crate) fn ends_for(&self, piece: &Piece<'_>) -> bool {
-        let (Self::Copy { flags, .. } | Self::Zero { flags, .. }) = self else { return false };
+        let (Self::Copy { flags, .. } | Self::Zero { flags, .. } | Self::Hole { flags, .. }) = self else {
+            return false;
+        };
         let goes_on = match piece.read_error {
             Some(_) => &[Flags::IGNORE_ERROR, Flags::SKIP_UNREADABLE][..],
             None => &[Flags::IGNORE_ERROR, Flags::KEEP_FAILED, Flags::DROP_FAILED],
@@ -95,7 +103,7 @@ fn sectors(number: u64) -> Sector {
 /// A step as the engine takes it.
 ///
 /// # Panics
-/// For [`Step::HashZeros`], which is none of the engine's.
+/// For [`Step::HashZeros`] and [`Step::FindHoles`], which are none of the engine's.
 pub(crate) fn request(
     spec: &Spec,
     from: Option<&IoRegion>,
@@ -112,7 +120,7 @@ pub(crate) fn request(
     let all = || to.iter().map(part).collect();
     let (work, regions, dests, flags) = match step {
         Step::Copy { dests, flags, .. } => (Work::Copy(source()), all(), *dests, *flags),
-        Step::Zero { dests, flags, .. } => (Work::Zero, all(), *dests, *flags),
+        Step::Zero { dests, flags, .. } | Step::Hole { dests, flags, .. } => (Work::Zero, all(), *dests, *flags),
         Step::Compare { dests, .. } => (Work::Compare(source()), all(), *dests, Flags::SKIP_UNREADABLE),
         Step::Probe { .. } => (Work::Compare(source()), all(), ErrorBits::NONE, Flags::NONE),
         Step::Gather { scratch, zeros, .. } => {
@@ -130,7 +138,7 @@ pub(crate) fn request(
             let beside = scratch.as_ref().map_or_else(all, |scratch| vec![scratch.part(range)]);
             (Work::Compare(source()), beside, ErrorBits::NONE, Flags::NONE)
         }
-        Step::HashZeros { .. } => unreachable!("a step without I/O"),
+        Step::HashZeros { .. } | Step::FindHoles { .. } => unreachable!("a step without I/O"),
     };
     let without = ErrorBits::first(regions.len()).without(dests);
     // With nobody to write to or to compare with, only the data tells that a piece was read.

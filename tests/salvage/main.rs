@@ -6,6 +6,7 @@
 mod coarse;
 mod comparing;
 mod digest;
+mod holes;
 mod mending;
 mod merging;
 mod reading;

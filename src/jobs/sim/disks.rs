@@ -15,6 +15,7 @@ use crate::blkdev::{Device, Extent, LastingExtent, Place, Target};
 use crate::claims::{Footprint, Lasting};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind};
+use crate::figures::RangeSet;
 use crate::io::sim::{Behaviour, Sim};
 use crate::kcopyd::Client;
 use crate::sector::{SECTOR_SIZE, Sector};
@@ -207,6 +208,15 @@ impl<'a> Disks<'a> {
             return Err(OpenError::Busy(place, Error::new(ErrorKind::Busy, format!("{path} is in use"))));
         }
         Ok(IoRegion::new(device, Sector::new(start).expect("small"), count))
+    }
+
+    /// The holes of a source in a range of its job: where it is zeros, as a file system may have it; a look goes only so far.
+    pub(super) fn holes(&self, source: &IoRegion, range: Range<u64>) -> (Range<u64>, Vec<Range<u64>>) {
+        let content = self.read(&self.span_of(source));
+        let known = range.start..range.end.min(range.start + 12);
+        let is_zero = |sector: &u64| content[bytes(*sector)..bytes(*sector + 1)].iter().all(|byte| *byte == 0);
+        let holes: RangeSet = known.clone().filter(is_zero).map(|sector| sector..sector + 1).collect();
+        (known, holes.iter().collect())
     }
 
     fn identity(&self, region: &IoRegion) -> Option<String> {

@@ -37,6 +37,10 @@ impl World<'_> {
             Effect::Forget(id) => self.forget(id),
             Effect::Start(start) => self.start(*start)?,
             Effect::HashZeros { id, hashing, range } => self.hash_zeros(id, hashing, &range),
+            Effect::FindHoles { id, source, range } => {
+                let (known, holes) = self.disks.holes(&source, range);
+                self.after_work(Later::Event(Event::HolesFound { id, known, holes }));
+            }
             Effect::Pause(id) => self.pause(id),
             Effect::Resume(id) => self.tell(id, JobHandle::resume),
             Effect::Cancel(id) => self.cancel(id),

@@ -27,6 +27,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Piece { id, piece } => format!("job {id}: {piece:?}"),
         Event::StepEnded { id, .. } => format!("job {id}: its step has ended"),
         Event::StepRefused { id, error } => format!("job {id}: its step was refused: {error}"),
+        Event::HolesFound { id, known, holes } => format!("job {id}: of {known:?} holes are {holes:?}"),
         Event::Quiet { id } => format!("job {id} is quiet"),
         Event::Flushed { id, run, dest, result } => {
             format!("job {id}, run {run}: destination {dest} flushed {result:?}")
@@ -61,6 +62,7 @@ pub(super) fn effect(effect: &Effect) -> String {
             };
             format!("start a step of job {id}: {kind} from {} on, at {range:?}, without {without:?}", start.first)
         }
+        Effect::FindHoles { id, range, .. } => format!("look for holes of job {id} in {range:?}"),
         Effect::HashZeros { id, range, .. } => format!("hash zeros for job {id}: {range:?}"),
         Effect::Pause(id) => format!("pause the step of job {id}"),
         Effect::Resume(id) => format!("resume the step of job {id}"),

@@ -87,7 +87,12 @@ impl Model {
             Step::Zero { range, dests, flags } => (range, *dests, *flags, false),
             Step::Gather { range, .. } | Step::Fetch { range, .. } => (range, ErrorBits::first(1), Flags::NONE, true),
             Step::Put { range, dests, .. } => (range, *dests, Flags::KEEP_FAILED, true),
-            Step::Compare { .. } | Step::Check { .. } | Step::Show { .. } | Step::HashZeros { .. } => {
+            Step::Compare { .. }
+            | Step::Check { .. }
+            | Step::Show { .. }
+            | Step::HashZeros { .. }
+            | Step::Hole { .. }
+            | Step::FindHoles { .. } => {
                 unreachable!("no comparison here")
             }
         };
@@ -155,7 +160,7 @@ fn spec(dests: usize) -> Spec {
 
 /// All devices with blocks of so many sectors.
 fn even(block: u64) -> Geometry {
-    Geometry { source_block: block, dest_block: block, sequential: false }
+    Geometry { source_block: block, dest_block: block, sequential: false, has_holes: false }
 }
 
 fn run(spec: &Spec, total: u64, block: u64, model: &mut Model) -> (Plan, Progress) {
@@ -419,7 +424,7 @@ proptest! {
 }
 
 /// A destination whose blocks are eight of the source's.
-const COARSE: Geometry = Geometry { source_block: 1, dest_block: 8, sequential: false };
+const COARSE: Geometry = Geometry { source_block: 1, dest_block: 8, sequential: false, has_holes: false };
 
 fn fresh(spec: &Spec, total: u64) -> Progress {
     Progress::new(spec, Sector::new(total).unwrap())
