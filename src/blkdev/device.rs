@@ -200,12 +200,13 @@ impl Device {
     /// # Errors
     /// Where it is still there.
     pub fn remove_made(&self) -> Result<()> {
-        let Target::File { dev, ino } = self.target else { return Ok(()) };
-        let is_ours = |meta: std::fs::Metadata| (meta.dev(), meta.ino()) == (dev, ino);
-        if !self.made || !std::fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
-            return Ok(());
-        }
-        std::fs::remove_file(&self.path).map_err(|error| Error::os(format!("remove {}", self.path.display()), error))
+        self.made_file().map_or(Ok(()), |made| made.remove())
+    }
+
+    /// The file that opening it made, for who closes it and may have to remove it all the same.
+    pub(crate) fn made_file(&self) -> Option<MadeFile> {
+        let Target::File { dev, ino } = self.target else { return None };
+        self.made.then(|| MadeFile { path: Arc::clone(&self.path), dev, ino })
     }
 
     /// Whether a region may reach beyond its present end: a regular file grows, a device does not.
@@ -319,6 +320,25 @@ impl Device {
         let size = self.size;
         let what = format!("{path}: {count} sectors from {sector} reach beyond its end, it has {size} sectors");
         Err(Error::new(ErrorKind::BeyondEnd, what))
+    }
+}
+
+/// A file that was made when it was opened.
+#[derive(Debug)]
+pub(crate) struct MadeFile {
+    path: Arc<Path>,
+    dev: u64,
+    ino: u64,
+}
+
+impl MadeFile {
+    /// As [`Device::remove_made`].
+    pub(crate) fn remove(&self) -> Result<()> {
+        let is_it = |meta: std::fs::Metadata| (meta.dev(), meta.ino()) == (self.dev, self.ino);
+        if !std::fs::symlink_metadata(&self.path).is_ok_and(is_it) {
+            return Ok(());
+        }
+        std::fs::remove_file(&self.path).map_err(|error| Error::os(format!("remove {}", self.path.display()), error))
     }
 }
 

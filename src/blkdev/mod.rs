@@ -32,6 +32,7 @@ mod table;
 mod topology;
 mod zones;
 
+pub(crate) use device::MadeFile;
 pub use device::{CUT, DELETED, Device, GONE, HELD, Target, fence_all};
 pub use extent::{Extent, Place};
 pub use holders::{Holder, HolderKind, Holders, in_use};

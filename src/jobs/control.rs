@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::effect::Effect;
 use super::event::Reply;
-use super::job::{Devices, Follows, Job};
+use super::job::{Claim, Devices, Follows, Job};
 use super::state::{Life, PausedBy, Wait};
 use super::turn::Turn;
 use super::verbs::{Action, act};
@@ -139,6 +139,7 @@ impl Job {
             self.recognised = true;
             self.returning = false;
             self.give_bytes_back(turn);
+            (self.claim, self.claim_is_told) = (Claim::None, false);
         }
         self.change(Life::Queued(self.wait()), None, turn);
     }

@@ -21,6 +21,7 @@ use super::state::{Life, PausedBy};
 use super::submit::{Made, NotMade, Ready};
 use super::turn::{Now, Turn};
 use super::view::{Change, JobId, Refusal, State};
+use super::waiting::{BEGUN_MAX, Found};
 use crate::claims::{Claims, Overwritten, Rank, Region};
 use crate::dm_io::IoRegion;
 use crate::error::{Error, ErrorKind, Result};
@@ -69,6 +70,8 @@ pub(super) struct Core {
     just_ended: VecDeque<JobId>,
     /// Jobs that changed in this turn.
     changed: BTreeSet<JobId>,
+    /// Jobs that wait, and hold descriptors.
+    waits_open: BTreeSet<JobId>,
     effects: Vec<Effect>,
 }
 
@@ -102,6 +105,7 @@ impl Core {
             look_due: None,
             just_ended: VecDeque::new(),
             changed: BTreeSet::new(),
+            waits_open: BTreeSet::new(),
             effects: Vec::new(),
         }
     }
@@ -148,13 +152,13 @@ impl Core {
             Event::StepEnded { id, hashing, gone } => {
                 self.with(id, now, |job, turn| job.step_ended(hashing, &gone, turn));
             }
+            Event::HolesFound { id, known, holes } => {
+                self.with(id, now, |job, turn| job.holes_found(known, &holes, turn));
+            }
             Event::StepRefused { id, error } => self.with(id, now, |job, turn| job.step_refused(&error, turn)),
             Event::Quiet { id } => self.with(id, now, Job::quiet),
             Event::Flushed { id, run, dest, result } => {
                 self.with(id, now, |job, turn| job.flushed(run, dest, result, turn));
-            Event::HolesFound { id, known, holes } => {
-                self.with(id, now, |job, turn| job.holes_found(known, &holes, turn));
-            }
             }
             Event::Tick => self.tick(now),
             Event::Stop { reply } => self.stop(reply, now),
@@ -166,8 +170,32 @@ impl Core {
                 break;
             }
         }
+        self.let_go(now);
         self.answer_if_stopped();
         self.set_timers(now);
+    }
+
+    /// Jobs that wait let go of their devices.
+    fn let_go(&mut self, now: Now) {
+        if self.waits_open.is_empty() {
+            return;
+        }
+        let (begun, new): (Vec<JobId>, Vec<JobId>) =
+            self.waits_open.iter().partition(|id| self.jobs.get(id).is_some_and(Job::has_begun));
+        let too_many = begun.len().saturating_sub(BEGUN_MAX);
+        for id in new.into_iter().chain(begun.into_iter().take(too_many)) {
+            if self.jobs.get(&id).is_some_and(Job::can_let_go) {
+                self.with(id, now, Job::let_go);
+            }
+        }
+    }
+
+    fn note_waiting(&mut self, id: JobId) {
+        if self.jobs.get(&id).is_some_and(Job::waits_open) {
+            self.waits_open.insert(id);
+        } else {
+            self.waits_open.remove(&id);
+        }
     }
 
     /// Publishes what has changed, and says what is to be done, in this order.
@@ -208,6 +236,7 @@ impl Core {
         let after = Place::of(job);
         self.changed.insert(id);
         self.index.move_job(id, &before, &after);
+        self.note_waiting(id);
         // What others have lost by a claim is on disk before the record that says that the claim was made.
         let behind = self.effects.split_off(from);
         self.overwrite(overwritten, now);
@@ -525,7 +554,7 @@ impl Core {
         })
     }
 
-    fn refuse(&mut self, reply: Reply<std::result::Result<Made, NotMade>>, refusal: Refusal, devices: Vec<Opened>) {
+    fn refuse(&mut self, reply: Reply<std::result::Result<Made, NotMade>>, refusal: Refusal, devices: Vec<Found>) {
         self.effects.push(Effect::Answer(Answer::Submit(reply, Err(NotMade { refusal, devices }))));
     }
 
@@ -583,6 +612,7 @@ impl Core {
         self.jobs.insert(id, job);
         self.index.move_job(id, &Place::default(), &place);
         self.changed.insert(id);
+        self.note_waiting(id);
     }
 
     /// The job that it follows may have ended meanwhile.

@@ -15,6 +15,7 @@ use super::open::{Opened, Zoned};
 use super::state::{Life, PausedBy, Wait, may_become};
 use super::turn::Turn;
 use super::view::{Change, JobId, State};
+use super::waiting::{Found, Kept, LetGo};
 use super::work::Work;
 use crate::claims::{Claims, Lasting};
 use crate::dm_io::ErrorBits;
@@ -35,6 +36,8 @@ pub(super) struct Job {
     pub(super) progress: Progress,
     pub(super) work: Option<Box<Work>>,
     pub(super) devices: Devices,
+    /// What is left of its devices while it waits without them.
+    pub(super) kept: Option<Box<Kept>>,
     pub(super) claim: Claim,
     /// A record that is on disk, or on its way there, says that it has its claim.
     pub(super) claim_is_told: bool,
@@ -156,6 +159,7 @@ impl Job {
             progress,
             work: None,
             devices: Devices::Closed,
+            kept: None,
             claim: Claim::None,
             claim_is_told: false,
             identities: Vec::new(),
@@ -458,10 +462,14 @@ impl Job {
     }
 
     /// Its devices, of a job that is refused.
-    pub(super) fn into_devices(self) -> Option<Opened> {
-        match self.devices {
-            Devices::Open(opened) => Some(*opened),
-            Devices::Closed | Devices::Opening(_) | Devices::Closing => None,
+    pub(super) fn into_devices(self) -> Option<Found> {
+        match (self.devices, self.kept) {
+            (Devices::Open(opened), _) => Some(Found::Open(opened)),
+            (_, Some(kept)) => {
+                let (identities, lasting) = (Vec::new(), None);
+                Some(Found::LetGo(Box::new(LetGo { kept: *kept, identities, lasting })))
+            }
+            _ => None,
         }
     }
 

@@ -40,6 +40,7 @@ mod submit;
 mod turn;
 mod verbs;
 mod view;
+mod waiting;
 mod work;
 mod workers;
 

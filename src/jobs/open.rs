@@ -89,6 +89,15 @@ impl<'a> Opener<'a> {
         Self { clients, devices, who_writes, state, holders: OnceCell::new() }
     }
 
+    /// Removes a file that was made for a job, unless another job writes to it by now.
+    pub(super) fn remove_made(&self, extents: Vec<Extent>, remove: impl FnOnce() -> Result<()>) {
+        if (self.who_writes)(extents).is_none()
+            && let Err(error) = remove()
+        {
+            log::warn!("made for a job that was refused: {error}");
+        }
+    }
+
     fn holders(&self) -> Result<&Holders> {
         match self.holders.get() {
             Some(holders) => Ok(holders),
@@ -110,6 +119,7 @@ impl Opened {
             source_block: self.from.as_ref().map_or(1, block),
             dest_block: self.dests.iter().map(block).max().unwrap_or(1),
             sequential: self.dests.iter().any(|dest| dest.device.is_sequential()),
+            has_holes: self.from.as_ref().is_some_and(|from| from.device.can_grow()),
         }
     }
 
@@ -119,7 +129,6 @@ impl Opened {
         let dest = std::mem::replace(&mut self.dests[index], stand_in);
         self.without.set(index);
         if let Some(footprint) = &mut self.footprint {
-            has_holes: self.from.as_ref().is_some_and(|from| from.device.can_grow()),
             footprint.leave_out(index);
         }
         let client = Arc::clone(&self.client);
@@ -174,12 +183,7 @@ impl Opened {
     pub(super) fn undo(self, with: &Opener<'_>) {
         for dest in self.dests.iter().filter(|dest| dest.device.was_made()) {
             let extents = blkdev::resolve(&dest.device, dest.sector, dest.count).unwrap_or_default();
-            if (with.who_writes)(extents).is_some() {
-                continue;
-            }
-            if let Err(error) = dest.device.remove_made() {
-                log::warn!("made for a job that was refused: {error}");
-            }
+            with.remove_made(extents, || dest.device.remove_made());
         }
     }
 }
@@ -206,10 +210,6 @@ pub(super) fn stretch_files(dests: &[IoRegion], sparse: bool) -> Result<()> {
     failed.find(|error| sparse || error.may_pass()).map_or(Ok(()), Err)
 }
 
-/// What a zoned destination holds when a job is about to write to it.
-#[derive(Debug)]
-pub(super) struct Zoned {
-    /// Which destination.
 /// Looks for holes of a source in a range of its job. May wait for the file system. Returns how far it has looked, and the holes.
 pub(super) fn look_for_holes(source: &IoRegion, range: Range<u64>) -> (Range<u64>, Vec<Range<u64>>) {
     let first = source.sector.bytes();
@@ -222,6 +222,10 @@ pub(super) fn look_for_holes(source: &IoRegion, range: Range<u64>) -> (Range<u64
     (range.start..end, found.holes.iter().map(inside).collect())
 }
 
+/// What a zoned destination holds when a job is about to write to it.
+#[derive(Debug)]
+pub(super) struct Zoned {
+    /// Which destination.
     pub(super) dest: usize,
     /// The first of its zones, in sectors of the device; the others are as long.
     pub(super) zone: Range<u64>,

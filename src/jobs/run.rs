@@ -150,20 +150,14 @@ impl Job {
         let end = End {
             cancelled: false,
             complete,
+            differs,
             read_err: progress.read_err,
             dests: progress.dests.len(),
             failed: progress.given_up().count() as usize,
         };
         self.conclude(verdict(end), turn);
     }
-            differs,
 
-    /// The engine did not take the step.
-    pub(super) fn step_refused(&mut self, error: &Error, turn: &mut Turn<'_>) {
-        let Some(work) = &mut self.work else { return };
-        work.step = None;
-        self.fail(error, turn);
-    }
     /// The digests are made; whether one is another than was expected. What cannot be read has no sum.
     fn take_sums(&mut self) -> bool {
         let Self { work: Some(work), progress, spec, digest, .. } = self else { return false };
@@ -182,6 +176,12 @@ impl Job {
         objection.is_some()
     }
 
+    /// The engine did not take the step.
+    pub(super) fn step_refused(&mut self, error: &Error, turn: &mut Turn<'_>) {
+        let Some(work) = &mut self.work else { return };
+        work.step = None;
+        self.fail(error, turn);
+    }
 
     /// Whether nothing of it is in flight: neither I/O nor a flush nor a record.
     pub(super) fn is_at_rest(&self) -> bool {
@@ -437,6 +437,7 @@ impl Job {
             Devices::Open(devices) => turn.push(Effect::Close { id: self.id(), devices, answer: true }),
             // Something else was recorded meanwhile.
             Devices::Closing => {}
+            Devices::Closed | Devices::Opening(_) if self.closes_kept(turn) => {}
             Devices::Closed | Devices::Opening(_) => self.end(end, turn),
         }
     }

@@ -43,7 +43,7 @@ impl Job {
         self.let_go_of_dropped(turn);
         match self.devices {
             _ if turn.stopping => return,
-            Devices::Closed => return self.open(turn),
+            Devices::Closed => return self.claim_and_open(turn),
             Devices::Opening(_) | Devices::Closing => return,
             Devices::Open(_) => {}
         }
@@ -65,6 +65,17 @@ impl Job {
                 self.run(turn);
             }
             Claim::None | Claim::Claimed | Claim::Locking(_) | Claim::Recording => {}
+        }
+    }
+
+    /// One that knows what it reaches asks for that first: as long as somebody is in the way nothing is opened.
+    fn claim_and_open(&mut self, turn: &mut Turn<'_>) {
+        match self.claim {
+            Claim::None if self.kept.is_some() => match self.claim(turn) {
+                Ok(()) => self.open(turn),
+                Err(error) => self.wait_for_device(error.to_string(), turn),
+            },
+            _ => self.open(turn),
         }
     }
 
@@ -93,6 +104,7 @@ impl Job {
         if is_at_work || matches!(self.claim, Claim::Locking(_)) {
             return;
         }
+        self.let_go_of_kept(turn);
         let Devices::Open(opened) = &mut self.devices else { return };
         for index in self.progress.dropped.without(opened.without).iter() {
             match opened.part_with(index) {
@@ -124,14 +136,20 @@ impl Job {
 
     /// Claims what it reads and writes, unless somebody is in the way.
     pub(super) fn claim(&mut self, turn: &mut Turn<'_>) -> Result<(), Error> {
-        let Devices::Open(opened) = &mut self.devices else { return Ok(()) };
-        let Some(footprint) = &opened.footprint else { return Ok(()) };
+        let footprint = match (&self.devices, &self.kept) {
+            (Devices::Open(opened), _) => opened.footprint.as_ref(),
+            (_, Some(kept)) => kept.footprint.as_ref(),
+            _ => None,
+        };
+        let Some(footprint) = footprint else { return Ok(()) };
         let id = self.card.id;
         let claimed = turn.claims.claim(id, footprint);
         turn.claims.has_asked(id);
         match claimed {
             Ok(overwritten) => {
-                opened.footprint = None;
+                if let Devices::Open(opened) = &mut self.devices {
+                    opened.footprint = None;
+                }
                 turn.overwritten.extend(overwritten);
             }
             Err(conflict) => return Err(conflict.error(&format!("job {}", conflict.owner))),
@@ -233,6 +251,7 @@ impl Job {
             turn.push(Effect::Close { id: self.id(), devices: opened, answer: false });
             return self.hold(why, turn);
         }
+        self.take_back(turn);
         self.miss_what_was_cut(&opened);
         self.know(&opened);
         self.share_names(turn.claims);
@@ -264,6 +283,7 @@ impl Job {
 
     fn not_opened(&mut self, why: OpenError, turn: &mut Turn<'_>) {
         let starts = self.is_starting();
+        self.claim_in_vain(turn);
         match why {
             // A late write of a killed daemon, or another program: it is tried again.
             OpenError::Busy(_, error) if starts => self.wait_for_device(error.to_string(), turn),

@@ -1,12 +1,13 @@
 //! From specs to new jobs, on the thread of whoever writes them: opening devices may take as long as a sick one likes.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::api::Jobs;
 use super::job::{Claim, Devices, Follows, Job};
-use super::open::{OpenError, Opened, Opener, open};
+use super::open::{OpenError, Opener, open};
 use super::state::{Life, PausedBy, Wait};
 use super::view::{JobId, Refusal};
+use super::waiting::{Found, LetGo};
 use crate::claims::Footprint;
 use crate::dm_io::ErrorBits;
 use crate::error::{Error, ErrorKind};
@@ -18,8 +19,15 @@ pub(super) struct Ready {
     /// In canonical form.
     pub(super) spec: Spec,
     pub(super) count: Sector,
-    pub(super) devices: std::result::Result<Box<Opened>, String>,
+    pub(super) devices: std::result::Result<Found, String>,
 }
+
+/// Jobs of one write whose devices stay open until all of it was judged; those of the others are closed.
+const OPEN_MAX: usize = 8;
+/// Where there are no descriptors, devices that jobs have just let go of are on their way to be closed: for so long, and so often, it is
+/// tried again.
+const CLOSING_PAUSE: Duration = Duration::from_millis(20);
+const CLOSING_LOOKS: u32 = 50;
 
 /// Jobs that were made.
 #[derive(Debug)]
@@ -30,7 +38,7 @@ pub(super) struct Made {
 /// None of the specs of a write became a job; what was opened for them.
 pub(super) struct NotMade {
     pub(super) refusal: Refusal,
-    pub(super) devices: Vec<Opened>,
+    pub(super) devices: Vec<Found>,
 }
 
 impl Jobs {
@@ -43,7 +51,7 @@ impl Jobs {
         let ready = self.opener(|with| {
             let mut ready: Vec<Ready> = Vec::with_capacity(specs.len());
             for (index, spec) in specs.into_iter().enumerate() {
-                match self.ready(spec, with) {
+                match self.ready(spec, index < OPEN_MAX, with) {
                     Ok(one) => ready.push(one),
                     Err((place, error)) => {
                         ready.into_iter().filter_map(Ready::opened).for_each(|opened| opened.undo(with));
@@ -66,19 +74,27 @@ impl Jobs {
 impl Jobs {
     /// Opens what a spec needs. Of many that say `once`, those that come too late are told so, and not what of its devices
     /// is busy by then.
-    fn ready(&self, spec: Spec, with: &Opener<'_>) -> std::result::Result<Ready, (Place, Error)> {
+    fn ready(&self, spec: Spec, stays: bool, with: &Opener<'_>) -> std::result::Result<Ready, (Place, Error)> {
         let name = spec.name.clone().filter(|_| spec.once);
         let check_once = || {
             let checked = name.clone().map_or(Ok(()), |name| self.check_once(name));
             checked.map_err(|error| (Place::Word("once"), error))
         };
         check_once()?;
-        Ready::new(spec, with).or_else(|refused| check_once().and(Err(refused)))
+        let mut made = Ready::new(spec.clone(), stays, with);
+        for _ in 0..CLOSING_LOOKS {
+            if !made.as_ref().is_err_and(|(_, error)| error.errno() == libc::EMFILE) {
+                break;
+            }
+            std::thread::sleep(CLOSING_PAUSE);
+            made = Ready::new(spec.clone(), stays, with);
+        }
+        made.or_else(|refused| check_once().and(Err(refused)))
     }
 }
 
 impl Ready {
-    fn new(mut spec: Spec, with: &Opener<'_>) -> std::result::Result<Self, (Place, Error)> {
+    fn new(mut spec: Spec, stays: bool, with: &Opener<'_>) -> std::result::Result<Self, (Place, Error)> {
         match open(&spec, ErrorBits::NONE, with) {
             Ok(opened) => {
                 if spec.action != Action::Verify
@@ -89,7 +105,16 @@ impl Ready {
                 }
                 let count = opened.count();
                 canonical(&mut spec, count);
-                Ok(Self { spec, count, devices: Ok(Box::new(opened)) })
+                let opened = Box::new(opened);
+                let (writes, locks) = (spec.action != Action::Verify, !waits(&spec));
+                let devices = if stays { Ok(Found::Open(opened)) } else { LetGo::of(opened, writes, locks) };
+                match devices {
+                    Ok(devices) => Ok(Self { spec, count, devices: Ok(devices) }),
+                    Err((index, error, opened)) => {
+                        opened.undo(with);
+                        Err((Place::To(index), error))
+                    }
+                }
             }
             // It waits for busy devices; how long the source is must be known all the same.
             Err(OpenError::Busy(_, error) | OpenError::InUse(_, error)) if spec.queue => {
@@ -101,14 +126,13 @@ impl Ready {
         }
     }
 
-    pub(super) fn opened(self) -> Option<Opened> {
-        self.devices.ok().map(|opened| *opened)
+    pub(super) fn opened(self) -> Option<Found> {
+        self.devices.ok()
     }
 
     /// What it claims when it is made. Those that wait claim when their turn comes.
     pub(super) fn claims_now(&self) -> Option<&Footprint> {
-        let waits = self.spec.queue || self.spec.after.is_some();
-        self.devices.as_ref().ok().filter(|_| !waits)?.footprint.as_ref()
+        self.devices.as_ref().ok().filter(|_| !waits(&self.spec))?.footprint()
     }
 
     /// The job with that number, which starts after `leader`.
@@ -123,17 +147,36 @@ impl Ready {
         };
         let mut job = Job::new(id, spec, now, count, life);
         job.follows = Follows::after(leader);
-        if let Ok(mut opened) = devices {
-            job.identities.clone_from(&opened.identities);
-            job.lasting = opened.lasting();
-            if claimed {
-                opened.footprint = None;
-                job.claim = Claim::Claimed;
+        if claimed {
+            job.claim = Claim::Claimed;
+        }
+        match devices {
+            Ok(Found::Open(mut opened)) => {
+                job.identities.clone_from(&opened.identities);
+                job.lasting = opened.lasting();
+                if claimed {
+                    opened.footprint = None;
+                }
+                job.devices = Devices::Open(opened);
             }
-            job.devices = Devices::Open(opened);
+            Ok(Found::LetGo(known)) => {
+                let LetGo { mut kept, identities, lasting } = *known;
+                (job.identities, job.lasting) = (identities, lasting);
+                if claimed {
+                    kept.footprint = None;
+                }
+                job.kept = Some(Box::new(kept));
+                job.recognised = false;
+            }
+            Err(_) => {}
         }
         job
     }
+}
+
+/// Whether a job claims only when its turn comes.
+fn waits(spec: &Spec) -> bool {
+    spec.queue || spec.after.is_some()
 }
 
 fn count_of(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Sector, (Place, Error)> {

@@ -799,7 +799,7 @@ impl Plan {
 
     /// What the scratch block holds counts for nothing.
     pub(crate) fn put_together_anew(&mut self) {
-        self.scratch_of = None;
+        (self.scratch, self.scratch_of) = (None, None);
     }
 
     /// The step that was given last is not done now: something comes before it.

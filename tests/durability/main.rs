@@ -20,3 +20,4 @@ mod races;
 mod restart;
 mod settings;
 mod state_dir;
+mod waiting;

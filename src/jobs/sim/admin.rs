@@ -11,13 +11,14 @@ use super::super::job::Job;
 use super::super::open::OpenError;
 use super::super::submit::Ready;
 use super::super::view::{State, Verb};
+use super::super::waiting::LetGo;
 use super::disks::{DISKS, NAMES, SIZE};
 use super::random::Random;
 use super::world::{CLIENT, Checked, Later, Pending, World};
 use crate::dm_io::ErrorBits;
 use crate::io::Op;
 use crate::io::sim::Fault;
-use crate::spec::{self, OnReadError, OnWriteError, Policy, Spec};
+use crate::spec::{self, Action, OnReadError, OnWriteError, Policy, Spec};
 
 const RATES: [Option<u64>; 4] = [None, None, Some(100_000), Some(4 << 20)];
 
@@ -214,7 +215,7 @@ impl World<'_> {
             let line = self.line(random);
             self.say(|| format!("{line} > jobs/new"));
             let spec = spec::parse(line.as_bytes()).unwrap_or_else(|error| panic!("{line}: {}", error.error)).spec;
-            match self.ready(spec) {
+            match self.ready(spec, random) {
                 Some(one) => ready.push(one),
                 None => return self.say(|| "refused".to_owned()),
             }
@@ -225,10 +226,16 @@ impl World<'_> {
         self.after(wait, Later::Event(Event::Submit { ready, reply }));
     }
 
-    fn ready(&self, spec: Spec) -> Option<Ready> {
+    fn ready(&self, spec: Spec, random: &mut Random) -> Option<Ready> {
         let count = spec.count()?;
         match self.disks.open(&spec, ErrorBits::NONE, self.daemon.client(&spec)) {
-            Ok(opened) => Some(Ready { spec, count, devices: Ok(Box::new(opened)) }),
+            Ok(opened) => {
+                let writes = spec.action != Action::Verify;
+                let stays = random.one_in(2);
+                let opened = Box::new(opened);
+                let found = if stays { opened.into() } else { LetGo::of(opened, writes, false).ok()? };
+                Some(Ready { spec, count, devices: Ok(found) })
+            }
             Err(OpenError::Busy(_, error) | OpenError::InUse(_, error)) if spec.queue => {
                 Some(Ready { spec, count, devices: Err(error.to_string()) })
             }
@@ -285,13 +292,6 @@ impl World<'_> {
         line
     }
 
-    /// Nothing fails any more, and nothing is in the way.
-    pub(super) fn heal(&mut self) -> Checked {
-        self.say(|| "everything is mended".to_owned());
-        self.end_in = None;
-        self.disks.sim.clear();
-        self.disks.now = std::array::from_fn(|disk| disk);
-        (self.disks.busy, self.disks.missing) = ([false; DISKS], [false; DISKS]);
     /// A sum that is expected of a source: what it is now, or another.
     fn expected(&self, from: (&str, u64), count: u64, random: &mut Random) -> String {
         let line = format!("zero to={},{},{count}", from.0, from.1);
@@ -302,6 +302,13 @@ impl World<'_> {
         random.pick(&["sha256:", "blake3,sha256:"]).to_owned() + &hex
     }
 
+    /// Nothing fails any more, and nothing is in the way.
+    pub(super) fn heal(&mut self) -> Checked {
+        self.say(|| "everything is mended".to_owned());
+        self.end_in = None;
+        self.disks.sim.clear();
+        self.disks.now = std::array::from_fn(|disk| disk);
+        (self.disks.busy, self.disks.missing) = ([false; DISKS], [false; DISKS]);
         self.journal.fails = false;
         if std::mem::take(&mut self.has_hung) || self.daemon.core.stopping.is_some() {
             self.count_down(Some(false))?;

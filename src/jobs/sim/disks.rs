@@ -181,13 +181,13 @@ impl<'a> Disks<'a> {
         Ok(Opened { client: Arc::clone(client), from, dests, identities, footprint: Some(footprint), without })
     }
 
-    fn region(
     /// What is in a region now, where its disk is there.
     pub(super) fn bytes_of(&self, region: &RegionSpec) -> Option<Vec<u8>> {
         let region = self.region(region, region.count?, false, spec::Place::From).ok()?;
         Some(self.read(&self.span_of(&region)))
     }
 
+    fn region(
         &self,
         region: &RegionSpec,
         count: Sector,
