@@ -10,6 +10,7 @@ use slab::Slab;
 use super::content::Part;
 use super::speed::SpeedLimit;
 use super::split::{Span, Splitter};
+use super::views::Viewing;
 use super::zeros::{self, ZeroPiece};
 use super::{Flags, Observer, Outcome, Work};
 use crate::dm_io::{ErrorBits, IoRegion};
@@ -47,6 +48,8 @@ pub(super) struct NewJob {
 pub(super) struct Job {
     pub(super) new: NewJob,
     pub(super) splitter: Splitter,
+    /// What its pieces are shown to, where that is not the observer.
+    pub(super) viewing: Option<Arc<Viewing>>,
     /// The size of pieces without data, where they may be large.
     pub(super) zeros: Option<ZeroPiece>,
     pub(super) pieces: VecDeque<usize>,
@@ -148,6 +151,8 @@ pub(super) enum Phase {
     Reading,
     /// Waiting to be written or compared; its pages are full. Zeros have none.
     Ready(Option<PageList>),
+    /// With a thread that looks at its data.
+    Seen,
     /// With the writes.
     Writing,
     /// With the read of that destination, which is being compared.
@@ -163,6 +168,7 @@ impl Job {
         Self {
             splitter,
             zeros,
+            viewing: None,
             pieces: VecDeque::new(),
             place: Place::None,
             paused: new.paused,

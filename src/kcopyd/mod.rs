@@ -43,6 +43,7 @@ mod split;
 #[cfg(test)]
 mod stepped;
 mod throttle;
+mod views;
 mod window;
 mod worker;
 mod zeros;
@@ -56,6 +57,7 @@ pub use speed::SpeedLimit;
 #[cfg(test)]
 pub(crate) use stepped::{Stepped, Turn};
 pub use throttle::ThrottleShare;
+pub use views::View;
 
 use crate::dm_io::ErrorBits;
 use crate::sector::Sector;
@@ -141,6 +143,12 @@ pub trait Observer: Send {
     /// The bytes of a piece, as they were read; called in ascending order, and only for jobs that ask for it
     /// ([`Request::in_order`]).
     fn data(&mut self, _offset: Sector, _bytes: &Bytes<'_>) {}
+
+    /// What the data is shown to in place of [`Observer::data`], if anything, on a thread that no I/O waits for: for what takes its
+    /// time, as a digest does. Asked once, when the job begins; not in a simulation, where one thread does all.
+    fn view(&mut self) -> Option<View> {
+        None
+    }
 
     /// The job is paused and nothing of it is in flight any more.
     fn quiesced(&mut self) {}

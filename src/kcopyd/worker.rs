@@ -29,11 +29,12 @@ use super::content::are_equal;
 use super::job::{Job, NewJob, Notify, Phase, Place, SubJob};
 use super::pace::Direction;
 use super::throttle::Start;
+use super::views::Viewing;
 use super::zeros::ZeroPiece;
 use super::{Outcome, Piece};
 use crate::blkdev::Device;
 use crate::dm_io::{Core, ErrorBits, Finished, Memory};
-use crate::io::{Op, PAGE_SIZE, Reservation, Wait};
+use crate::io::{BackendKind, Op, PAGE_SIZE, PageList, Reservation, Wait};
 use crate::mailbox::Mailbox;
 use crate::sector::Sector;
 use lanes::{Lanes, Waiting};
@@ -50,6 +51,8 @@ pub(super) enum Message {
     GiveUp(u64, ErrorBits),
     Callback(Notify, Outcome),
     Flush(Arc<Device>, FlushNotify),
+    /// The data of a sub-job was looked at; its pages.
+    Seen(usize, PageList),
     Destroy,
 }
 
@@ -266,6 +269,10 @@ impl Worker {
                 let region = [(0, &device, Sector::ZERO, Sector::ZERO)];
                 self.core.start(owner.token(), Op::Flush, region, Sector::ZERO, None);
             }
+            Message::Seen(key, list) => {
+                self.subs[key].phase = Phase::Ready(Some(list));
+                self.look_at(self.subs[key].job);
+            }
             Message::Destroy => self.destroying = true,
         }
     }
@@ -277,9 +284,15 @@ impl Worker {
         }
     }
 
-    fn start(&mut self, new: NewJob) {
+    fn start(&mut self, mut new: NewJob) {
         let serial = new.serial;
-        let key = self.jobs.insert(Job::new(new));
+        // A simulation is one thread.
+        let is_real = !matches!(self.settings.backend, BackendKind::Sim(_));
+        let observer = new.observer.as_mut().filter(|_| is_real && new.in_order);
+        let viewing = observer.and_then(|observer| observer.view()).map(Viewing::new);
+        let mut job = Job::new(new);
+        job.viewing = viewing;
+        let key = self.jobs.insert(job);
         self.by_serial.insert(serial, key);
         self.line_up(key);
         self.settle(key);

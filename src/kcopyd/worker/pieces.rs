@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::super::content::{Part, parts};
 use super::super::job::{Move, Phase, Place};
 use super::super::pace::Direction;
+use super::super::views::Shown;
 use super::lanes::{self, Key, Waiting};
-use super::{Owner, Worker, bytes};
+use super::{Message, Owner, Worker, bytes};
 use crate::dm_io::{ErrorBits, IoRegion, Memory};
 use crate::io::{Op, PageList};
 use crate::sector::Sector;
@@ -255,9 +256,16 @@ impl Worker {
     }
 
     fn show(&mut self, key: usize) {
+        let mailbox = self.mailbox.clone();
         let (sub, job) = self.sub_and_job(key);
-        if let (Phase::Ready(Some(list)), Some(observer)) = (&sub.phase, &mut job.new.observer) {
-            let length = bytes(sub.span.count);
+        let length = bytes(sub.span.count);
+        if let Some(viewing) = &job.viewing {
+            let Phase::Ready(Some(list)) = std::mem::replace(&mut sub.phase, Phase::Seen) else {
+                unreachable!("what was read has pages")
+            };
+            let back = Box::new(move |list| mailbox.send(Message::Seen(key, list)));
+            viewing.show(Shown { offset: sub.span.offset, length, list, back });
+        } else if let (Phase::Ready(Some(list)), Some(observer)) = (&sub.phase, &mut job.new.observer) {
             observer.data(sub.span.offset, &|see| list.show(0, length, see));
         }
         sub.shown = true;
