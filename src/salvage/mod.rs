@@ -429,4 +429,6 @@ impl Salvage {
 }
 
 #[cfg(test)]
+mod many;
+#[cfg(test)]
 mod tests;
