@@ -3,20 +3,27 @@
 //!
 //! ```text
 //! ranges ─> progress (per destination: taken, durable, lost)  ─> map (ddrescue's mapfile)
-//! meter (speed, time left, running time)    digest (of the source, in order)
+//!                                                             ─> cells (for pictures)
+//! meter (speed, time left, running time)    speeds (over all the running time)    digest (of the source, in order)
 //! ```
 
 mod bad;
+mod cells;
 mod digest;
 mod map;
 mod meter;
 mod progress;
 mod ranges;
+mod speeds;
 
 pub use bad::{BadKind, BadRange};
+pub(crate) use cells::Sheet;
+pub use cells::{CELLS_MAX, Cell, Cells};
 pub(crate) use digest::{Hashing, sums_text};
 pub(crate) use map::Map;
 pub(crate) use meter::{Meter, Stopwatch};
 pub use progress::DestState;
 pub(crate) use progress::{DIFFERENT, Dest, DestMark, Progress};
 pub(crate) use ranges::RangeSet;
+pub use speeds::Rate;
+pub(crate) use speeds::Speeds;

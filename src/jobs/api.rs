@@ -18,12 +18,13 @@ use super::open::Opener;
 use super::owner::{self, Hands, Inbox, Listener, Opening};
 use super::recorder::Recorder;
 use super::submit::{Made, NotMade, Ready};
-use super::view::{BadRange, Brief, Change, EngineView, JobId, State, Totals, Verb, View};
+use super::view::{BadRange, Brief, Cells, Change, EngineView, JobId, Rate, State, Totals, Verb, View};
 use super::workers::Workers;
 use crate::blkdev::Devices;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::PAGE_SIZE;
 use crate::journal::{EventFile, Record, Settings};
+use crate::spec::Spec;
 
 /// How long a verb waits for its record, and `cancel` for the end.
 const SOON: Duration = Duration::from_millis(500);
@@ -258,6 +259,21 @@ impl Jobs {
     /// What could not be read or written.
     pub fn bad_ranges(&self, id: JobId) -> Option<Vec<BadRange>> {
         self.question(id, |job| Some(job.progress.bad.clone()))
+    }
+
+    /// Destination `index` in at most so many cells.
+    pub fn cells(&self, id: JobId, index: usize, most: usize) -> Option<Cells> {
+        self.question(id, move |job| job.sheet(index)).map(|sheet| sheet.cells(most))
+    }
+
+    /// Its speed over all the time that it has run.
+    pub fn rates(&self, id: JobId) -> Option<Vec<Rate>> {
+        Some(self.card(id)?.rates(Instant::now()))
+    }
+
+    /// The job as it is now.
+    pub fn spec(&self, id: JobId) -> Option<Arc<Spec>> {
+        Some(self.card(id)?.spec())
     }
 
     /// How far a destination is, as a mapfile of ddrescue; `None` for jobs without a source.

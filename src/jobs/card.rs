@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use super::clients::DEFAULT;
 use super::view::{Brief, Course, DestView, JobId, State, View};
 use crate::dm_io::ErrorBits;
-use crate::figures::{DestState, Meter, Stopwatch};
+use crate::figures::{DestState, Meter, Rate, Speeds, Stopwatch};
 use crate::kcopyd::{JobHandle, SpeedLimit};
 use crate::sector::Sector;
 use crate::spec::{Action, Spec};
@@ -48,6 +48,8 @@ pub(super) struct Shown {
     /// Its speed, while it moves.
     pub(super) meter: Option<Box<Meter>>,
     pub(super) watch: Stopwatch,
+    /// What it moved over the time that `watch` says.
+    pub(super) speeds: Speeds,
     /// Bytes per second of the last five seconds in which something moved.
     pub(super) final_speed: u64,
     /// The last progress, or the job's making where there was none.
@@ -93,6 +95,7 @@ impl Card {
             dests: vec![dest; spec.to.len()].into_boxed_slice(),
             meter: None,
             watch: Stopwatch::default(),
+            speeds: Speeds::default(),
             final_speed: 0,
             progressed: created,
             course: Course::default(),
@@ -187,6 +190,14 @@ impl Card {
             course: Course { ended: shown.course.ended.filter(|_| shown.state.is_ended()), ..shown.course },
             limited_by: (goes_on && self.is_at_its_limit(speed)).then_some("speed_max"),
         }
+    }
+
+    /// Its speed over all the time that it has run.
+    pub(super) fn rates(&self, now: Instant) -> Vec<Rate> {
+        let shown = self.shown.lock();
+        let (speeds, running) = (shown.speeds.clone(), shown.watch.elapsed(now));
+        drop(shown);
+        speeds.rates(running)
     }
 
     /// Whether it is as fast as its own limit of speed lets it be, to within a twentieth.

@@ -20,7 +20,7 @@ use super::work::Work;
 use crate::claims::{Claims, Lasting};
 use crate::dm_io::ErrorBits;
 use crate::error::Result;
-use crate::figures::{Hashing, Map, Meter, Progress, RangeSet};
+use crate::figures::{BadKind, Hashing, Map, Meter, Progress, RangeSet, Sheet};
 use crate::salvage::{Phase, remedy};
 use crate::sector::Sector;
 use crate::spec::{Action, Spec};
@@ -248,6 +248,7 @@ impl Job {
             }
             if new.is_ended() {
                 (shown.meter, shown.handle) = (None, None);
+                shown.speeds.shrink();
             }
         });
         self.log_change(old, new, reason.as_deref());
@@ -380,6 +381,32 @@ impl Job {
             let to = &spec.to[index];
             let compares = spec.action == Action::Verify;
             Map { from, to, total, durable: &durable, unreadable: &unreadable, compares }.text()
+        })
+    }
+
+    /// What is known of a destination, for pictures. Ready to be looked at by somebody else.
+    pub(super) fn sheet(&self, index: usize) -> Option<Sheet> {
+        let (progress, region) = (&self.progress, self.spec().to.get(index)?);
+        let dest = progress.dests.get(index)?;
+        let listed = |kind| {
+            let ranges = progress.bad.iter().filter(move |range| range.dest == Some(index) && range.kind == kind);
+            ranges.filter_map(|range| {
+                let start = range.sector.get().checked_sub(region.sector.get())?;
+                Some(start..start + range.count.get())
+            })
+        };
+        let failed = listed(BadKind::Failed).chain(dest.lost().iter()).collect();
+        let work = self.work.as_deref().filter(|_| self.state().moves());
+        let place = work.and_then(|work| work.salvage.place(&work.step.as_ref()?.step, index, dest));
+        Some(Sheet {
+            total: progress.total,
+            taken: dest.taken.clone(),
+            durable: dest.durable.clone(),
+            unreadable: progress.unreadable.clone(),
+            suspect: work.map_or_else(RangeSet::new, |work| work.salvage.suspect()),
+            failed,
+            differs: listed(BadKind::Differs).collect(),
+            at_work: place.map(|sector| sector..sector + 1).into_iter().collect(),
         })
     }
 

@@ -47,6 +47,6 @@ mod workers;
 pub use api::{Followed, Jobs};
 pub use config::{ACTIVE_MAX, Config};
 pub use view::{
-    BadKind, BadRange, Brief, Change, ClientView, Course, DestState, DestView, EngineView, JobId, Policy, Refusal,
-    State, Totals, Verb, View,
+    BadKind, BadRange, Brief, CELLS_MAX, Cell, Cells, Change, ClientView, Course, DestState, DestView, EngineView,
+    JobId, Policy, Rate, Refusal, State, Totals, Verb, View,
 };

@@ -47,7 +47,8 @@ impl Job {
         });
         let (progressed, elapsed, final_speed) =
             self.card.show(|card| (card.progressed, card.watch.elapsed(now), card.final_speed));
-        let (started, ended) = self.card.show(|card| (card.course.started, card.course.ended));
+        let (started, ended, speeds) =
+            self.card.show(|card| (card.course.started, card.course.ended, card.speeds.clone()));
         let mut record = Record {
             id: self.id(),
             created: self.card.created,
@@ -68,6 +69,7 @@ impl Job {
             bad_bytes: progress.bad_bytes(),
             elapsed,
             final_speed,
+            speeds,
             digest: self.digest.clone(),
             read_errors: progress.read_errors,
             verified_bytes: progress.verified,
@@ -122,6 +124,7 @@ impl Job {
             card.progressed = record.progressed;
             card.final_speed = record.final_speed;
             card.watch = Stopwatch::at(record.elapsed.max(Duration::ZERO));
+            card.speeds.clone_from(&record.speeds);
             (card.course.started, card.course.ended) = (record.started, record.ended);
         });
         let identity = |side: &Side| (!side.identity.is_empty()).then(|| side.identity.clone());

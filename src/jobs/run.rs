@@ -193,7 +193,7 @@ impl Job {
     pub(super) fn piece_ended(&mut self, ended: &EndedPiece, turn: &mut Turn<'_>) {
         let Self { work: Some(work), progress, card, spec, phase, .. } = self else { return };
         let Some(run) = &work.step else { return };
-        let before = progress.copied();
+        let (before, compared_before) = (progress.copied(), progress.verified);
         let reaction = work.salvage.piece(spec, *phase, &run.step, &ended.piece(), &ended.gone, progress);
         let dropped = reaction.give_up;
         if !dropped.is_empty() {
@@ -206,6 +206,11 @@ impl Job {
             work.hashing = None;
         }
         let copied = progress.copied();
+        // What a comparison finds equal is copied and compared at once.
+        let moved = copied.saturating_sub(before).max(progress.verified.saturating_sub(compared_before));
+        if moved > 0 {
+            card.show(|shown| shown.speeds.add(shown.watch.elapsed(turn.now.instant), moved));
+        }
         if copied > before {
             card.show(|shown| {
                 if let Some(meter) = &mut shown.meter {

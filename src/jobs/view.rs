@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
-pub use crate::figures::{BadKind, BadRange, DestState};
+pub use crate::figures::{BadKind, BadRange, CELLS_MAX, Cell, Cells, DestState, Rate};
 pub use crate::journal::{JobId, State};
 use crate::kcopyd::PaceFigures;
 use crate::sector::Sector;

@@ -19,6 +19,7 @@
 //! verified_bytes 0
 //! elapsed 12.500000000
 //! final_speed 0
+//! speeds 250:a3e8a3f0
 //! verified 0
 //! source.identity wwid:naa.5000c500a1b2c3d4;sectors=4096
 //! source.durable
@@ -38,7 +39,8 @@
 //! ```
 //! A line is a key, a blank, and a value. Ranges are `FIRST+COUNT` in sectors. Bytes that are not printable ASCII, and the
 //! backslash, are `\xHH`. Keys without a value to say (`error`, `digest`, `first_error`, `zeroed`, `leader`, `dropped`, a source) are left out.
-//! `leader`, `dropped`, `claimed`, `read_errors`, `verified_bytes` and `zeroed` came later: older records lack them, and say of a range that is
+//! `speeds` is a span in milliseconds and what was moved in each span of the running time, see `figures::speeds`.
+//! `leader`, `dropped`, `claimed`, `read_errors`, `verified_bytes`, `zeroed` and `speeds` came later: older records lack them, and say of a range that is
 //! different that its errno is `EBADMSG`. Keys that are not known are passed over: later versions may add some.
 
 use std::collections::HashMap;
@@ -49,7 +51,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::record::{Record, Side};
 use super::seal::{Flaw, Reading, seal, unseal};
 use super::state::State;
-use crate::figures::{BadKind, BadRange};
+use crate::figures::{BadKind, BadRange, Speeds};
 use crate::sector::Sector;
 
 /// What a range has instead of an errno that is different.
@@ -83,6 +85,10 @@ pub(super) fn print(record: &Record) -> Vec<u8> {
     out.line("verified_bytes", record.verified_bytes);
     out.line("elapsed", seconds(record.elapsed));
     out.line("final_speed", record.final_speed);
+    if let (span @ 1.., samples) = record.speeds.parts() {
+        let samples: String = samples.iter().map(|sample| format!("{sample:04x}")).collect();
+        out.line("speeds", format_args!("{span}:{samples}"));
+    }
     out.line("verified", u8::from(record.verified));
     out.text("digest", record.digest.as_deref());
     out.text("error", record.error.as_deref());
@@ -204,6 +210,7 @@ pub(super) fn parse(bytes: &[u8]) -> Reading<Record> {
         verified_bytes: fields.number_or_zero("verified_bytes")?,
         elapsed: fields.read("elapsed", parse_seconds)?,
         final_speed: fields.number("final_speed")?,
+        speeds: if fields.has("speeds") { fields.read("speeds", parse_speeds)? } else { Speeds::default() },
         digest: fields.text("digest")?,
         verified: fields.flag("verified")?,
         source,
@@ -292,6 +299,13 @@ fn parse_seconds(text: &str) -> Option<Duration> {
     let (seconds, nanos) = text.split_once('.')?;
     let nanos: u32 = nanos.parse().ok().filter(|nanos| *nanos < 1_000_000_000)?;
     Some(Duration::new(seconds.parse().ok()?, nanos))
+}
+
+fn parse_speeds(text: &str) -> Option<Speeds> {
+    let (span, samples) = text.split_once(':')?;
+    let sample = |digits: &[u8]| u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+    let samples: Option<Vec<u16>> = samples.as_bytes().chunks(4).map(sample).collect();
+    Speeds::recorded(span.parse().ok()?, samples?)
 }
 
 fn parse_range(text: &str) -> Option<(u64, u64)> {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::time::{Duration, SystemTime};
 
 use super::state::{JobId, State};
-use crate::figures::BadRange;
+use crate::figures::{BadRange, Speeds};
 use crate::sector::{SECTOR_SIZE, Sector};
 
 /// Ranges in a record at most, those of `bad` aside, which have a limit of their own: a record of any job is a file that the
@@ -57,6 +57,8 @@ pub(crate) struct Record {
     pub(crate) elapsed: Duration,
     /// Bytes per second at the end.
     pub(crate) final_speed: u64,
+    /// Its speed over all the running time. Empty in records that do not know.
+    pub(crate) speeds: Speeds,
     /// `sha256:HEX` when done.
     pub(crate) digest: Option<String>,
     /// Whether the destinations were read back and compared.

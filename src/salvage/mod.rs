@@ -26,7 +26,7 @@ use self::plan::{Block, Event, Left, Plan, is_gone};
 use self::recheck::{Recheck, Whose};
 pub(crate) use self::step::{Step, request};
 use crate::dm_io::ErrorBits;
-use crate::figures::{DIFFERENT, Progress, RangeSet};
+use crate::figures::{DIFFERENT, Dest, Progress, RangeSet};
 use crate::kcopyd::Piece;
 use crate::spec::{Action, OnReadError, Spec};
 
@@ -158,6 +158,27 @@ impl Salvage {
     /// What the last step was for.
     pub(crate) fn activity(&self) -> Activity {
         self.plan.activity
+    }
+
+    /// What failed and is looked at again.
+    pub(crate) fn suspect(&self) -> RangeSet {
+        self.plan.suspect()
+    }
+
+    /// The sector of a step at which a destination is at work: the first that it lacks, or that is not compared with it.
+    pub(crate) fn place(&self, step: &Step, index: usize, dest: &Dest) -> Option<u64> {
+        let range = step.range();
+        let done = match step {
+            Step::Copy { dests, .. } | Step::Zero { dests, .. } | Step::Put { dests, .. } if dests.contains(index) => {
+                &dest.taken
+            }
+            Step::Compare { dests, .. } if dests.contains(index) => &self.compared,
+            Step::Fetch { dest, .. } | Step::Check { dest, .. } if *dest == index => return Some(range.start),
+            Step::Probe { .. } | Step::Gather { .. } | Step::Show { .. } => return Some(range.start),
+            _ => return None,
+        };
+        let first = done.first_from(range.start).filter(|part| part.start <= range.start);
+        Some(first.map_or(range.start, |part| part.end)).filter(|place| *place < range.end)
     }
 
     /// The next step of the work; `None` when this phase is over. `hashed` is up to where the source has been hashed, where

@@ -176,6 +176,15 @@ impl Plan {
         self.untried.bytes() + suspects * crate::sector::SECTOR_SIZE
     }
 
+    /// What failed and has not been looked at again, or is being looked at.
+    pub(crate) fn suspect(&self) -> RangeSet {
+        let mut all = self.untried.clone();
+        for suspect in self.suspects.values().chain(&self.current) {
+            all.insert(suspect.range().clone());
+        }
+        all
+    }
+
     /// The next step of the copy; `None` when all is copied, given up, or the job ends.
     pub(crate) fn next(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
         let (current, looked_at) = (self.current.take(), self.looked_at.take());

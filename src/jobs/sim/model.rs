@@ -13,7 +13,7 @@ use super::world::{Checked, World};
 use super::wrong::Wrong;
 use crate::dm_io::ErrorBits;
 use crate::dm_io::IoRegion;
-use crate::figures::{Hashing, RangeSet, sums_text};
+use crate::figures::{Cell, Hashing, RangeSet, Speeds, sums_text};
 use crate::journal::Record;
 use crate::salvage::Phase;
 use crate::sector::SECTOR_SIZE;
@@ -21,6 +21,9 @@ use crate::spec;
 
 /// Running time that a kill may take: two checkpoints, because the flush of the first may hang; and the owner's lag.
 const RUNNING_TIME_LAG: Duration = Duration::from_millis(10_100);
+
+/// Cells of the pictures that are looked at: few, so that many sectors share one.
+const PICTURE: usize = 32;
 
 /// What is known of the jobs from outside.
 #[derive(Default)]
@@ -243,6 +246,10 @@ impl World<'_> {
 
     /// A record says only what is so.
     pub(super) fn check_record(&self, record: &Record) -> Checked {
+        let (span, samples) = record.speeds.parts();
+        if Speeds::recorded(span, samples.to_vec()).is_none() {
+            return Err(format!("the record of job {} has {:?}", record.id, record.speeds));
+        }
         let Some(places) = self.model.places.get(&record.id).filter(|_| !self.model.forced.contains(&record.id)) else {
             return Ok(());
         };
@@ -294,6 +301,13 @@ impl World<'_> {
             for range in dest.durable.without(&job.progress.unreadable).iter() {
                 self.check_equal(places.source.as_ref(), span, &range)
                     .map_err(|what| format!("job {id} shows as durable, of destination {index}: {what}"))?;
+            }
+            let picture = job.sheet(index).map(|sheet| sheet.cells(PICTURE)).ok_or("no picture of a destination")?;
+            for (run, _) in picture.runs().iter().filter(|(_, cell)| *cell == Cell::Durable) {
+                let bytes = picture.bytes(run);
+                if !dest.durable.contains(&(bytes.start / 512..bytes.end / 512)) {
+                    return Err(format!("job {id}: its picture of destination {index} has a + in {bytes:?} too many"));
+                }
             }
         }
         Ok(())

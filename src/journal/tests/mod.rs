@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::state::State;
 use super::*;
-use crate::figures::{BadKind, BadRange};
+use crate::figures::{BadKind, BadRange, Speeds};
 use crate::sector::Sector;
 
 mod crash;
@@ -50,6 +50,7 @@ fn record(id: JobId, generation: u64) -> Record {
         verified_bytes: 512,
         elapsed: Duration::from_nanos(1_234_567_890),
         final_speed: 5_000_000,
+        speeds: Speeds::recorded(250, vec![7, 0, 0, 0, 10 << 10]).expect("few samples"),
         digest: Some("sha256:00ff".to_owned()),
         verified: true,
         source: Some(Side::default()),

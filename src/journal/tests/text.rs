@@ -92,6 +92,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             verified_bytes,
             elapsed,
             final_speed,
+            speeds: speeds_of(final_speed, elapsed),
             digest,
             verified,
             source,
@@ -100,6 +101,15 @@ fn any_record() -> impl Strategy<Value = Record> {
             unreadable,
         }
     })
+}
+
+/// The speeds of a job that moved so much in so long; of some none are known.
+fn speeds_of(bytes: u64, elapsed: Duration) -> Speeds {
+    let mut speeds = Speeds::default();
+    (0..bytes % 5).for_each(|part| speeds.add(elapsed / 4 * u32::try_from(part).unwrap(), bytes >> part));
+    // What is open is kept as it is in the record.
+    let (span, samples) = speeds.parts();
+    Speeds::recorded(span, samples.to_vec()).unwrap()
 }
 
 proptest! {
@@ -146,6 +156,7 @@ fn the_text_is_the_documented_one() {
         "verified_bytes 512",
         "elapsed 1.234567890",
         "final_speed 5000000",
+        "speeds 250:00070000000000002800",
         "verified 1",
         "digest sha256:00ff",
         "error write /dev/sdb: EIO in the 8 sectors from 1008",
@@ -207,6 +218,7 @@ fn keys_of_later_versions_are_passed_over_and_missing_ones_are_not() {
         "source.identity",
         "read_errors",
         "verified_bytes",
+        "speeds",
         "dest.0.zeroed",
         "dest.1.zeroed",
     ];
