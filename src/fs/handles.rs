@@ -45,6 +45,12 @@ pub(super) enum Content {
 pub(super) struct Text(Mutex<Option<Arc<Kept>>>);
 
 impl Text {
+    /// The same where it need not be made, and nobody is making it now: never waits.
+    pub(super) fn kept(&self, offset: u64, size: usize) -> Option<Vec<u8>> {
+        let kept = self.0.try_lock().filter(|_| offset > 0)?;
+        Some(part(kept.as_deref()?, offset, size))
+    }
+
     /// At most `size` bytes from `offset` on; at offset 0, and where there is no text yet, `make` makes it.
     pub(super) fn read<E>(
         &self,
@@ -56,11 +62,15 @@ impl Text {
         if offset == 0 || kept.is_none() {
             *kept = Some(make()?);
         }
-        let text = kept.as_deref().map_or(&[][..], Kept::bytes);
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
-        let to = from.saturating_add(size).min(text.len());
-        Ok(text[from..to].to_vec())
+        Ok(kept.as_deref().map_or(Vec::new(), |text| part(text, offset, size)))
     }
+}
+
+fn part(text: &Kept, offset: u64, size: usize) -> Vec<u8> {
+    let text = text.bytes();
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+    let to = from.saturating_add(size).min(text.len());
+    text[from..to].to_vec()
 }
 
 /// What a directory held when it was last read from its beginning.

@@ -9,7 +9,7 @@
 //! - `tree`: what each request means; it knows nothing of FUSE. `fuse`: FUSE's requests, forwarded. `serve`: a mounted
 //!   tree's life. `mount`, `mountpoint`, `fusermount`: how it gets its place in the name space.
 //!
-//! Nothing here blocks the thread that answers FUSE: writes run on threads of their own, reads that wait are parked with
+//! Nothing here blocks the thread that answers FUSE: writes, and reads of long texts, run on threads of their own, reads that wait are parked with
 //! the ticker of `wait`, which sleeps without a timeout while nobody waits.
 //!
 //! # Protocol: a write

@@ -99,6 +99,8 @@ pub(super) enum Read {
     Never,
     /// A text, made when it is read at offset 0; `None` where the job is gone.
     Text(fn(&Tree, Key) -> Option<Vec<u8>>),
+    /// The same, for a text that is long, or that the owner of the jobs is asked for: made on a thread of its own.
+    Long(fn(&Tree, Key) -> Option<Vec<u8>>),
     /// What became of the open file's writes.
     Replies,
     /// The log of changes of state, as it grows.
@@ -198,16 +200,16 @@ static NODES: &[Node] = &[
     file(
         "summary",
         0o444,
-        Read::Text(files::summary),
+        Read::Long(files::summary),
         Write::Never,
         "for people: each live job with a bar, speed and time left: watch -n1 cat summary",
     ),
     file("engine", 0o444, Read::Text(files::engine), Write::Never, "backend, pages and sub-jobs, as KEY VALUE"),
-    file("metrics", 0o444, Read::Text(files::metrics), Write::Never, "all figures as OpenMetrics text, for Prometheus"),
+    file("metrics", 0o444, Read::Long(files::metrics), Write::Never, "all figures as OpenMetrics text, for Prometheus"),
     file(
         "metrics.prom",
         0o444,
-        Read::Text(files::metrics_prom),
+        Read::Long(files::metrics_prom),
         Write::Never,
         "the same in the older text format: link it into the directory of node_exporter's textfile collector",
     ),
@@ -299,7 +301,7 @@ static NODES: &[Node] = &[
     file(
         "jobs/ID/errors",
         0o444,
-        Read::Text(files::errors),
+        Read::Long(files::errors),
         Write::Never,
         "a line per bad range: read SECTOR COUNT ERRNO, or write DEST SECTOR COUNT ERRNO",
     ),
@@ -309,7 +311,7 @@ static NODES: &[Node] = &[
         ..file(
             "jobs/ID/map.K",
             0o444,
-            Read::Text(files::map),
+            Read::Long(files::map),
             Write::Never,
             "ddrescue mapfile of destination K: + durable, - unreadable, ? else",
         )

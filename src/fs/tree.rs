@@ -280,14 +280,14 @@ impl Tree {
                 let job = self.jobs.follow(key.id).ok_or(ErrorKind::NotFound)?;
                 Content::Wait(Arc::new(wait::File::new(job)))
             }
-            (Read::Never | Read::Text(_), _) => Content::Text(Text::default()),
+            (Read::Never | Read::Text(_) | Read::Long(_), _) => Content::Text(Text::default()),
         };
         Ok(self.handles.insert(Open { key, opener, content }))
     }
 
     /// read(2). `block`: whether it may wait.
     pub(super) fn read(
-        &self,
+        self: &Arc<Self>,
         file: u64,
         offset: u64,
         size: usize,
@@ -310,16 +310,29 @@ impl Tree {
             Content::Specs(specs) => reply(Ok(specs.read(size))),
             Content::Dir(_) => reply(Err(ErrorKind::Os(libc::EISDIR))),
             Content::Text(text) => {
-                let make = || match open.key.node().body {
-                    Body::File { read: Read::Text(make), .. } => make(self, open.key),
-                    _ => None,
-                };
-                reply(text.read(offset, size, || {
-                    let text = self.kept.text(open.key, Instant::now(), self.is_owner(&open), make);
-                    text.map_err(|_| self.too_much(&open))?.ok_or_else(|| self.vanished(&open))
-                }));
+                if let Some(part) = text.kept(offset, size) {
+                    return reply(Ok(part));
+                }
+                if let Body::File { read: Read::Long(_), .. } = open.key.node().body {
+                    let tree = Arc::clone(self);
+                    return aside("read", move || reply(tree.read_text(&open, offset, size)));
+                }
+                reply(self.read_text(&open, offset, size));
             }
         }
+    }
+
+    /// A part of a text, which is made where it must be.
+    fn read_text(&self, open: &Open, offset: u64, size: usize) -> Result<Vec<u8>, ErrorKind> {
+        let Content::Text(text) = &open.content else { return Err(ErrorKind::Os(libc::EBADF)) };
+        let make = || match open.key.node().body {
+            Body::File { read: Read::Text(make) | Read::Long(make), .. } => make(self, open.key),
+            _ => None,
+        };
+        text.read(offset, size, || {
+            let text = self.kept.text(open.key, Instant::now(), self.is_owner(open), make);
+            text.map_err(|_| self.too_much(open))?.ok_or_else(|| self.vanished(open))
+        })
     }
 
     /// The errno for a reader of what is not there any more.
