@@ -4,11 +4,13 @@
 //! text is none of what the file takes; whether the value can be, the jobs say.
 
 use std::ffi::OsString;
+use std::time::SystemTime;
 
 use super::board::Board;
+use super::eye;
 use super::inode::Key;
 use super::metrics::{self, Format};
-use super::summary;
+use super::summary::{self, Limits};
 use super::text;
 use super::tree::Tree;
 use super::walk;
@@ -29,7 +31,10 @@ pub(super) fn version(_: &Tree, _: Key) -> Text {
 
 #[allow(clippy::unnecessary_wraps)] // the signature of every row
 pub(super) fn summary(tree: &Tree, _: Key) -> Text {
-    Some(summary::render(&Board::take(&tree.jobs)).into_bytes())
+    let glance = tree.jobs.glance(summary::MOST);
+    let limits = Limits { throttle: tree.jobs.throttle(), speed_max: tree.jobs.speed_max() };
+    let devices = |id| eye::device::labels(&tree.jobs, id);
+    Some(summary::render(&glance, limits, SystemTime::now(), devices).into_bytes())
 }
 
 #[allow(clippy::unnecessary_wraps)] // the signature of every row

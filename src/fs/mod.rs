@@ -27,6 +27,7 @@ mod access;
 mod board;
 mod error_log;
 mod events;
+mod eye;
 mod files;
 mod fuse;
 mod fusermount;

@@ -34,6 +34,25 @@ pub(super) fn part(bytes: u64, all: u64) -> String {
     format!("{} of {} {}", number(bytes, unit), number(all, unit), unit.0)
 }
 
+/// The same, with a second decimal where a tenth takes long, or is much of the whole: `12.34 of 20.00 TiB`.
+pub(super) fn part_wide(bytes: u64, all: u64) -> String {
+    let unit = unit(all);
+    if unit.1 == 0 || (unit.1 < 40 && all >> unit.1 >= 10) {
+        return part(bytes, all);
+    }
+    let number = |bytes: u64| {
+        let hundredths = (u128::from(bytes) * 100) >> unit.1;
+        format!("{}.{:02}", hundredths / 100, hundredths % 100)
+    };
+    format!("{} of {} {}", number(bytes), number(all), unit.0)
+}
+
+/// `1:02:03`; of a hundred hours and more `4d 04h`.
+pub(super) fn span(time: Duration) -> String {
+    let hours = time.as_secs() / 3600;
+    if hours < 100 { clock(time) } else { format!("{}d {:02}h", hours / 24, hours % 24) }
+}
+
 /// `1:02:03`.
 pub(super) fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -76,11 +95,16 @@ mod tests {
             assert_eq!(amount(bytes), text);
         }
         assert_eq!(part(1 << 29, 3 << 29), "0.5 of 1.5 GiB");
+        assert_eq!(
+            [part_wide(1 << 29, 3 << 29), part_wide(1 << 29, 30 << 30), part_wide(3 << 39, 20 << 40), part_wide(5, 7)],
+            ["0.50 of 1.50 GiB", "0.5 of 30.0 GiB", "1.50 of 20.00 TiB", "5 of 7 B"]
+        );
     }
 
     #[test]
     fn times_and_counts() {
         assert_eq!(clock(Duration::from_millis(3_723_900)), "1:02:03");
+        assert_eq!([span(Duration::from_secs(359_999)), span(Duration::from_secs(360_000))], ["99:59:59", "4d 04h"]);
         assert_eq!((count(0, "error"), count(1, "error")), ("0 errors".to_owned(), "1 error".to_owned()));
     }
 

@@ -232,6 +232,10 @@ impl Jobs {
         self.cards.get(id)
     }
 
+    pub(super) fn cards(&self) -> Vec<Arc<Card>> {
+        self.cards.all()
+    }
+
     /// Keeps a job in sight.
     pub fn follow(&self, id: JobId) -> Option<Followed> {
         self.card(id).map(Followed)
@@ -274,6 +278,11 @@ impl Jobs {
     /// The job as it is now.
     pub fn spec(&self, id: JobId) -> Option<Arc<Spec>> {
         Some(self.card(id)?.spec())
+    }
+
+    /// What its source, where there is one, and its destinations are recognised by after a restart.
+    pub fn identities(&self, id: JobId) -> Option<Vec<Option<String>>> {
+        self.question(id, |job| Some(job.identities.clone()))
     }
 
     /// How far a destination is, as a mapfile of ddrescue; `None` for jobs without a source.

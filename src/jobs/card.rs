@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Mutex, RwLock};
 
 use super::clients::DEFAULT;
+use super::glance::{Outline, SILENT_MIN};
 use super::view::{Brief, Course, DestView, JobId, State, View};
 use crate::dm_io::ErrorBits;
 use crate::figures::{DestState, Meter, Rate, Speeds, Stopwatch};
@@ -198,6 +199,24 @@ impl Card {
         let (speeds, running) = (shown.speeds.clone(), shown.watch.elapsed(now));
         drop(shown);
         speeds.rates(running)
+    }
+
+    /// The little that a look at all jobs asks for.
+    pub(super) fn outline(&self, now: Instant) -> Outline {
+        let shown = self.shown.lock();
+        let state = shown.state;
+        let is_stopped = state == State::Held || state == State::Paused && shown.error.is_some();
+        let is_hurt = shown.read_err || !shown.write_err.is_empty() || shown.course.read_errors > 0;
+        let is_silent = state.moves() && shown.stalled(now) >= SILENT_MIN;
+        Outline {
+            state,
+            total: shown.total,
+            copied: shown.copied,
+            durable: shown.durable,
+            speed: if shown.moves_in(state) { shown.measured(now) } else { 0 },
+            is_troubled: is_stopped || is_hurt || is_silent,
+            ended: shown.course.ended,
+        }
     }
 
     /// Whether it is as fast as its own limit of speed lets it be, to within a twentieth.

@@ -25,6 +25,7 @@ mod core;
 mod counters;
 mod effect;
 mod event;
+mod glance;
 mod index;
 mod job;
 mod open;
@@ -46,6 +47,7 @@ mod workers;
 
 pub use api::{Followed, Jobs};
 pub use config::{ACTIVE_MAX, Config};
+pub use glance::{Glance, Most, SILENT_MIN, Seen};
 pub use view::{
     BadKind, BadRange, Brief, CELLS_MAX, Cell, Cells, Change, ClientView, Course, DestState, DestView, EngineView,
     JobId, Policy, Rate, Refusal, State, Totals, Verb, View,

@@ -117,18 +117,19 @@ pub(crate) const ROWS: &[Row] = &[
         "cat $M/summary",
         0,
         Said::Has(&[
-            "3 long: running, at most 1 B/s",
+            "3 long: copy, max 1 B/s",
             " of 64.0 KiB",
             "4: paused",
             "zeros -> ",
-            "total: 1 running, 1 paused, 2 ended",
+            ": 1 running, 1 paused\n",
+            "\nended: ",
         ]),
     ),
     row(
         "bash",
         "timeout 3 script -qec \"watch -n1 -t cat $M/summary\" /dev/null < /dev/null; test $? = 124",
         0,
-        Said::Has(&["3 long: running"]),
+        Said::Has(&["3 long: copy"]),
     ),
     row("bash", "head -n1 $M/wait/3; head -n1 $M/wait/1", 0, Said::Has(&["[", "]  ", " left  copy\n", "state done"])),
     row(
