@@ -191,6 +191,26 @@ pub(super) fn map(tree: &Tree, key: Key) -> Text {
     tree.jobs.map(key.id, usize::from(key.sub)).map(String::into_bytes)
 }
 
+pub(super) fn picture(tree: &Tree, key: Key) -> Text {
+    let view = tree.jobs.view(key.id)?;
+    let cells = |index| tree.jobs.cells(key.id, index, eye::picture::CELLS);
+    let dests = (0..view.dests.len()).map(cells).collect::<Option<Vec<_>>>()?;
+    Some(eye::picture::render(&view, &dests).into_bytes())
+}
+
+pub(super) fn map_svg(tree: &Tree, key: Key) -> Text {
+    let (view, index) = (tree.jobs.view(key.id)?, usize::from(key.sub));
+    eye::svg::render(&view, index, |most| tree.jobs.cells(key.id, index, most)).map(String::into_bytes)
+}
+
+pub(super) fn report_html(tree: &Tree, key: Key) -> Text {
+    eye::report::text(&tree.jobs, key.id, eye::html::render).map(String::into_bytes)
+}
+
+pub(super) fn report_json(tree: &Tree, key: Key) -> Text {
+    eye::report::text(&tree.jobs, key.id, eye::json::render).map(String::into_bytes)
+}
+
 pub(super) fn state_link(tree: &Tree, key: Key) -> Option<OsString> {
     walk::seen(tree, key).map(|_| format!("../../jobs/{}", key.id).into())
 }

@@ -29,6 +29,8 @@ kcopyfs: block-copy jobs as files
     watch -n1 cat summary                                everything in progress
     ls state/running state/failed state/degraded         which jobs are running, which did not end well
     cat jobs/$id/dests jobs/$id/errors                   which destination failed, and where
+    cat jobs/$id/picture                                 what is where on each destination, in letters
+    cp jobs/$id/report.html report.html                  a page about the job, to print and to keep
     rmdir jobs/$id                                       forget an ended job
     tail error_log                                       why a write was refused
 

@@ -317,6 +317,37 @@ static NODES: &[Node] = &[
         )
     },
     file(
+        "jobs/ID/picture",
+        0o444,
+        Read::Long(files::picture),
+        Write::Never,
+        "what is where, for people: 16 lines of 64 letters per destination, with a legend",
+    ),
+    Node {
+        each: Each::Dest,
+        ..file(
+            "jobs/ID/map.K.svg",
+            0o444,
+            Read::Long(files::map_svg),
+            Write::Never,
+            "the same of destination K, finer and in colours, for a browser",
+        )
+    },
+    file(
+        "jobs/ID/report.html",
+        0o444,
+        Read::Long(files::report_html),
+        Write::Never,
+        "a page about the job, to read, print and keep: verdict, devices, times, speed, map, errors",
+    ),
+    file(
+        "jobs/ID/report.json",
+        0o444,
+        Read::Long(files::report_json),
+        Write::Never,
+        "the same as data; doc/report.schema.json is its schema",
+    ),
+    file(
         "jobs/ID/wait",
         0o444,
         Read::Wait,

@@ -49,7 +49,10 @@ fn name(tree: &Tree, key: Key) -> Option<String> {
     match key.node().each {
         Each::One | Each::Fresh => Some(pattern.to_owned()),
         Each::Job | Each::InState => Some(key.id.to_string()),
-        Each::Dest => Some(format!("{}{}", dest_prefix(pattern), key.sub)),
+        Each::Dest => {
+            let (before, behind) = around_k(pattern);
+            Some(format!("{before}{}{behind}", key.sub))
+        }
         Each::State => state(key).map(|state| state.as_str().to_owned()),
         Each::Client => tree.clients.name(key.id),
         Each::Name => tree.jobs.view(key.id)?.name,
@@ -107,7 +110,8 @@ fn matching(tree: &Tree, row: u8, node: &Node, dir: Key, name: &[u8]) -> Option<
         Each::Job | Each::InState => job(number(name)),
         Each::Name => job(tree.jobs.named(std::str::from_utf8(name).ok()?)),
         Each::Dest => {
-            let sub = number(name.strip_prefix(dest_prefix(pattern).as_bytes())?)?;
+            let (before, behind) = around_k(pattern);
+            let sub = number(name.strip_prefix(before.as_bytes())?.strip_suffix(behind.as_bytes())?)?;
             Some(Key { row, sub: u8::try_from(sub).ok()?, ..dir })
         }
         Each::State => {
@@ -160,9 +164,9 @@ pub(super) fn list(tree: &Tree, dir: Key) -> Vec<Entry> {
     entries
 }
 
-/// What stands before K in `dest.K`.
-fn dest_prefix(pattern: &'static str) -> &'static str {
-    pattern.strip_suffix('K').unwrap_or(pattern)
+/// What stands before and behind K in `map.K.svg`.
+fn around_k(pattern: &'static str) -> (&'static str, &'static str) {
+    pattern.split_once('K').unwrap_or((pattern, ""))
 }
 
 /// A number as a name writes it: decimal, without a sign or leading zeros, so that each has one name.

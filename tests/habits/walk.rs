@@ -86,6 +86,7 @@ fn stands_for(pattern: &str, name: &str) -> bool {
         "S" => STATES.contains(&name),
         "NAME" => true,
         "dest.K" => name.strip_prefix("dest.").is_some_and(is_number),
+        "map.K.svg" => name.strip_prefix("map.").and_then(|rest| rest.strip_suffix(".svg")).is_some_and(is_number),
         "map.K" => name.strip_prefix("map.").is_some_and(is_number),
         _ => pattern == name,
     }
