@@ -52,6 +52,8 @@ pub(crate) struct Dest {
     zeros: Option<Box<Zeros>>,
     /// `None` while nothing has gone wrong with it, as with most.
     trouble: Option<Box<Trouble>>,
+    /// A flush of it has failed once, also before a retry.
+    doubted: bool,
     /// Of a zoned device, one of its zones, in sectors of the device.
     pub(crate) zone: Option<Range<u64>>,
 }
@@ -109,8 +111,8 @@ impl Dest {
     fn again(&mut self) {
         let (durable, zeros) = (std::mem::take(&mut self.durable), self.zeros.take());
         let zeros = zeros.map(|zeros| zeros.durable).unwrap_or_default();
-        let zone = self.zone.take();
-        *self = Self { taken: durable.clone(), durable, zone, ..Self::default() }.with_zeros(zeros);
+        let (zone, doubted) = (self.zone.take(), self.doubted);
+        *self = Self { taken: durable.clone(), durable, zone, doubted, ..Self::default() }.with_zeros(zeros);
     }
 
     /// What it could not take, while the job goes on writing to it.
@@ -153,6 +155,16 @@ impl Dest {
     /// What was written to it and is not durable may be lost.
     pub(crate) fn is_doubtful(&self) -> bool {
         self.trouble.as_ref().is_some_and(|trouble| trouble.flush_failed)
+    }
+
+    /// A flush of it has failed once: what it gives back may be of a cache that lost it.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// That is so.
+    pub(crate) fn doubt(&mut self) {
+        self.doubted = true;
     }
 
     fn note(&mut self, errno: i32, sector: Sector, was_compared: bool) {
@@ -206,6 +218,8 @@ pub(crate) struct Progress {
     pub(crate) suspect_bytes: u64,
     /// Bytes that were compared, whatever was found.
     pub(crate) verified: u64,
+    /// What `changed` found equal on every destination that took part.
+    same: RangeSet,
     /// Go on writing to a destination that failed.
     keeps_failed: bool,
 }
@@ -245,6 +259,7 @@ impl Progress {
             read_errors: 0,
             suspect_bytes: 0,
             verified: 0,
+            same: RangeSet::new(),
             keeps_failed: spec.ignore_error && !spec.write_seq,
         }
     }
@@ -484,6 +499,7 @@ impl Progress {
             let region = &spec.to[*index];
             let dest = &mut self.dests[*index];
             dest.trouble().flush_failed = true;
+            dest.doubt();
             dest.note(*errno, region.sector, false);
             let path = region.path.to_string_lossy();
             self.error.get_or_insert_with(|| format!("flush {path}: {}", errno_name(*errno)));
@@ -543,6 +559,7 @@ impl Progress {
         (self.read_errors, self.suspect_bytes, self.verified) = (0, 0, 0);
         (self.common, self.durable) = (RangeSet::new(), 0);
         self.look_again();
+        self.same = self.same.intersection(&self.common);
     }
 
     /// The source has other sums than were expected of it, or nobody can know.
@@ -554,6 +571,7 @@ impl Progress {
 
     /// A destination does not have a range any more.
     pub(crate) fn forget(&mut self, index: usize, range: &Range<u64>) {
+        self.same.remove(range);
         self.change(range, |progress| {
             progress.dests[index].taken.remove(range);
             progress.dests[index].durable.remove(range);
@@ -580,6 +598,7 @@ impl Progress {
             }
         }
         self.common.shrink();
+        self.same.shrink();
         self.unreadable.shrink();
         self.bad.shrink_to_fit();
     }
@@ -649,6 +668,7 @@ fn held(path: &str, sector: Sector, count: Sector, zone: Option<&Range<u64>>) ->
 /// The errno that a range has which is different.
 pub(crate) const DIFFERENT: i32 = libc::EBADMSG;
 
+mod changed;
 mod comparing;
 
 #[cfg(test)]

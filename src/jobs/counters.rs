@@ -23,7 +23,7 @@ impl Counters {
     /// A piece has ended; `copied` bytes more are on all live destinations of its job.
     pub(super) fn piece(&self, piece: &Piece<'_>, copied: u64) {
         add(&self.copied, copied);
-        add(&self.written, u64::from(piece.written.count()) * piece.count.bytes());
+        add(&self.written, u64::from(piece.written.without(piece.same).count()) * piece.count.bytes());
         add(&self.read_errors, u64::from(piece.read_error.is_some()));
         add(&self.write_errors, piece.write_errors.len() as u64);
     }

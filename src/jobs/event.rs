@@ -96,6 +96,7 @@ pub(super) struct EndedPiece {
     pub(super) written: ErrorBits,
     pub(super) write_errors: Vec<(usize, i32)>,
     pub(super) different: ErrorBits,
+    pub(super) same: ErrorBits,
     /// Destinations that are files and were taken away, and why.
     pub(super) gone: Vec<(usize, i32)>,
 }
@@ -109,6 +110,7 @@ impl EndedPiece {
             written: piece.written,
             write_errors: piece.write_errors.to_vec(),
             different: piece.different,
+            same: piece.same,
             gone,
         }
     }
@@ -121,6 +123,7 @@ impl EndedPiece {
             written: self.written,
             write_errors: &self.write_errors,
             different: self.different,
+            same: self.same,
         }
     }
 

@@ -305,6 +305,7 @@ impl Job {
             shown.course.verified = progress.verified;
             shown.course.read_errors = progress.read_errors;
             shown.course.suspect_bytes = progress.suspect_bytes;
+            shown.course.same = progress.same_bytes();
             if shown.error != error {
                 shown.error = error;
             }

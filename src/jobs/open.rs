@@ -273,9 +273,9 @@ pub(super) fn open(spec: &Spec, without: ErrorBits, with: &Opener<'_>) -> std::r
     let dests = Vec::with_capacity(spec.to.len());
     let mut opened = Opened { client, from, dests, identities: Vec::new(), footprint: None, without };
     let objection = |opened: &Opened| match objection(spec, opened.geometry()) {
-        Some(what) => {
+        Some((word, what)) => {
             let error = Error::new(ErrorKind::Invalid, what);
-            Err(OpenError::Failed(Place::Word("on_read_error"), error))
+            Err(OpenError::Failed(Place::Word(word), error))
         }
         None => Ok(()),
     };

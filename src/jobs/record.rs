@@ -43,6 +43,7 @@ impl Job {
                 first_error: dest.first_error(),
                 failed: progress.write_err.contains(index),
                 dropped: progress.dropped.contains(index),
+                doubted: dest.is_doubted(),
             }
         });
         let (progressed, elapsed, final_speed) =
@@ -73,6 +74,7 @@ impl Job {
             digest: self.digest.clone(),
             read_errors: progress.read_errors,
             verified_bytes: progress.verified,
+            same: pairs(progress.same()),
             verified: self.phase == Phase::Verify,
             source: self.spec().from.as_ref().map(|_| Side {
                 identity: identity(0),
@@ -147,6 +149,9 @@ impl Job {
         for (dest, side) in progress.dests.iter_mut().zip(record.dests) {
             *dest = Dest::recorded(ranges(&side.taken), ranges(&side.durable), side.errors, side.first_error)
                 .with_zeros(ranges(&side.zeroed));
+            if side.doubted {
+                dest.doubt();
+            }
         }
         progress.unreadable = ranges(&record.unreadable);
         progress.read_err = record.read_err;
@@ -159,6 +164,7 @@ impl Job {
             }
         }
         (progress.read_errors, progress.verified) = (record.read_errors, record.verified_bytes);
+        progress.restore_same(ranges(&record.same));
         progress.restored(record.bad_bytes, ranges(&record.common), record.durable);
     }
 }

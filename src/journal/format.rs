@@ -38,9 +38,9 @@
 //! sum 1a2b3c4d
 //! ```
 //! A line is a key, a blank, and a value. Ranges are `FIRST+COUNT` in sectors. Bytes that are not printable ASCII, and the
-//! backslash, are `\xHH`. Keys without a value to say (`error`, `digest`, `first_error`, `zeroed`, `leader`, `dropped`, a source) are left out.
+//! backslash, are `\xHH`. Keys without a value to say (`error`, `digest`, `first_error`, `zeroed`, `leader`, `dropped`, `doubted`, `same`, a source) are left out.
 //! `speeds` is a span in milliseconds and what was moved in each span of the running time, see `figures::speeds`.
-//! `leader`, `dropped`, `claimed`, `read_errors`, `verified_bytes`, `zeroed` and `speeds` came later: older records lack them, and say of a range that is
+//! `leader`, `dropped`, `doubted`, `same`, `claimed`, `read_errors`, `verified_bytes`, `zeroed` and `speeds` came later: older records lack them, and say of a range that is
 //! different that its errno is `EBADMSG`. Keys that are not known are passed over: later versions may add some.
 
 use std::collections::HashMap;
@@ -83,6 +83,7 @@ pub(super) fn print(record: &Record) -> Vec<u8> {
     out.line("bad_bytes", record.bad_bytes);
     out.line("read_errors", record.read_errors);
     out.line("verified_bytes", record.verified_bytes);
+    out.some_ranges("same", &record.same);
     out.line("elapsed", seconds(record.elapsed));
     out.line("final_speed", record.final_speed);
     if let (span @ 1.., samples) = record.speeds.parts() {
@@ -132,6 +133,12 @@ impl Lines {
         }
     }
 
+    fn some_ranges(&mut self, key: &str, list: &[(u64, u64)]) {
+        if !list.is_empty() {
+            self.line(key, ranges(list));
+        }
+    }
+
     fn side(&mut self, name: &str, side: &Side) {
         let key = |what: &str| format!("{name}.{what}");
         self.line(&key("identity"), escape(side.identity.as_bytes()));
@@ -146,6 +153,9 @@ impl Lines {
         self.line(&key("failed"), u8::from(side.failed));
         if side.dropped {
             self.line(&key("dropped"), 1);
+        }
+        if side.doubted {
+            self.line(&key("doubted"), 1);
         }
         self.line(&key("copied"), side.copied);
         self.line(&key("taken"), ranges(&side.taken));
@@ -208,6 +218,7 @@ pub(super) fn parse(bytes: &[u8]) -> Reading<Record> {
         bad_bytes: fields.number("bad_bytes")?,
         read_errors: fields.number_or_zero("read_errors")?,
         verified_bytes: fields.number_or_zero("verified_bytes")?,
+        same: fields.list_or_none("same", parse_range)?,
         elapsed: fields.read("elapsed", parse_seconds)?,
         final_speed: fields.number("final_speed")?,
         speeds: if fields.has("speeds") { fields.read("speeds", parse_speeds)? } else { Speeds::default() },
@@ -266,6 +277,11 @@ impl<'a> Fields<'a> {
         self.read(key, |text| text.split_ascii_whitespace().map(read).collect())
     }
 
+    /// A list of which older records know nothing.
+    fn list_or_none<T>(&self, key: &str, read: impl Fn(&str) -> Option<T>) -> Reading<Vec<T>> {
+        if self.has(key) { self.list(key, read) } else { Ok(Vec::new()) }
+    }
+
     /// Text that may be absent.
     fn text(&self, key: &str) -> Reading<Option<String>> {
         if self.has(key) { self.read(key, unescape_text).map(Some) } else { Ok(None) }
@@ -288,6 +304,7 @@ impl<'a> Fields<'a> {
             first_error,
             failed: self.flag(&key("failed"))?,
             dropped: self.has(&key("dropped")) && self.flag(&key("dropped"))?,
+            doubted: self.has(&key("doubted")) && self.flag(&key("doubted"))?,
             copied: self.number(&key("copied"))?,
             taken: self.list(&key("taken"), parse_range)?,
             zeroed: if self.has(&key("zeroed")) { self.list(&key("zeroed"), parse_range)? } else { Vec::new() },

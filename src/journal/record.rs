@@ -53,6 +53,8 @@ pub(crate) struct Record {
     pub(crate) read_errors: u64,
     /// Bytes that were compared. 0 in records that do not know.
     pub(crate) verified_bytes: u64,
+    /// Sectors from..to of the job that `changed` found equal. Empty in records that do not know.
+    pub(crate) same: Vec<(u64, u64)>,
     /// Running time, pauses not counted.
     pub(crate) elapsed: Duration,
     /// Bytes per second at the end.
@@ -92,6 +94,8 @@ pub(crate) struct Side {
     pub(crate) failed: bool,
     /// Whether an administrator gave it up.
     pub(crate) dropped: bool,
+    /// Whether a flush of it has failed once.
+    pub(crate) doubted: bool,
     /// Bytes written.
     pub(crate) copied: u64,
     /// Sectors from..to of the job that it has taken: more than what is durable only where the job has ended.
@@ -132,7 +136,7 @@ impl Record {
     /// Its ranges of which each may be left out.
     fn sets(&mut self) -> Vec<&mut Vec<(u64, u64)>> {
         let dests = self.dests.iter_mut().flat_map(|dest| [&mut dest.durable, &mut dest.taken, &mut dest.zeroed]);
-        dests.chain([&mut self.common, &mut self.unreadable]).collect()
+        dests.chain([&mut self.common, &mut self.unreadable, &mut self.same]).collect()
     }
 }
 

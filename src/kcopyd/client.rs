@@ -377,9 +377,10 @@ impl Client {
             flags = flags | Flags::WRITE_SEQ;
         }
         let bytes = match work {
-            Work::Copy(_) | Work::Zero => self.settings.subjob_bytes,
             // Two pieces share a sub-job's pages: the source's and a destination's.
+            Work::Copy(_) if flags.contains(Flags::ONLY_CHANGED) => self.settings.subjob_bytes / 2,
             Work::Compare(_) => self.settings.subjob_bytes / 2,
+            Work::Copy(_) | Work::Zero => self.settings.subjob_bytes,
         };
         let blocks = dests.iter().chain(work.source()).map(|region| region.device.logical_block());
         let block = blocks.fold(MIN_BLOCK, u32::max);

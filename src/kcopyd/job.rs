@@ -80,6 +80,8 @@ pub(super) enum Place {
 pub(super) enum Move {
     /// Be shown to the observer.
     Show,
+    /// Be compared with what the destinations have, before it is written.
+    Compare,
     /// Be written or compared.
     Write,
     /// Be let go: the job does nothing with it any more.
@@ -106,6 +108,10 @@ pub(super) struct SubJob {
     pub(super) failed: Vec<(usize, i32)>,
     /// Destinations that are different.
     pub(super) different: ErrorBits,
+    /// It is written only where it differs, and that is not known yet.
+    pub(super) is_unknown: bool,
+    /// Destinations that were found to have it.
+    pub(super) same: ErrorBits,
 }
 
 impl SubJob {
@@ -122,6 +128,8 @@ impl SubJob {
             ios: 0,
             failed: Vec::new(),
             different: ErrorBits::NONE,
+            is_unknown: false,
+            same: ErrorBits::NONE,
         }
     }
 
@@ -269,12 +277,13 @@ impl Job {
     pub(super) fn next_move(&self, subs: &Slab<SubJob>) -> Option<(usize, Move)> {
         let mut all_before_shown = true;
         for (place, key) in self.pieces.iter().enumerate() {
-            let SubJob { phase, span, shown, .. } = &subs[*key];
+            let SubJob { phase, span, shown, is_unknown, .. } = &subs[*key];
             if matches!(phase, Phase::Ready(_)) {
                 let turn = place == 0 || !self.is_sequential();
                 match () {
                     () if !self.may_go_on(*span) => return Some((*key, Move::Drop)),
                     () if self.new.in_order && !shown && all_before_shown => return Some((*key, Move::Show)),
+                    () if *is_unknown => return Some((*key, Move::Compare)),
                     () if turn && (*shown || !self.new.in_order) => return Some((*key, Move::Write)),
                     () => {}
                 }
@@ -282,6 +291,11 @@ impl Job {
             all_before_shown &= shown;
         }
         None
+    }
+
+    /// Whether pieces are written only where they differ.
+    pub(super) fn looks_first(&self) -> bool {
+        self.new.flags.contains(Flags::ONLY_CHANGED) && matches!(self.new.work, Work::Copy(_))
     }
 
     pub(super) fn is_comparison(&self) -> bool {

@@ -82,6 +82,9 @@ impl Flags {
     /// Go on after write errors, to every destination; read errors are dealt with as the other flags say. Not in the
     /// kernel, which has the two only together.
     pub const KEEP_FAILED: Self = Self(16);
+    /// Of a copy: read each destination first, and write a piece only to those that do not have it. One that cannot be read
+    /// there is written to. Not in the kernel.
+    pub const ONLY_CHANGED: Self = Self(32);
 
     /// Whether all of `other` is set.
     pub const fn contains(self, other: Self) -> bool {
@@ -130,6 +133,8 @@ pub struct Piece<'a> {
     /// Of a comparison: the destinations that are different. `written` are then those that are equal, and `write_errors`
     /// those that could not be read.
     pub different: ErrorBits,
+    /// Of `written`, with [`Flags::ONLY_CHANGED`]: those that were found to have it, and were not written to.
+    pub same: ErrorBits,
 }
 
 /// The bytes of a piece, in runs: calls what it is given once a run.

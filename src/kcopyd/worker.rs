@@ -14,6 +14,7 @@
 //! Pages go back before pages are taken, and what is read is written in the same turn: so a client holds no page longer
 //! than its I/O takes, and memory stays what was set aside.
 
+mod changed;
 mod lanes;
 mod pieces;
 
@@ -309,12 +310,13 @@ impl Worker {
     /// Pieces that a job may have under way: what fills the windows of its source and of its fastest destination, and half as much
     /// again, so that neither waits for the other.
     fn most_pieces(&self, key: usize) -> usize {
+        let looks_first = self.jobs[key].looks_first();
         let NewJob { work, dests, live, piece, .. } = &self.jobs[key].new;
         match (self.settings.subjobs, work.source()) {
             (Some(subjobs), _) => subjobs,
             (None, None) => FEW,
             (None, Some(from)) => {
-                let direction = work.direction();
+                let direction = if looks_first { Direction::Read } else { work.direction() };
                 let dests = dests.iter().enumerate().filter(|(index, _)| live.contains(*index));
                 let shares = dests.filter_map(|(_, dest)| self.lanes.share(lanes::key(&dest.device, direction)));
                 let unknown = FEW as u64 / 2 * piece.bytes();
@@ -410,6 +412,10 @@ impl Worker {
             }
             (Phase::Comparing(dest), Some(Memory::Pages { list, .. })) => {
                 let (dest, length) = (*dest, bytes(sub.span.count));
+                if sub.is_unknown {
+                    let is_same = end.errnos.is_empty() && are_equal(&list, 0, length, length);
+                    return self.looked(key, list, dest, is_same);
+                }
                 if let Some((_, errno)) = end.errnos.first() {
                     sub.fail([(dest, *errno)]);
                 } else if !are_equal(&list, 0, length, length) {
@@ -441,7 +447,7 @@ impl Worker {
         let mut sub = self.subs.remove(key);
         // Its pages go back before anybody asks for more.
         sub.list = None;
-        let SubJob { job: owner, span, read_error, different, .. } = sub;
+        let SubJob { job: owner, span, read_error, different, same, .. } = sub;
         let job = &mut self.jobs[owner];
         job.pieces.retain(|piece| *piece != key);
         let failed = sub.failed_bits();
@@ -453,11 +459,11 @@ impl Worker {
         if !failed.is_empty() && !job.is_comparison() {
             job.write_failed(span, failed);
         }
-        let written = sub.to.without(failed).without(different);
-        let tried = read_error.is_some() || !sub.to.is_empty() || sub.shown;
+        let written = if job.is_comparison() { sub.to.without(different) } else { sub.to.union(same) }.without(failed);
+        let tried = read_error.is_some() || !sub.to.is_empty() || !same.is_empty() || sub.shown;
         if let Some(observer) = job.new.observer.as_mut().filter(|_| tried) {
             let (offset, count) = (span.offset, span.count);
-            observer.piece(&Piece { offset, count, read_error, written, write_errors: &sub.failed, different });
+            observer.piece(&Piece { offset, count, read_error, written, write_errors: &sub.failed, different, same });
         }
         self.freed = true;
         self.look_at(owner);
@@ -537,8 +543,8 @@ impl Worker {
         // What makes holes may have to look at what the destination holds there: pages for that.
         // A larger one than others are is one that its devices do by themselves.
         if job.new.work.source().is_some() || job.new.sparse && span.count <= job.new.piece {
-            // A comparison reads the source and one destination after the other beside it.
-            let sides = if job.is_comparison() { 2 } else { 1 };
+            // A comparison reads the source and one destination after the other beside it; so does a look before a write.
+            let sides = if job.is_comparison() || job.looks_first() { 2 } else { 1 };
             let pages = u32::try_from((sides * bytes).div_ceil(PAGE_SIZE as u64)).expect("a sub-job's pages");
             list = self.pages.get(pages);
             if list.is_none() {
@@ -550,12 +556,13 @@ impl Worker {
         self.settings.throttle.start(now);
         self.settings.speed_max.charge(now, bytes);
         job.new.speed.charge(now, bytes);
-        let reads = job.new.work.source().is_some();
+        let (reads, looks_first) = (job.new.work.source().is_some(), job.looks_first());
         let (memory, phase) = match list {
             Some(list) if reads => (Some(Memory::Pages { list, offset: 0 }), Phase::Reading),
             list => (None, Phase::Ready(list)),
         };
-        let sub = self.subs.insert(SubJob::new(key, span, phase));
+        let sub = SubJob { is_unknown: looks_first, ..SubJob::new(key, span, phase) };
+        let sub = self.subs.insert(sub);
         job.pieces.push_back(sub);
         match memory {
             Some(memory) => self.read(sub, memory),

@@ -27,7 +27,7 @@ use self::recheck::{Recheck, Whose};
 pub(crate) use self::step::{Step, request};
 use crate::dm_io::ErrorBits;
 use crate::figures::{DIFFERENT, Dest, Progress, RangeSet};
-use crate::kcopyd::Piece;
+use crate::kcopyd::{Flags, Piece};
 use crate::spec::{Action, OnReadError, Spec};
 
 /// Sectors that are hashed as zeros in one go, 16 MiB: some 15 ms of SHA-256.
@@ -103,11 +103,15 @@ impl Default for Geometry {
 }
 
 /// Why a job cannot do what its spec says on its devices, in a line for whoever wrote it.
-pub(crate) fn objection(spec: &Spec, geometry: Geometry) -> Option<&'static str> {
-    let skips = geometry.sequential && spec.on_read_error == OnReadError::Skip;
-    skips.then_some(
-        "on_read_error=skip leaves holes, and a zoned destination is written in order, without any: use on_read_error=zero",
-    )
+/// And the word that it is about.
+pub(crate) fn objection(spec: &Spec, geometry: Geometry) -> Option<(&'static str, &'static str)> {
+    if geometry.sequential && spec.on_read_error == OnReadError::Skip {
+        let what = "on_read_error=skip leaves holes, and a zoned destination is written in order, without any: \
+                    use on_read_error=zero";
+        return Some(("on_read_error", what));
+    }
+    let what = "a zoned destination is written from empty zones on, so nothing there can be kept: drop changed";
+    (geometry.sequential && spec.changed).then_some(("changed", what))
 }
 
 /// What to do about a job that has failed, where more than `retry` helps.
@@ -360,6 +364,11 @@ impl Salvage {
     ) -> Reaction {
         let (was_fatal, before) = (self.plan.fatal, progress.live());
         self.plan.piece(spec, step, piece, progress);
+        if let Step::Copy { dests, flags, .. } = step
+            && flags.contains(Flags::ONLY_CHANGED)
+        {
+            progress.found_same(range, *dests, piece.same);
+        }
         for (index, errno) in gone {
             self.plan.lost(spec, progress, *index, range, *errno);
         }

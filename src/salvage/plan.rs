@@ -89,6 +89,8 @@ pub(crate) struct Plan {
     retries: u32,
     ordered: bool,
     in_order: bool,
+    /// Pieces are written only where they differ.
+    only_changed: bool,
     /// Sectors in the source's logical block.
     source_block: u64,
     /// Sectors in the coarsest logical block of the job's devices.
@@ -142,6 +144,7 @@ impl Plan {
             retries: spec.retries,
             ordered: in_order || !spec.digests.is_empty(),
             in_order,
+            only_changed: spec.changed,
             source_block: geometry.source_block,
             block: geometry.coarsest(),
             untried: RangeSet::new(),
@@ -369,13 +372,19 @@ impl Plan {
         let end = end.min(within.end.next_multiple_of(self.block));
         let range = at / self.block * self.block..end.next_multiple_of(self.block).min(progress.total);
         Some(match self.action {
-            Action::Copy | Action::Verify => Step::Copy { range, dests: lack, flags: self.flags() },
+            Action::Copy | Action::Verify => Step::Copy { range, dests: lack, flags: self.flags() | self.changed_flag(progress, lack) },
             Action::Zero => Step::Zero { range, dests: lack, flags: self.flags() },
         })
     }
 
     fn order_flag(&self) -> Flags {
         if self.in_order { Flags::WRITE_SEQ } else { Flags::NONE }
+    }
+
+    /// What a destination gives back whose flush has failed may be of a cache: it is written to, and not asked.
+    fn changed_flag(&self, progress: &Progress, dests: ErrorBits) -> Flags {
+        let looks = self.only_changed && !dests.iter().any(|index| progress.dests[index].is_doubted());
+        if looks { Flags::ONLY_CHANGED } else { Flags::NONE }
     }
 
     fn flags(&self) -> Flags {
@@ -446,15 +455,17 @@ impl Plan {
         let live = progress.live();
         // One piece or few: what fails of it comes back here.
         let flags = self.order_flag() | Flags::KEEP_FAILED;
+        // What could not be read was not compared; what could not be written is written again.
+        let read_flags = flags | self.changed_flag(progress, live);
         let step = match &mut suspect {
             Suspect::Read { range, tries } => {
                 let again = *tries > 0 || self.on_read == OnRead::Ignore;
                 self.activity = if again { Activity::Retry } else { Activity::Scrape };
-                Step::Copy { range: range.clone(), dests: live, flags }
+                Step::Copy { range: range.clone(), dests: live, flags: read_flags }
             }
             Suspect::First { range, end, .. } => {
                 self.activity = Activity::Scrape;
-                Step::Copy { range: range.start..*end, dests: live, flags }
+                Step::Copy { range: range.start..*end, dests: live, flags: read_flags }
             }
             Suspect::Probe { range, place, errno } => {
                 self.activity = Activity::Scrape;
@@ -464,7 +475,11 @@ impl Plan {
                     return None;
                 }
                 let range = self.probe_block(range, *place);
-                if self.ordered { Step::Probe { range } } else { Step::Copy { range, dests: live, flags } }
+                if self.ordered {
+                    Step::Probe { range }
+                } else {
+                    Step::Copy { range, dests: live, flags: read_flags }
+                }
             }
             Suspect::Block(block) => {
                 self.activity = Activity::Scrape;

@@ -119,7 +119,7 @@ pub(crate) fn nearest<'a, T>(name: &[u8], table: &'a [T], name_of: fn(&T) -> &'s
     slip.or_else(|| table.iter().find(begins))
 }
 
-static WORDS: [Word; 22] = [
+static WORDS: [Word; 23] = [
     Word {
         name: "copy",
         value: None,
@@ -188,6 +188,12 @@ static WORDS: [Word; 22] = [
             set: |spec, text| values::count(text).map(|count| spec.retries = count),
             get: |spec| (spec.retries != 0).then(|| spec.retries.to_string()),
         },
+    },
+    Word {
+        name: "changed",
+        value: None,
+        doc: "read each destination first and write only the pieces that differ; `same` in status counts what is equal",
+        field: Field::Flag { set: |spec| spec.changed = true, get: |spec| spec.changed },
     },
     Word {
         name: "client",

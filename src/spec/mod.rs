@@ -150,6 +150,8 @@ pub struct Spec {
     pub on_write_error: OnWriteError,
     /// How many more times a failed block is tried.
     pub retries: u32,
+    /// Each destination is read first, and only pieces that differ are written.
+    pub changed: bool,
     /// The client whose pages it uses; `None` for `default`, which is never written out here.
     pub client: Option<String>,
     /// A label for `names/`.

@@ -238,6 +238,9 @@ fn check_sense(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
     if spec.action == Action::Verify && spec.create {
         return refuse("create", "`verify` writes nothing, so it makes no file; drop create");
     }
+    if spec.changed && spec.action != Action::Copy {
+        return refuse("changed", "`changed` is for a copy, which writes what differs; drop changed");
+    }
     if spec.once && spec.name.is_none() {
         return refuse("once", "`once` looks for a job of the same name: add name=LABEL");
     }

@@ -271,15 +271,16 @@ fn any_spec() -> impl Strategy<Value = Spec> {
         prop::option::of(after()),
         digests(),
     );
-    (regions(), words, any::<[bool; 9]>()).prop_map(|((action, from, to), words, flags)| {
+    (regions(), words, any::<[bool; 10]>()).prop_map(|((action, from, to), words, flags)| {
         let (on_read_error, on_write_error, retries, client, name, speed_max, after, digests) = words;
-        let [ignore_error, write_seq, paused, queue, verify, sparse, create, force_mounted, once] = flags;
+        let [ignore_error, write_seq, paused, queue, verify, sparse, create, force_mounted, once, changed] = flags;
         // What contradicts the action or another word is refused.
         let digests = if action == Action::Zero { Digests::default() } else { digests };
         // A source may be compared with its sums alone.
         let to = if action == Action::Verify && digests.expects() && queue { Vec::new() } else { to };
         let verify = verify && action != Action::Zero;
         let create = create && action != Action::Verify;
+        let changed = changed && action == Action::Copy;
         let once = once && name.is_some();
         let ignore_error = ignore_error && on_read_error == OnReadError::Stop;
         Spec {
@@ -291,6 +292,7 @@ fn any_spec() -> impl Strategy<Value = Spec> {
             on_read_error,
             on_write_error,
             retries,
+            changed,
             client,
             name,
             speed_max,

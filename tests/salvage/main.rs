@@ -3,6 +3,7 @@
 //! Every test is random by `KCOPYFS_SEED`. As part of `cargo test` each makes a few rounds; `KCOPYFS_TORTURE=200` makes the
 //! long form of them (contrib/torture), any other number a part of it.
 
+mod changed;
 mod coarse;
 mod comparing;
 mod digest;

@@ -21,9 +21,22 @@ fn side() -> impl Strategy<Value = Side> {
     let first_error = proptest::option::of((any::<i32>(), sector()));
     let names = (any::<String>(), any::<String>());
     let sets = (ranges(), ranges(), ranges(), ranges());
-    (names, sets, any::<u64>(), first_error, any::<(bool, bool)>(), any::<u64>()).prop_map(
-        |((identity, bytes), (durable, taken, overwritten, zeroed), errors, first_error, (failed, dropped), copied)| {
-            Side { identity, bytes, overwritten, durable, errors, first_error, failed, dropped, copied, taken, zeroed }
+    (names, sets, any::<u64>(), first_error, any::<(bool, bool, bool)>(), any::<u64>()).prop_map(
+        |((identity, bytes), (durable, taken, overwritten, zeroed), errors, first_error, (failed, dropped, doubted), copied)| {
+            Side {
+                identity,
+                bytes,
+                overwritten,
+                durable,
+                errors,
+                first_error,
+                failed,
+                dropped,
+                doubted,
+                copied,
+                taken,
+                zeroed,
+            }
         },
     )
 }
@@ -53,7 +66,7 @@ fn any_record() -> impl Strategy<Value = Record> {
         any::<(bool, bool, bool, bool)>(),
         any::<Option<u64>>(),
     );
-    let figures = (any::<(u64, u64, u64, u64, u64, u64, u64)>(), time(), ranges());
+    let figures = (any::<(u64, u64, u64, u64, u64, u64, u64)>(), time(), ranges(), ranges());
     let sides = (proptest::option::of(side()), proptest::collection::vec(side(), 0..4));
     let bad = (proptest::collection::vec(bad(), 0..4), ranges());
     (head, figures, sides, bad).prop_map(|(head, figures, (source, dests), (bad, unreadable))| {
@@ -67,7 +80,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             (read_err, verified, followed, claimed),
             leader,
         ) = head;
-        let ((write_err, total, durable, bad_bytes, final_speed, read_errors, verified_bytes), elapsed, common) =
+        let ((write_err, total, durable, bad_bytes, final_speed, read_errors, verified_bytes), elapsed, common, same) =
             figures;
         let (created, state) = (UNIX_EPOCH + created, State::ALL[state]);
         Record {
@@ -90,6 +103,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             bad_bytes,
             read_errors,
             verified_bytes,
+            same,
             elapsed,
             final_speed,
             speeds: speeds_of(final_speed, elapsed),
@@ -154,6 +168,7 @@ fn the_text_is_the_documented_one() {
         "bad_bytes 4096",
         "read_errors 3",
         "verified_bytes 512",
+        "same 0+8",
         "elapsed 1.234567890",
         "final_speed 5000000",
         "speeds 250:00070000000000002800",
@@ -219,6 +234,9 @@ fn keys_of_later_versions_are_passed_over_and_missing_ones_are_not() {
         "read_errors",
         "verified_bytes",
         "speeds",
+        "same",
+        "dest.0.doubted",
+        "dest.1.doubted",
         "dest.0.zeroed",
         "dest.1.zeroed",
     ];

@@ -1,5 +1,6 @@
 //! The promises of the room, one by one; `random` holds random jobs against a reference.
 
+mod changed;
 mod content;
 mod flags;
 mod life;

@@ -37,7 +37,11 @@ impl Worker {
         let sub = &mut self.subs[key];
         let job = &self.jobs[sub.job];
         sub.phase = Phase::Writing;
-        sub.to = job.new.live;
+        sub.to = job.new.live.without(sub.same);
+        if sub.to.is_empty() {
+            drop(list);
+            return self.sub_ended(key);
+        }
         let length = bytes(sub.span.count);
         let all = 0..length;
         match list {
@@ -216,11 +220,16 @@ impl Worker {
         let mut left = next..job.new.dests.len();
         let next = left.find(|index| job.new.live.contains(*index)).filter(|_| !job.outcome.cancelled);
         let Some(index) = next else {
+            if sub.is_unknown {
+                return self.looked_at_all(key, list);
+            }
             drop(list);
             return self.sub_ended(key);
         };
         sub.phase = Phase::Comparing(index);
-        sub.to.set(index);
+        if !sub.is_unknown {
+            sub.to.set(index);
+        }
         sub.ios += 1;
         let lane = lanes::key(&job.new.dests[index].device, Direction::Read);
         if self.lanes.has_room(lane, sub.job, sub.span.count.bytes()) {
@@ -249,7 +258,7 @@ impl Worker {
                 match next {
                     Move::Show => self.show(key),
                     Move::Drop => self.sub_ended(key),
-                    Move::Write => self.go_on(key),
+                    Move::Write | Move::Compare => self.go_on(key),
                 }
             }
         }
@@ -276,7 +285,7 @@ impl Worker {
         let (sub, job) = self.sub_and_job(key);
         let Phase::Ready(list) = std::mem::replace(&mut sub.phase, Phase::Writing) else { return };
         match list {
-            Some(list) if job.is_comparison() => self.compare(key, list, 0),
+            Some(list) if job.is_comparison() || sub.is_unknown => self.compare(key, list, 0),
             list => self.write(key, list),
         }
     }

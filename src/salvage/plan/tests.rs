@@ -135,6 +135,7 @@ impl Model {
                 written,
                 write_errors: &errors,
                 different: ErrorBits::NONE,
+                same: ErrorBits::NONE,
             };
             let live = progress.live();
             plan.piece(spec, step, &piece, progress);
@@ -231,6 +232,7 @@ fn a_piece_that_failed_with_its_neighbour_is_not_what_the_job_stops_for() {
             written: ErrorBits::NONE,
             write_errors: &[],
             different: ErrorBits::NONE,
+            same: ErrorBits::NONE,
         };
         plan.piece(&spec, &step, &piece, &mut progress);
         assert!(progress.read_err, "known at once");
@@ -288,7 +290,7 @@ fn in_order_means_that_whatever_comes_first_on_the_source_is_done_first() {
         let sector = |number| Sector::new(number).unwrap();
         let (offset, count) = (sector(first * PIECE), sector(PIECE));
         let (read_error, written, different) = (Some(libc::EIO), ErrorBits::NONE, ErrorBits::NONE);
-        let piece = Piece { offset, count, read_error, written, write_errors: &[], different };
+        let piece = Piece { offset, count, read_error, written, write_errors: &[], different, same: ErrorBits::NONE };
         plan.piece(&spec, &step, &piece, &mut progress);
     }
     let (mut model, mut steps) = (Model::default(), Vec::new());
@@ -575,7 +577,7 @@ fn end_pieces(plan: &mut Plan, spec: &Spec, step: &Step, progress: &mut Progress
             written = written.without(ErrorBits::from_bits(1 << index));
         }
         let (offset, count) = (sector(number * PIECE), sector(PIECE));
-        let piece = Piece { offset, count, read_error, written, write_errors, different: ErrorBits::NONE };
+        let piece = Piece { offset, count, read_error, written, write_errors, different: ErrorBits::NONE, same: ErrorBits::NONE };
         plan.piece(spec, step, &piece, progress);
     }
 }
@@ -705,6 +707,7 @@ fn a_million_scattered_bad_blocks_cost_no_more_each_than_a_few() {
                 written: if is_bad { ErrorBits::NONE } else { ErrorBits::first(1) },
                 write_errors: &[],
                 different: ErrorBits::NONE,
+                same: ErrorBits::NONE,
             };
             plan.piece(&spec, &step, &piece, &mut progress);
         }
