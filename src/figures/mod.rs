@@ -4,6 +4,7 @@
 //! ```text
 //! ranges ─> progress (per destination: taken, durable, lost)  ─> map (ddrescue's mapfile)
 //!                                                             ─> cells (for pictures)
+//! mapfile (ddrescue's, as it comes in)
 //! meter (speed, time left, running time)    speeds (over all the running time)    digest (of the source, in order)
 //! ```
 
@@ -11,6 +12,7 @@ mod bad;
 mod cells;
 mod digest;
 mod map;
+mod mapfile;
 mod meter;
 mod progress;
 mod ranges;
@@ -21,6 +23,7 @@ pub(crate) use cells::Sheet;
 pub use cells::{CELLS_MAX, Cell, Cells};
 pub(crate) use digest::{Hashing, sums_text};
 pub(crate) use map::Map;
+pub(crate) use mapfile::{Frame, Given, parse as parse_map};
 pub(crate) use meter::{Meter, Stopwatch};
 pub use progress::DestState;
 pub(crate) use progress::{DIFFERENT, Dest, DestMark, Progress};

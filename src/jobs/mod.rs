@@ -25,6 +25,7 @@ mod core;
 mod counters;
 mod effect;
 mod event;
+mod given;
 mod glance;
 mod index;
 mod job;

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::api::Jobs;
+use super::given::given;
 use super::job::{Claim, Devices, Follows, Job};
 use super::open::{OpenError, Opener, open};
 use super::state::{Life, PausedBy, Wait};
@@ -11,6 +12,7 @@ use super::waiting::{Found, LetGo};
 use crate::claims::Footprint;
 use crate::dm_io::ErrorBits;
 use crate::error::{Error, ErrorKind};
+use crate::figures::Given;
 use crate::sector::Sector;
 use crate::spec::{Action, Place, Spec};
 
@@ -20,6 +22,8 @@ pub(super) struct Ready {
     pub(super) spec: Spec,
     pub(super) count: Sector,
     pub(super) devices: std::result::Result<Found, String>,
+    /// What its map says, where it has one.
+    pub(super) given: Option<Given>,
 }
 
 /// Jobs of one write whose devices stay open until all of it was judged; those of the others are closed.
@@ -103,13 +107,20 @@ impl Ready {
                     opened.undo(with);
                     return Err(refused);
                 }
+                let given = match given(&spec, &opened) {
+                    Ok(given) => given,
+                    Err(refused) => {
+                        opened.undo(with);
+                        return Err(refused);
+                    }
+                };
                 let count = opened.count();
                 canonical(&mut spec, count);
                 let opened = Box::new(opened);
                 let (writes, locks) = (spec.action != Action::Verify, !waits(&spec));
                 let devices = if stays { Ok(Found::Open(opened)) } else { LetGo::of(opened, writes, locks) };
                 match devices {
-                    Ok(devices) => Ok(Self { spec, count, devices: Ok(devices) }),
+                    Ok(devices) => Ok(Self { spec, count, devices: Ok(devices), given }),
                     Err((index, error, opened)) => {
                         opened.undo(with);
                         Err((Place::To(index), error))
@@ -117,10 +128,10 @@ impl Ready {
                 }
             }
             // It waits for busy devices; how long the source is must be known all the same.
-            Err(OpenError::Busy(_, error) | OpenError::InUse(_, error)) if spec.queue => {
+            Err(OpenError::Busy(_, error) | OpenError::InUse(_, error)) if spec.queue && spec.map.is_none() => {
                 let count = count_of(&spec, with)?;
                 canonical(&mut spec, count);
-                Ok(Self { spec, count, devices: Err(error.to_string()) })
+                Ok(Self { spec, count, devices: Err(error.to_string()), given: None })
             }
             Err(why) => Err(why.into()),
         }
@@ -138,7 +149,7 @@ impl Ready {
     /// The job with that number, which starts after `leader`.
     pub(super) fn into_job(self, id: JobId, leader: Option<JobId>, now: SystemTime) -> Job {
         let claimed = self.claims_now().is_some();
-        let Self { spec, count, devices } = self;
+        let Self { spec, count, devices, given } = self;
         let life = match &devices {
             _ if spec.paused => Life::Paused(PausedBy::Administrator),
             _ if let Some(leader) = leader => Life::Queued(Wait::Job(leader)),
@@ -147,6 +158,10 @@ impl Ready {
         };
         let mut job = Job::new(id, spec, now, count, life);
         job.follows = Follows::after(leader);
+        if let Some(given) = given {
+            let spec = std::sync::Arc::clone(&job.spec);
+            job.progress.begin_with(&spec, &given);
+        }
         if claimed {
             job.claim = Claim::Claimed;
         }
@@ -174,9 +189,10 @@ impl Ready {
     }
 }
 
-/// Whether a job claims only when its turn comes.
+/// Whether a job claims only when its turn comes. One with a map does not wait for busy devices: the map says what is on the
+/// destinations now.
 fn waits(spec: &Spec) -> bool {
-    spec.queue || spec.after.is_some()
+    spec.queue && spec.map.is_none() || spec.after.is_some()
 }
 
 fn count_of(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Sector, (Place, Error)> {

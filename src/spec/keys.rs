@@ -6,6 +6,8 @@
 //! The order of the rows is the order of the canonical form. A name is there once as an action and once otherwise:
 //! `verify` is an action where it comes first, and a flag elsewhere.
 
+use std::ffi::{OsStr, OsString};
+
 use super::{Action, Digests, MAX_LABEL, Spec, values};
 
 /// What sort of word it is, which is where it may stand.
@@ -43,6 +45,11 @@ pub(super) enum Field {
         set: fn(&mut Spec),
         get: fn(&Spec) -> bool,
     },
+    /// An absolute path.
+    Path {
+        set: fn(&mut Spec, OsString),
+        get: fn(&Spec) -> Option<&OsStr>,
+    },
     /// `set` gives the reason and the remedy where the value is bad; `get` gives `None` for the default.
     Value {
         set: fn(&mut Spec, &[u8]) -> Result<(), String>,
@@ -57,7 +64,7 @@ impl Word {
             Field::Action(_) => Kind::Action,
             Field::From | Field::To => Kind::Region,
             Field::Flag { .. } => Kind::Flag,
-            Field::Value { .. } => Kind::Value,
+            Field::Path { .. } | Field::Value { .. } => Kind::Value,
         }
     }
 
@@ -69,11 +76,11 @@ impl Word {
         }
     }
 
-    /// The word as the canonical form of `spec` says it, or `None` where that leaves it out. Regions are not said here.
+    /// The word as the canonical form of `spec` says it, or `None` where that leaves it out. Regions and paths are not said here.
     pub(super) fn said(&self, spec: &Spec) -> Option<String> {
         match &self.field {
             Field::Action(action) => (spec.action == *action).then(|| self.name.to_owned()),
-            Field::From | Field::To => None,
+            Field::From | Field::To | Field::Path { .. } => None,
             Field::Flag { get, .. } => get(spec).then(|| self.name.to_owned()),
             Field::Value { get, .. } => get(spec).map(|value| format!("{}={value}", self.name)),
         }
@@ -119,7 +126,7 @@ pub(crate) fn nearest<'a, T>(name: &[u8], table: &'a [T], name_of: fn(&T) -> &'s
     slip.or_else(|| table.iter().find(begins))
 }
 
-static WORDS: [Word; 23] = [
+static WORDS: [Word; 24] = [
     Word {
         name: "copy",
         value: None,
@@ -188,6 +195,12 @@ static WORDS: [Word; 23] = [
             set: |spec, text| values::count(text).map(|count| spec.retries = count),
             get: |spec| (spec.retries != 0).then(|| spec.retries.to_string()),
         },
+    },
+    Word {
+        name: "map",
+        value: Some("PATH"),
+        doc: "a ddrescue mapfile: what is + there is on every destination already; - is read again only with retries",
+        field: Field::Path { set: |spec, path| spec.map = Some(path), get: |spec| spec.map.as_deref() },
     },
     Word {
         name: "changed",

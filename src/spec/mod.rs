@@ -150,6 +150,8 @@ pub struct Spec {
     pub on_write_error: OnWriteError,
     /// How many more times a failed block is tried.
     pub retries: u32,
+    /// A mapfile of ddrescue that says what is there already.
+    pub map: Option<OsString>,
     /// Each destination is read first, and only pieces that differ are written.
     pub changed: bool,
     /// The client whose pages it uses; `None` for `default`, which is never written out here.

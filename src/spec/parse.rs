@@ -74,7 +74,7 @@ impl Reader {
             (Field::Action(_) | Field::Flag { .. }, Some(value)) => {
                 return Err(SpecError::syntax(value.span, format!("`{}` takes no value; write it alone", word.name)));
             }
-            (Field::From | Field::To | Field::Value { .. }, None) => {
+            (Field::From | Field::To | Field::Path { .. } | Field::Value { .. }, None) => {
                 let text = format!("`{}` needs a value; write {}", word.name, word.usage());
                 return Err(SpecError::syntax(key.span, text));
             }
@@ -82,6 +82,7 @@ impl Reader {
             (Field::Flag { set, .. }, None) => set(&mut self.spec),
             (Field::Value { set, .. }, Some(value)) => set(&mut self.spec, &text(value.bytes))
                 .map_err(|reason| SpecError::syntax(value.span, format!("{}: {reason}", word.name)))?,
+            (Field::Path { set, .. }, Some(value)) => set(&mut self.spec, absolute(word, &value)?),
             (Field::From, Some(value)) => {
                 self.spec.from = Some(region(word, &value)?);
                 self.spans.from = value.span;
@@ -168,15 +169,21 @@ fn region(word: &Word, value: &Part) -> Result<RegionSpec, SpecError> {
         let text = format!("{}: more than PATH,SECTOR,COUNT; quote the path if it has a comma", word.name);
         return Err(SpecError::syntax(part.span.clone(), text));
     }
-    let path = text(parts[0].bytes);
+    let path = absolute(word, &parts[0])?;
+    let sector = parts.get(1).map(|part| sectors(word, "SECTOR", part)).transpose()?;
+    let count = parts.get(2).map(|part| sectors(word, "COUNT", part)).transpose()?;
+    Ok(RegionSpec { path, sector: sector.unwrap_or_default(), count })
+}
+
+/// A path from / on.
+fn absolute(word: &Word, part: &Part) -> Result<OsString, SpecError> {
+    let path = text(part.bytes);
     if path.first() != Some(&b'/') {
         let wrong = if path.is_empty() { "a path is missing".into() } else { format!("{} is relative", shown(&path)) };
         let text = format!("{}: {wrong}; write an absolute path, from /", word.name);
-        return Err(SpecError::syntax(parts[0].span.clone(), text));
+        return Err(SpecError::syntax(part.span.clone(), text));
     }
-    let sector = parts.get(1).map(|part| sectors(word, "SECTOR", part)).transpose()?;
-    let count = parts.get(2).map(|part| sectors(word, "COUNT", part)).transpose()?;
-    Ok(RegionSpec { path: OsString::from_vec(path), sector: sector.unwrap_or_default(), count })
+    Ok(OsString::from_vec(path))
 }
 
 /// One number of a region. `what` is its name for people.
@@ -240,6 +247,12 @@ fn check_sense(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
     }
     if spec.changed && spec.action != Action::Copy {
         return refuse("changed", "`changed` is for a copy, which writes what differs; drop changed");
+    }
+    if spec.map.is_some() && spec.action != Action::Copy {
+        return refuse("map", "`map` is for a copy: it says what need not be copied; drop map=");
+    }
+    if spec.map.is_some() && spec.after.is_some() {
+        return refuse("map", "`map` says what is on the destinations now, and may not hold when another job is done; drop after=");
     }
     if spec.once && spec.name.is_none() {
         return refuse("once", "`once` looks for a job of the same name: add name=LABEL");

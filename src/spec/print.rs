@@ -16,6 +16,13 @@ impl Spec {
             match word.field {
                 Field::From => self.from.iter().for_each(|region| print_region(word.name, region, &mut out)),
                 Field::To => self.to.iter().for_each(|region| print_region(word.name, region, &mut out)),
+                Field::Path { get, .. } => {
+                    if let Some(path) = get(self) {
+                        separate(&mut out);
+                        out.extend_from_slice(format!("{}=", word.name).as_bytes());
+                        quote::quote(path.as_bytes(), &mut out);
+                    }
+                }
                 _ => {
                     if let Some(text) = word.said(self) {
                         separate(&mut out);

@@ -271,7 +271,7 @@ fn any_spec() -> impl Strategy<Value = Spec> {
         prop::option::of(after()),
         digests(),
     );
-    (regions(), words, any::<[bool; 10]>()).prop_map(|((action, from, to), words, flags)| {
+    (regions(), words, any::<[bool; 10]>(), prop::option::of(path())).prop_map(|((action, from, to), words, flags, map)| {
         let (on_read_error, on_write_error, retries, client, name, speed_max, after, digests) = words;
         let [ignore_error, write_seq, paused, queue, verify, sparse, create, force_mounted, once, changed] = flags;
         // What contradicts the action or another word is refused.
@@ -280,6 +280,7 @@ fn any_spec() -> impl Strategy<Value = Spec> {
         let to = if action == Action::Verify && digests.expects() && queue { Vec::new() } else { to };
         let verify = verify && action != Action::Zero;
         let create = create && action != Action::Verify;
+        let map = map.filter(|_| action == Action::Copy && after.is_none());
         let changed = changed && action == Action::Copy;
         let once = once && name.is_some();
         let ignore_error = ignore_error && on_read_error == OnReadError::Stop;
@@ -292,6 +293,7 @@ fn any_spec() -> impl Strategy<Value = Spec> {
             on_read_error,
             on_write_error,
             retries,
+            map,
             changed,
             client,
             name,

@@ -11,6 +11,7 @@ mod holes;
 mod mending;
 mod merging;
 mod reading;
+mod relay;
 mod sparse;
 mod sums;
 mod transient;

@@ -1,11 +1,24 @@
-//! What a copy with `changed` found equal.
+//! What a job need not write: what `changed` found equal, and what `map=` says is there.
 
 use std::ops::Range;
 
 use super::{Progress, RangeSet};
 use crate::dm_io::ErrorBits;
+use crate::figures::Given;
+use crate::spec::Spec;
 
 impl Progress {
+    /// A new job is given a map. What it says is bad is tried again only where the spec says how often.
+    pub(crate) fn begin_with(&mut self, spec: &Spec, given: &Given) {
+        for dest in &mut self.dests {
+            (dest.taken, dest.durable) = (given.there.clone(), given.there.clone());
+        }
+        if spec.retries == 0 {
+            given.bad.iter().for_each(|range| self.unreadable(spec, &range, libc::EIO));
+        }
+        self.look_again();
+    }
+
     /// Bytes of the job that were found equal, and so were not written, on every destination that takes part.
     pub(crate) fn same_bytes(&self) -> u64 {
         self.same.bytes()

@@ -234,10 +234,10 @@ impl World<'_> {
                 let stays = random.one_in(2);
                 let opened = Box::new(opened);
                 let found = if stays { opened.into() } else { LetGo::of(opened, writes, false).ok()? };
-                Some(Ready { spec, count, devices: Ok(found) })
+                Some(Ready { spec, count, devices: Ok(found), given: None })
             }
             Err(OpenError::Busy(_, error) | OpenError::InUse(_, error)) if spec.queue => {
-                Some(Ready { spec, count, devices: Err(error.to_string()) })
+                Some(Ready { spec, count, devices: Err(error.to_string()), given: None })
             }
             Err(_) => None,
         }
