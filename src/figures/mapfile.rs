@@ -51,9 +51,7 @@ pub(crate) fn parse(text: &[u8], frame: Frame) -> Result<Given> {
         }
         if !std::mem::replace(&mut is_begun, true) {
             match words[..] {
-                [position, status] | [position, status, _]
-                    if parse_number(position).is_some() && status.len() == 1 =>
-                {
+                [position, status] | [position, status, _] if parse_number(position).is_some() && status.len() == 1 => {
                     continue;
                 }
                 _ => return refuse(NO_MAP),

@@ -291,7 +291,9 @@ impl Job {
 
     /// Whether a flush was asked for; a record follows it.
     fn flush(&mut self, dests: ErrorBits, turn: &mut Turn<'_>) -> bool {
-        let Self { work: Some(work), devices: Devices::Open(opened), progress, card, run, .. } = self else { return false };
+        let Self { work: Some(work), devices: Devices::Open(opened), progress, card, run, .. } = self else {
+            return false;
+        };
         let mut asks = false;
         for index in dests.iter() {
             let (flush, dest) = (&mut work.flushes[index], &progress.dests[index]);

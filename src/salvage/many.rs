@@ -39,6 +39,7 @@ fn salvage(bad: u64) -> (u64, Duration) {
                 written: if unread { ErrorBits::NONE } else { ErrorBits::first(1) },
                 write_errors: &[],
                 different: ErrorBits::NONE,
+                same: ErrorBits::NONE,
             };
             salvage.piece(&spec, Phase::Copy, &step, &piece, &[], &mut progress);
         }

@@ -372,7 +372,9 @@ impl Plan {
         let end = end.min(within.end.next_multiple_of(self.block));
         let range = at / self.block * self.block..end.next_multiple_of(self.block).min(progress.total);
         Some(match self.action {
-            Action::Copy | Action::Verify => Step::Copy { range, dests: lack, flags: self.flags() | self.changed_flag(progress, lack) },
+            Action::Copy | Action::Verify => {
+                Step::Copy { range, dests: lack, flags: self.flags() | self.changed_flag(progress, lack) }
+            }
             Action::Zero => Step::Zero { range, dests: lack, flags: self.flags() },
         })
     }
@@ -475,11 +477,7 @@ impl Plan {
                     return None;
                 }
                 let range = self.probe_block(range, *place);
-                if self.ordered {
-                    Step::Probe { range }
-                } else {
-                    Step::Copy { range, dests: live, flags: read_flags }
-                }
+                if self.ordered { Step::Probe { range } } else { Step::Copy { range, dests: live, flags: read_flags } }
             }
             Suspect::Block(block) => {
                 self.activity = Activity::Scrape;

@@ -252,7 +252,10 @@ fn check_sense(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
         return refuse("map", "`map` is for a copy: it says what need not be copied; drop map=");
     }
     if spec.map.is_some() && spec.after.is_some() {
-        return refuse("map", "`map` says what is on the destinations now, and may not hold when another job is done; drop after=");
+        return refuse(
+            "map",
+            "`map` says what is on the destinations now, and may not hold when another job is done; drop after=",
+        );
     }
     if spec.once && spec.name.is_none() {
         return refuse("once", "`once` looks for a job of the same name: add name=LABEL");

@@ -271,44 +271,46 @@ fn any_spec() -> impl Strategy<Value = Spec> {
         prop::option::of(after()),
         digests(),
     );
-    (regions(), words, any::<[bool; 10]>(), prop::option::of(path())).prop_map(|((action, from, to), words, flags, map)| {
-        let (on_read_error, on_write_error, retries, client, name, speed_max, after, digests) = words;
-        let [ignore_error, write_seq, paused, queue, verify, sparse, create, force_mounted, once, changed] = flags;
-        // What contradicts the action or another word is refused.
-        let digests = if action == Action::Zero { Digests::default() } else { digests };
-        // A source may be compared with its sums alone.
-        let to = if action == Action::Verify && digests.expects() && queue { Vec::new() } else { to };
-        let verify = verify && action != Action::Zero;
-        let create = create && action != Action::Verify;
-        let map = map.filter(|_| action == Action::Copy && after.is_none());
-        let changed = changed && action == Action::Copy;
-        let once = once && name.is_some();
-        let ignore_error = ignore_error && on_read_error == OnReadError::Stop;
-        Spec {
-            action,
-            from,
-            to,
-            ignore_error,
-            write_seq,
-            on_read_error,
-            on_write_error,
-            retries,
-            map,
-            changed,
-            client,
-            name,
-            speed_max,
-            paused,
-            after,
-            queue,
-            once,
-            verify,
-            digests,
-            sparse,
-            create,
-            force_mounted,
-        }
-    })
+    (regions(), words, any::<[bool; 10]>(), prop::option::of(path())).prop_map(
+        |((action, from, to), words, flags, map)| {
+            let (on_read_error, on_write_error, retries, client, name, speed_max, after, digests) = words;
+            let [ignore_error, write_seq, paused, queue, verify, sparse, create, force_mounted, once, changed] = flags;
+            // What contradicts the action or another word is refused.
+            let digests = if action == Action::Zero { Digests::default() } else { digests };
+            // A source may be compared with its sums alone.
+            let to = if action == Action::Verify && digests.expects() && queue { Vec::new() } else { to };
+            let verify = verify && action != Action::Zero;
+            let create = create && action != Action::Verify;
+            let map = map.filter(|_| action == Action::Copy && after.is_none());
+            let changed = changed && action == Action::Copy;
+            let once = once && name.is_some();
+            let ignore_error = ignore_error && on_read_error == OnReadError::Stop;
+            Spec {
+                action,
+                from,
+                to,
+                ignore_error,
+                write_seq,
+                on_read_error,
+                on_write_error,
+                retries,
+                map,
+                changed,
+                client,
+                name,
+                speed_max,
+                paused,
+                after,
+                queue,
+                once,
+                verify,
+                digests,
+                sparse,
+                create,
+                force_mounted,
+            }
+        },
+    )
 }
 
 proptest! {

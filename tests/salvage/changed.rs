@@ -46,7 +46,8 @@ fn only_what_differs_is_written() {
             let daemon = start(&["state=none", "subjob_kb=64", io]);
             let counts = [rng.below(4), rng.below(40), 0];
             let differ: Vec<_> = to.iter().zip(counts).map(|(disk, count)| spoil(disk, count, &mut rng)).collect();
-            let words = ["", "write_seq", "digest=sha256 verify", "sparse retries=1"][usize::try_from(round % 4).unwrap()];
+            let words =
+                ["", "write_seq", "digest=sha256 verify", "sparse retries=1"][usize::try_from(round % 4).unwrap()];
             let id = daemon.job(&spec(&from, &to, &format!("changed {words}"))).unwrap();
             let status = end(&daemon, id, "done");
             for (disk, differ) in to.iter().zip(&differ) {

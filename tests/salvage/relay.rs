@@ -132,7 +132,10 @@ fn a_rescue_goes_to_ddrescue_and_back_and_loses_nothing() {
         let total = FROM.end - FROM.start;
         assert_eq!((status.copied(), status.bad_bytes()), (total - len(&left), len(&left)), "\n{status}");
         // What was there was not touched.
-        let there: Vec<_> = mapped(&theirs, '+').iter().map(|range| range.start - FROM.start + TO..range.end - FROM.start + TO).collect();
+        let there: Vec<_> = mapped(&theirs, '+')
+            .iter()
+            .map(|range| range.start - FROM.start + TO..range.end - FROM.start + TO)
+            .collect();
         for write in &disks.to.written()[before..] {
             let write = write.offset..write.offset + write.len;
             assert!(there.iter().all(|range| range.end <= write.start || write.end <= range.start), "{write:?}");
@@ -145,7 +148,8 @@ fn a_map_is_read_once_and_outlives_its_file() {
     if !need::fault_disk() {
         return;
     }
-    let (from, to) = (crate::disk(SIZE, 512, NEW), crate::stamped(FaultDisk::builder(SIZE).log(true).merging(false), OLD));
+    let (from, to) =
+        (crate::disk(SIZE, 512, NEW), crate::stamped(FaultDisk::builder(SIZE).log(true).merging(false), OLD));
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let file = folder.path().join("a map");
     // What it says is there is not the source's: so it is seen that nobody touches it.
@@ -215,7 +219,9 @@ fn a_map_that_does_not_fit_is_refused_with_its_line() {
     let line = format!("from={} to={} map={}/d", from.path().display(), to.path().display(), folder.path().display());
     let refused = daemon.job(&line).unwrap_err();
     assert!(matches!(refused.raw_os_error(), Some(libc::EINVAL | libc::EISDIR)), "{refused}");
-    for line in ["zero to=/x,0,8 map=/m", "verify from=/x to=/y map=/m", "from=/x to=/y map=m", "from=/x to=/y map=/m after=1"] {
+    for line in
+        ["zero to=/x,0,8 map=/m", "verify from=/x to=/y map=/m", "from=/x to=/y map=m", "from=/x to=/y map=/m after=1"]
+    {
         assert_eq!(daemon.job(line).unwrap_err().raw_os_error(), Some(libc::EINVAL), "{line}");
     }
 }

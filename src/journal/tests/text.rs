@@ -22,7 +22,14 @@ fn side() -> impl Strategy<Value = Side> {
     let names = (any::<String>(), any::<String>());
     let sets = (ranges(), ranges(), ranges(), ranges());
     (names, sets, any::<u64>(), first_error, any::<(bool, bool, bool)>(), any::<u64>()).prop_map(
-        |((identity, bytes), (durable, taken, overwritten, zeroed), errors, first_error, (failed, dropped, doubted), copied)| {
+        |(
+            (identity, bytes),
+            (durable, taken, overwritten, zeroed),
+            errors,
+            first_error,
+            (failed, dropped, doubted),
+            copied,
+        )| {
             Side {
                 identity,
                 bytes,

@@ -577,7 +577,15 @@ fn end_pieces(plan: &mut Plan, spec: &Spec, step: &Step, progress: &mut Progress
             written = written.without(ErrorBits::from_bits(1 << index));
         }
         let (offset, count) = (sector(number * PIECE), sector(PIECE));
-        let piece = Piece { offset, count, read_error, written, write_errors, different: ErrorBits::NONE, same: ErrorBits::NONE };
+        let piece = Piece {
+            offset,
+            count,
+            read_error,
+            written,
+            write_errors,
+            different: ErrorBits::NONE,
+            same: ErrorBits::NONE,
+        };
         plan.piece(spec, step, &piece, progress);
     }
 }
