@@ -34,6 +34,7 @@ pub(crate) use lasting::{Lasting, Region, parse as parse_region, print as print_
 use losses::Losses;
 
 use crate::blkdev::{self, Extent, LastingExtent};
+use crate::dm_io::ErrorBits;
 
 /// A job's number: [`journal::JobId`](crate::journal), which is above this room.
 type JobId = u64;
@@ -155,6 +156,8 @@ struct Memory {
 pub(crate) struct Claims {
     held: Index<blkdev::Place, Held>,
     live: HashMap<JobId, Vec<(RegionCode, Entry<blkdev::Place>)>>,
+    /// What jobs that have ended still have: a write of theirs is under way there.
+    late: HashMap<JobId, Vec<(RegionCode, Entry<blkdev::Place>)>>,
     /// An extent's rank is 0 for a job that had begun, else the job's number.
     reserved: Index<Arc<str>, Had>,
     kept: HashMap<JobId, Reservation>,
@@ -232,6 +235,33 @@ impl Claims {
         for (_, entry) in self.live.remove(&id).into_iter().flatten() {
             self.held.leave(&entry);
         }
+    }
+
+    /// The same, but for destinations where a write of the job is still under way: nobody else has them before
+    /// [`release_late`](Self::release_late).
+    pub(crate) fn release_but(&mut self, id: JobId, dests: ErrorBits) {
+        let Some(entries) = self.live.get_mut(&id).filter(|_| !dests.is_empty()) else { return self.release(id) };
+        let is_late = |region: RegionCode| dests.iter().any(|index| region == RegionCode::from(Region::Dest(index)));
+        let late = entries.extract_if(.., |(region, _)| is_late(*region)).collect();
+        self.late.insert(id, late);
+        self.release(id);
+    }
+
+    /// The last write that was under way at a destination when the job ended has come to its end.
+    pub(crate) fn release_late(&mut self, id: JobId, index: usize) {
+        let Some(entries) = self.late.get_mut(&id) else { return };
+        for (_, entry) in entries.extract_if(.., |(region, _)| *region == RegionCode::from(Region::Dest(index))) {
+            self.held.leave(&entry);
+        }
+        if entries.is_empty() {
+            self.late.remove(&id);
+        }
+    }
+
+    /// Whether a write of a job that has ended is still under way somewhere.
+    #[cfg(test)]
+    pub(crate) fn has_late(&self, id: JobId) -> bool {
+        self.late.contains_key(&id)
     }
 
     /// Takes back what a job with a claim has of a destination.

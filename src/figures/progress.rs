@@ -20,6 +20,10 @@ use crate::spec::{RegionSpec, Spec};
 pub enum DestState {
     /// Takes part.
     Active,
+    /// Takes part, and has answered nothing for a while.
+    Stalled,
+    /// Does not keep up with the others, and is caught up later.
+    Behind,
     /// Has everything, flushed.
     Done,
     /// Was given up, or lacks pieces.
@@ -35,6 +39,8 @@ impl DestState {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Stalled => "stalled",
+            Self::Behind => "behind",
             Self::Done => "done",
             Self::Failed => "failed",
             Self::Mismatch => "mismatch",
@@ -202,6 +208,10 @@ pub(crate) struct Progress {
     pub(crate) write_err: ErrorBits,
     /// Destinations that an administrator gave up: none of them failed for that.
     pub(crate) dropped: ErrorBits,
+    /// Destinations that do not keep up with the others: they are caught up later.
+    behind: ErrorBits,
+    /// Destinations that have been compared to the end, before those that were behind.
+    compared_before: ErrorBits,
     /// Destinations that failed only when they were read back.
     differ: ErrorBits,
     /// Ascending, by side; see [`bad`] for its bound.
@@ -220,6 +230,8 @@ pub(crate) struct Progress {
     pub(crate) verified: u64,
     /// What `changed` found equal on every destination that took part.
     same: RangeSet,
+    /// Bytes that some destination has taken, each as often as it was written; tells how fast the job is.
+    pub(crate) moved: u64,
     /// Go on writing to a destination that failed.
     keeps_failed: bool,
 }
@@ -251,6 +263,8 @@ impl Progress {
             read_err: false,
             write_err: ErrorBits::NONE,
             dropped: ErrorBits::NONE,
+            behind: ErrorBits::NONE,
+            compared_before: ErrorBits::NONE,
             differ: ErrorBits::NONE,
             bad: Vec::new(),
             unlisted: 0,
@@ -260,6 +274,7 @@ impl Progress {
             suspect_bytes: 0,
             verified: 0,
             same: RangeSet::new(),
+            moved: 0,
             keeps_failed: spec.ignore_error && !spec.write_seq,
         }
     }
@@ -301,6 +316,40 @@ impl Progress {
         if self.keeps_failed { all } else { all.without(self.write_err) }
     }
 
+    /// Destinations that take part and keep up with each other.
+    pub(crate) fn present(&self) -> ErrorBits {
+        self.live().without(self.behind)
+    }
+
+    /// Destinations that take part, or were found different, and do not keep up with the others.
+    pub(crate) fn behind(&self) -> ErrorBits {
+        let all = self.live().union(self.differ).without(self.dropped);
+        all.without(all.without(self.behind))
+    }
+
+    /// A destination does not keep up with the others.
+    pub(crate) fn falls_behind(&mut self, index: usize) {
+        self.behind.set(index);
+    }
+
+    /// Those who kept up have all; of those who did not, these have their turn. `compared`: also what was compared.
+    pub(crate) fn catches_up(&mut self, dests: ErrorBits) {
+        self.behind = self.behind.without(dests);
+    }
+
+    /// Those who are compared now have been, to the end.
+    pub(crate) fn compared_to_the_end(&mut self) {
+        self.compared_before = self.compared_before.union(self.compared());
+    }
+
+    /// At its beginning a run leaves behind who has far less than another: it fell behind in an earlier one.
+    pub(crate) fn leave_far_ones_behind(&mut self) {
+        let most = self.live().iter().map(|index| self.dests[index].taken.bytes()).max().unwrap_or(0);
+        for index in self.live().iter().filter(|index| self.dests[*index].taken.bytes() + FAR < most) {
+            self.behind.set(index);
+        }
+    }
+
     /// Destinations that lack something, or that nobody looks after.
     pub(crate) fn given_up(&self) -> ErrorBits {
         self.write_err.union(self.dropped)
@@ -316,13 +365,15 @@ impl Progress {
 
     /// Destinations that are compared: to its end, however different one is.
     pub(crate) fn compared(&self) -> ErrorBits {
-        self.live().union(self.differ).without(self.dropped)
+        let all = self.live().union(self.differ).without(self.dropped);
+        all.without(self.behind).without(self.compared_before)
     }
 
     /// Those destinations have a range now.
     pub(crate) fn taken(&mut self, range: &Range<u64>, dests: ErrorBits) {
         let live = self.live();
         let dests = live.without(live.without(dests));
+        self.moved += if dests.is_empty() { 0 } else { (range.end - range.start) * SECTOR_SIZE };
         if !live.is_empty() && live.without(dests).is_empty() {
             dests.iter().for_each(|index| self.dests[index].taken.insert(range.clone()));
             self.common.insert(range.clone());
@@ -342,6 +393,8 @@ impl Progress {
 
     /// Those destinations were found to have a range: read from the device itself, so it is durable too.
     pub(crate) fn found_equal(&mut self, range: &Range<u64>, dests: ErrorBits) {
+        let bytes = (range.end - range.start) * SECTOR_SIZE;
+        self.moved += if dests.is_empty() && !self.dests.is_empty() { 0 } else { bytes };
         if self.dests.is_empty() {
             // Of a source alone it counts what was read.
             self.common.insert(range.clone());
@@ -553,6 +606,7 @@ impl Progress {
         self.read_err = false;
         self.write_err = ErrorBits::NONE;
         self.differ = ErrorBits::NONE;
+        (self.behind, self.compared_before) = (ErrorBits::NONE, ErrorBits::NONE);
         self.bad.clear();
         self.unlisted = 0;
         (self.error, self.compared_at) = (None, None);
@@ -621,12 +675,16 @@ impl Progress {
             (_, true) if dest.is_different() => DestState::Mismatch,
             (false, true) if self.keeps_failed => DestState::Active,
             (_, true) => DestState::Failed,
+            (false, false) if self.behind.contains(index) => DestState::Behind,
             (false, false) => DestState::Active,
             (true, false) if whole() => DestState::Done,
             _ => DestState::Dropped,
         }
     }
 }
+
+/// Bytes that a destination may have less than another and not be far behind: more than can be in flight.
+const FAR: u64 = 128 << 20;
 
 /// What was being done where something went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

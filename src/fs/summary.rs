@@ -280,10 +280,10 @@ fn percent(part: u64, all: u64) -> String {
 
 /// How a destination is, in a letter, as in /proc/mdstat: `U` takes part, `_` does not any more; `s` stalls, `b` is behind.
 fn letter(dest: &DestView) -> char {
-    match dest.state.as_str() {
-        "active" | "done" => 'U',
-        "stalled" => 's',
-        "behind" => 'b',
+    match dest.state {
+        DestState::Active | DestState::Done => 'U',
+        DestState::Stalled => 's',
+        DestState::Behind => 'b',
         _ => '_',
     }
 }
@@ -318,7 +318,8 @@ fn dests(page: &mut Page, view: &View, devices: impl Fn(JobId) -> Vec<Option<Str
 }
 
 fn dest_trouble(dest: &DestView) -> Option<String> {
-    if dest.errors == 0 && !matches!(dest.state, DestState::Failed | DestState::Mismatch | DestState::Dropped) {
+    let is_well = matches!(dest.state, DestState::Active | DestState::Done);
+    if dest.errors == 0 && is_well {
         return None;
     }
     let first = dest.first_error.map(|(errno, sector)| {

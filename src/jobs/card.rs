@@ -16,7 +16,7 @@ use super::glance::{Outline, SILENT_MIN};
 use super::view::{Brief, Course, DestView, JobId, State, View};
 use crate::dm_io::ErrorBits;
 use crate::figures::{DestState, Meter, Rate, Speeds, Stopwatch};
-use crate::kcopyd::{JobHandle, SpeedLimit};
+use crate::kcopyd::{JobHandle, STALLED, SpeedLimit};
 use crate::sector::Sector;
 use crate::spec::{Action, Spec};
 
@@ -40,6 +40,10 @@ pub(super) struct Shown {
     pub(super) write_err: ErrorBits,
     pub(super) total: u64,
     pub(super) copied: u64,
+    /// Bytes that some destination has taken, for the meter.
+    pub(super) moved: u64,
+    /// Destinations that are behind come later: nobody knows when all is done.
+    pub(super) waits_for_some: bool,
     pub(super) durable: u64,
     pub(super) bad_bytes: u64,
     /// Why it failed, is held, or waits.
@@ -76,12 +80,21 @@ pub(super) struct ShownDest {
     pub(super) durable: u64,
     pub(super) errors: u64,
     pub(super) first_error: Option<(i32, Sector)>,
+    /// Since when it owes an answer to what nobody waits for, or to a flush.
+    pub(super) unanswered: Option<Instant>,
 }
 
 impl Card {
     /// The card of a job of so many bytes.
     pub(super) fn new(id: JobId, spec: &Arc<Spec>, created: SystemTime, total: u64, state: State) -> Self {
-        let dest = ShownDest { state: DestState::Active, copied: 0, durable: 0, errors: 0, first_error: None };
+        let dest = ShownDest {
+            state: DestState::Active,
+            copied: 0,
+            durable: 0,
+            errors: 0,
+            first_error: None,
+            unanswered: None,
+        };
         let shown = Shown {
             spec: Arc::clone(spec),
             state,
@@ -89,6 +102,8 @@ impl Card {
             write_err: ErrorBits::NONE,
             total,
             copied: 0,
+            moved: 0,
+            waits_for_some: false,
             durable: 0,
             bad_bytes: 0,
             error: None,
@@ -157,10 +172,10 @@ impl Card {
         let stalled = shown.stalled(now);
         let goes_on = moves && !shown.is_over;
         let left = shown.total.saturating_sub(shown.copied);
-        let meter = shown.meter.as_ref().filter(|_| goes_on);
-        let eta = meter.and_then(|meter| meter.time_left(now, shown.copied, left, stalled));
-        let dests = shown.spec.to.iter().zip(&shown.dests).map(|(to, dest)| DestView {
-            state: dest.state,
+        let meter = shown.meter.as_ref().filter(|_| goes_on && !shown.waits_for_some);
+        let eta = meter.and_then(|meter| meter.time_left(now, shown.moved, left, stalled));
+        let dests = shown.spec.to.iter().zip(&shown.dests).enumerate().map(|(index, (to, dest))| DestView {
+            state: shown.dest_state(index, now),
             copied: dest.copied,
             durable: dest.durable,
             errors: dest.errors,
@@ -248,14 +263,34 @@ impl Shown {
 
     /// Bytes per second now.
     pub(super) fn measured(&self, now: Instant) -> u64 {
-        self.meter.as_ref().map_or(0, |meter| meter.speed(now, self.copied))
+        self.meter.as_ref().map_or(0, |meter| meter.speed(now, self.moved))
     }
 
-    /// Since its devices last answered, while they should: to a piece, or with none under way to a flush.
-    fn stalled(&self, now: Instant) -> Duration {
+    /// Since its devices last answered, while they should: to a piece, or with none under way to a flush, or to what was asked of one
+    /// that is behind.
+    pub(super) fn stalled(&self, now: Instant) -> Duration {
         match &self.handle {
             Some(handle) if !self.is_quiet => handle.stalled(),
-            _ => self.flushing.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
+            _ => {
+                let late =
+                    self.dests.iter().filter_map(|dest| dest.unanswered).max().filter(|_| !self.state.is_ended());
+                let since = self.flushing.into_iter().chain(late).max();
+                since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+            }
+        }
+    }
+
+    /// For how long a destination has owed an answer.
+    pub(super) fn unanswered(&self, index: usize, now: Instant) -> Duration {
+        let late = self.dests[index].unanswered.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let handle = self.handle.as_ref().filter(|_| !self.is_quiet);
+        handle.map_or(Duration::ZERO, |handle| handle.unanswered(index)).max(late)
+    }
+
+    fn dest_state(&self, index: usize, now: Instant) -> DestState {
+        match self.dests[index].state {
+            DestState::Active | DestState::Behind if self.unanswered(index, now) >= STALLED => DestState::Stalled,
+            state => state,
         }
     }
 }

@@ -10,6 +10,7 @@ use super::turn::Turn;
 use super::verbs::{Action, act};
 use super::view::{State, Verb};
 use super::work::{Flush, Pace};
+use crate::dm_io::ErrorBits;
 use crate::error::{Error, ErrorKind, Result};
 use crate::salvage::Phase;
 
@@ -77,7 +78,7 @@ impl Job {
     }
 
     /// Gives a destination up. With none left there is nothing to do any more: the job is cancelled, as nothing has failed.
-    /// What is in flight ends; then its device is let go.
+    /// What is in flight there is not waited for; when it ends, its device is let go.
     fn drop_dest(&mut self, index: usize, turn: &mut Turn<'_>) -> Result<()> {
         let count = self.spec().to.len();
         if index >= count {
@@ -100,6 +101,9 @@ impl Job {
             if let Some(step) = &mut work.step {
                 // The rest is done by a step that does not have it.
                 step.pace = Pace::Cancelled;
+                if step.step.is_with_dests() {
+                    turn.push(Effect::LeaveBehind(self.card.id, ErrorBits::only(index)));
+                }
                 turn.push(Effect::Cancel(self.card.id));
             }
         }

@@ -160,6 +160,14 @@ impl Core {
             Event::Flushed { id, run, dest, result } => {
                 self.with(id, now, |job, turn| job.flushed(run, dest, result, turn));
             }
+            Event::Behind { id, dest, why, owes } => {
+                self.with(id, now, |job, turn| job.fell_behind(dest, why, owes, turn));
+            }
+            Event::Answered { id, dest } => {
+                self.claims.release_late(id, dest);
+                self.index.unblock();
+                self.with(id, now, |job, turn| job.answered(dest, turn));
+            }
             Event::Tick => self.tick(now),
             Event::Stop { reply } => self.stop(reply, now),
         }
@@ -369,6 +377,7 @@ impl Core {
                     if matches!(job.life(), Life::Running | Life::Verifying) {
                         job.checkpoint(turn);
                     }
+                    job.look_for_stalls(turn);
                 });
             }
         }

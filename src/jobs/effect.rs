@@ -46,6 +46,8 @@ pub(super) enum Effect {
     Cancel(JobId),
     /// Destinations take no part in a job's step any more.
     GiveUp(JobId, ErrorBits),
+    /// The same, and what is in flight there is not waited for.
+    LeaveBehind(JobId, ErrorBits),
     /// The engine looks again at a job's limit of speed.
     Wake(JobId),
     /// Flush a destination. Answer: `Flushed`.

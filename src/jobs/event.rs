@@ -11,7 +11,7 @@ use crate::dm_io::ErrorBits;
 use crate::error::{Error, Result};
 use crate::figures::Hashing;
 use crate::journal::Record;
-use crate::kcopyd::Piece;
+use crate::kcopyd::{Lag, Piece};
 use crate::sector::Sector;
 
 /// Something that happened, or is asked for.
@@ -61,6 +61,10 @@ pub(super) enum Event {
     Quiet { id: JobId },
     /// A destination was flushed, or not.
     Flushed { id: JobId, run: u32, dest: usize, result: std::result::Result<(), i32> },
+    /// A destination does not keep up with the others of its step, and takes no part in it any more. `owes`: it has I/O in flight.
+    Behind { id: JobId, dest: usize, why: Lag, owes: bool },
+    /// A destination that was left behind has answered all that it was asked.
+    Answered { id: JobId, dest: usize },
     /// Nothing but time has passed.
     Tick,
     /// No new I/O, then a checkpoint. The answer comes when all that runs is quiet and durable.
@@ -97,6 +101,7 @@ pub(super) struct EndedPiece {
     pub(super) write_errors: Vec<(usize, i32)>,
     pub(super) different: ErrorBits,
     pub(super) same: ErrorBits,
+    pub(super) behind: ErrorBits,
     /// Destinations that are files and were taken away, and why.
     pub(super) gone: Vec<(usize, i32)>,
 }
@@ -111,6 +116,7 @@ impl EndedPiece {
             write_errors: piece.write_errors.to_vec(),
             different: piece.different,
             same: piece.same,
+            behind: piece.behind,
             gone,
         }
     }
@@ -124,6 +130,7 @@ impl EndedPiece {
             write_errors: &self.write_errors,
             different: self.different,
             same: self.same,
+            behind: self.behind,
         }
     }
 

@@ -6,7 +6,7 @@
 //! * Only [`Job::change`] changes `life`, and it asserts that the table of changes allows it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::card::{Card, ShownDest};
 use super::effect::Effect;
@@ -54,6 +54,8 @@ pub(super) struct Job {
     pub(super) overwritten: Option<Box<[RangeSet]>>,
     pub(super) digest: Option<String>,
     pub(super) recording: Recording,
+    /// Destinations that were left behind and owe an answer, and since when.
+    pub(super) late: Vec<(usize, Instant)>,
     /// Counts the runs of the job, so that a late answer of an earlier one is known as one.
     pub(super) run: u32,
     /// Among the ended jobs, the how-manieth.
@@ -170,6 +172,7 @@ impl Job {
             overwritten: None,
             digest: None,
             recording: Recording::default(),
+            late: Vec::new(),
             run: 0,
             ended: 0,
         }
@@ -220,6 +223,7 @@ impl Job {
             let hashes = self.phase == Phase::first_of(self.spec()) && self.digest.is_none();
             let hashing = Hashing::new(&self.spec().digests).filter(|_| hashes);
             self.work = Some(Work::new(self.spec(), geometry, hashing));
+            self.leave_far_ones_behind();
         }
         self.work.as_mut().expect("it was made just now")
     }
@@ -235,13 +239,13 @@ impl Job {
             return;
         }
         assert!(may_become(old, new), "job {}: {} does not become {}", self.id(), old.as_str(), new.as_str());
-        let (now, copied) = (turn.now.instant, self.progress.copied());
+        let (now, moved) = (turn.now.instant, self.progress.moved);
         let moves = self.card.moves_in(new);
         self.card.show(|shown| {
             match new {
                 _ if moves => {
                     shown.watch.start(now);
-                    shown.meter.get_or_insert_with(Box::<Meter>::default).start(now, copied);
+                    shown.meter.get_or_insert_with(Box::<Meter>::default).start(now, moved);
                 }
                 State::Flushing | State::Verifying => shown.watch.start(now),
                 _ => shown.watch.stop(now),
@@ -299,6 +303,8 @@ impl Job {
             shown.write_err = progress.write_err;
             shown.total = progress.total_bytes();
             shown.copied = progress.copied();
+            shown.moved = progress.moved;
+            shown.waits_for_some = self.waits_for_some();
             shown.durable = progress.durable;
             shown.bad_bytes = progress.bad_bytes();
             shown.course.phase = self.activity();
@@ -319,6 +325,7 @@ impl Job {
                     durable: dest.durable.bytes(),
                     errors: dest.errors(),
                     first_error: dest.first_error(),
+                    unanswered: self.unanswered(index),
                 };
             }
             shown.flushing = flushing;
@@ -359,7 +366,7 @@ impl Job {
             _ if let Some(why) = trouble.filter(|_| waits_for_record) => Some(waits_for_directory(why)),
             Life::Queued(Wait::Job(after)) => Some(format!("waits for job {after}")),
             Life::Queued(Wait::Device(why)) | Life::Starting(Some(why)) => Some(format!("waits: {why}")),
-            _ => self.progress.error.clone(),
+            _ => self.why_it_waits().or_else(|| self.progress.error.clone()),
         }
     }
 
@@ -445,14 +452,16 @@ impl Job {
         }
     }
 
-    /// Destinations that the last flush of a phase waits for: those that take part; where none is left, all of them, so
-    /// that a retry knows what they have.
-    pub(super) fn awaited(&self) -> ErrorBits {
+    /// Destinations whose flush is waited for: those that take part, at the end of a phase those that keep up; where none is left, all
+    /// of them, so that a retry knows what they have.
+    pub(super) fn awaited(&self, is_end_of_phase: bool) -> ErrorBits {
         if !self.writes() {
             return ErrorBits::NONE;
         }
-        let live = self.progress.live();
-        if live.is_empty() { ErrorBits::first(self.spec().to.len()).without(self.progress.dropped) } else { live }
+        if self.progress.live().is_empty() {
+            return ErrorBits::first(self.spec().to.len()).without(self.progress.dropped);
+        }
+        self.awaited_of_live(is_end_of_phase)
     }
 
     /// Files to lock before it writes to them.

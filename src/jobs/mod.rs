@@ -17,6 +17,7 @@
 //! * Changes of state are told in the order in which they happened.
 
 mod api;
+mod behind;
 mod card;
 mod clients;
 mod config;

@@ -30,7 +30,7 @@ use super::workers::Workers;
 use crate::blkdev::{Device, Devices, Extent};
 use crate::error::{Error, Result};
 use crate::figures::Hashing;
-use crate::kcopyd::{Bytes, JobHandle, Observer, Piece, Request, View};
+use crate::kcopyd::{Bytes, JobHandle, Lag, Observer, Piece, Request, View};
 use crate::sector::Sector;
 
 /// How long the end of a piece may wait before the owner looks at it.
@@ -238,6 +238,7 @@ impl Hands {
             Effect::Resume(id) => self.tell(id, JobHandle::resume),
             Effect::Cancel(id) => self.tell(id, JobHandle::cancel),
             Effect::GiveUp(id, dests) => self.tell(id, |handle| handle.give_up(dests)),
+            Effect::LeaveBehind(id, dests) => self.tell(id, |handle| handle.leave_behind(dests)),
             Effect::Wake(id) => self.tell(id, JobHandle::wake),
             Effect::Flush { id, run, dest, client, device } => {
                 let inbox = Arc::clone(&self.inbox);
@@ -271,7 +272,9 @@ pub(super) fn start_step(inbox: &Arc<Inbox>, start: Start) -> Option<JobHandle> 
     let hashing = Arc::new(Mutex::new(hashing));
     let watcher = Watcher { id, inbox: Arc::clone(inbox), hashing: Arc::clone(&hashing), first, files };
     let (to, files) = (Arc::clone(inbox), watcher.files.clone());
-    let request = Request { observer: Some(Box::new(watcher)), ..request };
+    let answers = Arc::clone(inbox);
+    let answered = move |dest| answers.send(Event::Answered { id, dest });
+    let request = Request { observer: Some(Box::new(watcher)), answered: Some(Box::new(answered)), ..request };
     let submitted = client.submit(request, (), move |_, ()| {
         to.send(Event::StepEnded { id, hashing: hashing.lock().take(), gone: gone(&files, |_| true) });
     });
@@ -334,6 +337,10 @@ impl Observer for Watcher {
                 }
             })
         })
+    }
+
+    fn fell_behind(&mut self, dest: usize, why: Lag, owes: bool) {
+        self.inbox.send(Event::Behind { id: self.id, dest, why, owes });
     }
 
     fn quiesced(&mut self) {

@@ -75,7 +75,7 @@ impl Job {
             read_errors: progress.read_errors,
             verified_bytes: progress.verified,
             same: pairs(progress.same()),
-            verified: self.phase == Phase::Verify,
+            verified: self.phase == Phase::Verify && !self.waits_to_copy(),
             source: self.spec().from.as_ref().map(|_| Side {
                 identity: identity(0),
                 bytes: self.lasting.as_ref().map_or(String::new(), |lasting| print_region(&lasting.source)),

@@ -4,7 +4,8 @@
 //! 1. A step is asked for: by the plan, from the figures. The engine does it; each piece that ends is entered into the
 //!    figures and the plan. When the step has ended the plan says the next.
 //! 2. When the plan has none, every destination that takes part is flushed; then, if asked for, compared.
-//! 3. The end is recorded, the devices are closed, the state changes.
+//! 3. What destinations lack that fell behind is done by the same rules, see [`behind`](super::behind).
+//! 4. The end is recorded, the devices are closed, the state changes.
 //!
 //! # Protocol of a checkpoint, a destination
 //! 1. What it has taken is marked: completed writes only. One flush of a destination is under way at a time.
@@ -18,6 +19,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::behind::late_dests;
 use super::effect::{Effect, Start};
 use super::event::{EndedPiece, Reply};
 use super::job::{Claim, Devices, Job};
@@ -46,7 +48,8 @@ impl Job {
             }
             Life::Paused(_) => _ = self.is_flushed_when_quiet(turn),
             Life::Cancelling(_) => {
-                if self.work.as_ref().is_none_or(|work| work.step.is_none()) && self.is_flushed(turn) {
+                let is_at_work = self.work.as_ref().is_some_and(|work| work.step.is_some());
+                if !is_at_work && !self.awaits_answers() && self.is_flushed(turn) {
                     self.conclude(State::Cancelled, turn);
                 }
             }
@@ -72,6 +75,9 @@ impl Job {
                 return;
             }
             None if work.drained.is_none() => {
+                if !self.is_anybodys_turn() {
+                    return;
+                }
                 if let Some(step) = self.next_step() {
                     return self.start_step(step, turn);
                 }
@@ -95,7 +101,7 @@ impl Job {
     }
 
     fn start_step(&mut self, step: Step, turn: &mut Turn<'_>) {
-        let Self { work: Some(work), devices: Devices::Open(opened), card, spec, .. } = self else {
+        let Self { work: Some(work), devices: Devices::Open(opened), card, spec, progress, .. } = self else {
             unreachable!("a job that runs is open")
         };
         if let (Step::HashZeros { range }, Some(hashing)) =
@@ -110,7 +116,8 @@ impl Job {
             work.step = Some(StepRun { step, pace: Pace::Going });
             return turn.push(Effect::FindHoles { id: card.id, source, range });
         }
-        let request = request(spec, opened.from.as_ref(), &opened.dests, &card.speed_max, &step);
+        let is_sick = progress.read_errors > 0;
+        let request = request(spec, opened.from.as_ref(), &opened.dests, &card.speed_max, &step, is_sick);
         let hashing = if matches!(step, Step::Probe { .. }) { None } else { work.hashing.take() };
         let start = Start {
             card: Arc::clone(card),
@@ -139,18 +146,23 @@ impl Job {
     /// All that was to be flushed is, and is recorded.
     fn after_flush(&mut self, turn: &mut Turn<'_>) {
         let complete = self.work().drained == Some(true) && self.goes_on();
-        if self.phase == Phase::Copy && complete && self.spec().verify {
+        if self.phase == Phase::Copy && complete && self.spec().verify && !self.progress.compared().is_empty() {
             self.phase = Phase::Verify;
             self.work().drained = None;
             self.change(Life::Verifying, None, turn);
             return self.go_on(turn);
         }
-        let differs = complete && self.take_sums();
+        if complete {
+            self.take_sums();
+        }
+        if complete && !self.progress.behind().is_empty() {
+            return self.await_those_behind(turn);
+        }
         let progress = &self.progress;
         let end = End {
             cancelled: false,
             complete,
-            differs,
+            differs: self.work.as_ref().is_some_and(|work| work.differs),
             read_err: progress.read_err,
             dests: progress.dests.len(),
             failed: progress.given_up().count() as usize,
@@ -158,22 +170,20 @@ impl Job {
         self.conclude(verdict(end), turn);
     }
 
-    /// The digests are made; whether one is another than was expected. What cannot be read has no sum.
-    fn take_sums(&mut self) -> bool {
-        let Self { work: Some(work), progress, spec, digest, .. } = self else { return false };
+    /// Makes the digests, once: whoever is behind is given the same again. What cannot be read has no sum.
+    fn take_sums(&mut self) {
+        let Self { work: Some(work), progress, spec, digest, .. } = self else { return };
         if progress.read_err && spec.digests.expects() {
-            progress
-                .sums_differ(spec, "what cannot be read has no sum, so that nothing is known of the one in the spec");
-            return false;
+            let why = "what cannot be read has no sum, so that nothing is known of the one in the spec";
+            return progress.sums_differ(spec, why);
         }
-        let Some(hashing) = &work.hashing else { return false };
+        let Some(hashing) = work.hashing.take() else { return };
         let sums = hashing.sums();
         *digest = Some(sums_text(&sums));
-        let objection = spec.digests.objection(&sums);
-        if let Some(why) = &objection {
-            progress.sums_differ(spec, why);
+        if let Some(why) = spec.digests.objection(&sums) {
+            progress.sums_differ(spec, &why);
+            work.differs = true;
         }
-        objection.is_some()
     }
 
     /// The engine did not take the step.
@@ -193,7 +203,7 @@ impl Job {
     pub(super) fn piece_ended(&mut self, ended: &EndedPiece, turn: &mut Turn<'_>) {
         let Self { work: Some(work), progress, card, spec, phase, .. } = self else { return };
         let Some(run) = &work.step else { return };
-        let (before, compared_before) = (progress.copied(), progress.verified);
+        let (before, compared_before) = (progress.moved, progress.verified);
         let reaction = work.salvage.piece(spec, *phase, &run.step, &ended.piece(), &ended.gone, progress);
         let dropped = reaction.give_up;
         if !dropped.is_empty() {
@@ -205,16 +215,16 @@ impl Job {
         if reaction.digest_lost {
             work.hashing = None;
         }
-        let copied = progress.copied();
+        let moved = progress.moved;
         // What a comparison finds equal is copied and compared at once.
-        let moved = copied.saturating_sub(before).max(progress.verified.saturating_sub(compared_before));
-        if moved > 0 {
-            card.show(|shown| shown.speeds.add(shown.watch.elapsed(turn.now.instant), moved));
+        let done = moved.saturating_sub(before).max(progress.verified.saturating_sub(compared_before));
+        if done > 0 {
+            card.show(|shown| shown.speeds.add(shown.watch.elapsed(turn.now.instant), done));
         }
-        if copied > before {
+        if moved > before {
             card.show(|shown| {
                 if let Some(meter) = &mut shown.meter {
-                    meter.sample(turn.now.instant, copied);
+                    meter.sample(turn.now.instant, moved);
                 }
                 shown.progressed = turn.now.wall;
             });
@@ -273,7 +283,8 @@ impl Job {
     /// Whether every destination that counts has on stable storage, and recorded, what it has taken; what is missing for
     /// that is asked for.
     fn is_flushed(&mut self, turn: &mut Turn<'_>) -> bool {
-        let awaited = self.awaited();
+        let moves = matches!(self.life(), Life::Running | Life::Verifying | Life::Flushing);
+        let awaited = self.awaited(moves && !turn.stopping);
         self.flush(awaited, turn);
         let Some(work) = &self.work else { return true };
         awaited.iter().all(|index| work.flushes[index].is_idle())
@@ -284,7 +295,7 @@ impl Job {
     pub(super) fn checkpoint(&mut self, turn: &mut Turn<'_>) {
         let copies = self.writes() && matches!(self.life(), Life::Running);
         let live = if copies { self.progress.live() } else { ErrorBits::NONE };
-        if !self.flush(live, turn) {
+        if !self.flush(live.without(late_dests(&self.late)), turn) {
             self.record(turn);
         }
     }
@@ -459,7 +470,7 @@ impl Job {
 
     fn end(&mut self, end: State, turn: &mut Turn<'_>) {
         self.devices = Devices::Closed;
-        turn.claims.release(self.id());
+        turn.claims.release_but(self.id(), late_dests(&self.late));
         self.put_away();
         if let Some(lasting) = &self.lasting {
             turn.claims.remember(self.id(), lasting);

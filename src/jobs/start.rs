@@ -14,6 +14,7 @@
 //! What is busy at 1, 2 or 3 has the job give its place up; it is tried again when another job ends, or in a second. A
 //! pause or a cancel at any point leaves the job where it is; `resume` goes on from there.
 
+use super::behind::late_dests;
 use super::effect::Effect;
 use super::job::{Claim, Devices, Follows, Job};
 use super::open::{OpenError, Opened, Zoned};
@@ -43,6 +44,7 @@ impl Job {
         self.let_go_of_dropped(turn);
         match self.devices {
             _ if turn.stopping => return,
+            Devices::Closed if let Some(why) = self.late_of_an_earlier_run() => return self.wait_for_device(why, turn),
             Devices::Closed => return self.claim_and_open(turn),
             Devices::Opening(_) | Devices::Closing => return,
             Devices::Open(_) => {}
@@ -106,7 +108,9 @@ impl Job {
         }
         self.let_go_of_kept(turn);
         let Devices::Open(opened) = &mut self.devices else { return };
-        for index in self.progress.dropped.without(opened.without).iter() {
+        // Who owes an answer keeps what it has.
+        let late = late_dests(&self.late);
+        for index in self.progress.dropped.without(opened.without).without(late).iter() {
             match opened.part_with(index) {
                 Ok(devices) => {
                     turn.push(Effect::Close { id: self.card.id, devices: Box::new(devices), answer: false });

@@ -92,8 +92,8 @@ const CHANGES: [[u8; 10]; 10] = [
     [0, 1, 1, 0, 1, 0, 0, 1, 1, 1], // queued
     [0, 0, 1, 1, 0, 0, 0, 1, 1, 0], // running
     [1, 0, 0, 0, 0, 0, 0, 0, 1, 0], // paused
-    [0, 0, 0, 0, 1, 1, 1, 1, 1, 0], // flushing
-    [0, 0, 1, 0, 0, 1, 1, 1, 1, 0], // verifying
+    [0, 1, 0, 0, 1, 1, 1, 1, 1, 0], // flushing: those who were behind are caught up
+    [0, 1, 1, 0, 0, 1, 1, 1, 1, 0], // verifying: the same
     [1, 0, 0, 0, 0, 0, 0, 0, 0, 0], // done: it is compared again
     [1, 0, 0, 0, 0, 0, 0, 0, 0, 0], // degraded
     [1, 0, 0, 0, 0, 0, 0, 0, 0, 0], // failed

@@ -13,8 +13,16 @@ pub(super) struct Work {
     pub(super) step: Option<StepRun>,
     /// The source's digest; with the engine while a step runs.
     pub(super) hashing: Option<Box<Hashing>>,
+    /// The source has other sums than the spec says.
+    pub(super) differs: bool,
     /// By destination.
     pub(super) flushes: Box<[Flush]>,
+    /// Those who keep up have all; the job waits for others to answer, or does what these lack.
+    pub(super) behind: Behind,
+    /// Who has stalled, as far as was told.
+    pub(super) stalled: Option<Stalled>,
+    /// Who is behind may lack something, and is not only to be compared.
+    pub(super) copies_behind: bool,
     /// There is no step left in this phase: whether the job went to the phase's end.
     pub(super) drained: Option<bool>,
 }
@@ -37,6 +45,26 @@ pub(super) enum Pace {
     Quiet,
     /// It ends.
     Cancelled,
+}
+
+/// Where a job is with destinations that fell behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// Those who keep up come first.
+    Nobody,
+    /// They have all. It is the turn of the others, as soon as one of them answers.
+    Awaited,
+    /// Some of the others have their turn.
+    CatchingUp,
+}
+
+/// Who has answered nothing for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stalled {
+    /// The source.
+    Source,
+    /// A destination.
+    Dest(usize),
 }
 
 /// How far the flush of a destination is. What it had taken when the flush began is durable once that is recorded.
@@ -70,7 +98,11 @@ impl Work {
             salvage: Salvage::new(spec, geometry),
             step: None,
             hashing: hashing.map(Box::new),
+            differs: false,
             flushes: spec.to.iter().map(|_| Flush::default()).collect(),
+            behind: Behind::Nobody,
+            stalled: None,
+            copies_behind: false,
             drained: None,
         })
     }

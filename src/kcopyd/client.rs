@@ -144,6 +144,12 @@ pub struct Request {
     pub in_order: bool,
     /// Is told of every piece.
     pub observer: Option<Box<dyn Observer>>,
+    /// A destination that stalls while others answer, or is so slow that pages run out, takes no part any more: the others go on at
+    /// their own pace. Not once a piece could not be read: then nothing should have to be read twice.
+    pub leaves_behind: bool,
+    /// Called, on the client's thread, when a destination that was left behind has answered all that it was asked; also after the job's
+    /// end.
+    pub answered: Option<Box<dyn FnMut(usize) + Send>>,
 }
 
 impl Request {
@@ -372,7 +378,19 @@ impl Client {
     ) -> Result<JobHandle> {
         check(&request)?;
         let is_sequential = request.is_sequential();
-        let Request { work, dests, without, mut flags, speed_max: speed, paused, sparse, in_order, observer } = request;
+        let Request {
+            work,
+            dests,
+            without,
+            mut flags,
+            speed_max: speed,
+            paused,
+            sparse,
+            in_order,
+            observer,
+            leaves_behind,
+            answered,
+        } = request;
         if is_sequential {
             flags = flags | Flags::WRITE_SEQ;
         }
@@ -386,7 +404,7 @@ impl Client {
         let block = blocks.fold(MIN_BLOCK, u32::max);
         let (piece, block) = (Sector::whole_in(u64::from(bytes.max(block))), Sector::whole_in(u64::from(block)));
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::new(Activity::new(dests.len()));
         let handle = JobHandle { serial, mailbox: self.mailbox.clone(), activity: Arc::clone(&activity) };
         let live = ErrorBits::first(dests.len()).without(without);
         let notify: Notify = Box::new(move |outcome| notify(outcome, context));
@@ -402,8 +420,10 @@ impl Client {
             paused,
             sparse,
             in_order,
+            leaves_behind,
             observer,
-            notify,
+            answered,
+            notify: Some(notify),
             activity,
         };
         self.mailbox.send(Message::Start(Box::new(new)));
@@ -451,6 +471,8 @@ fn request(work: Work, dests: &[IoRegion], flags: Flags) -> Request {
         sparse: false,
         in_order: false,
         observer: None,
+        leaves_behind: false,
+        answered: None,
     }
 }
 
@@ -513,9 +535,19 @@ impl JobHandle {
         self.mailbox.send(Message::GiveUp(self.serial, dests));
     }
 
+    /// Gives destinations up without waiting for what is in flight there: that keeps its pages until it ends. The others go on.
+    pub fn leave_behind(&self, dests: ErrorBits) {
+        self.mailbox.send(Message::LeaveBehind(self.serial, dests));
+    }
+
     /// Since the last completed I/O, while some is in flight.
     pub fn stalled(&self) -> Duration {
         self.activity.stalled()
+    }
+
+    /// For how long a destination has answered nothing, while it is asked for something.
+    pub fn unanswered(&self, dest: usize) -> Duration {
+        self.activity.unanswered(dest)
     }
 }
 

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::content::Part;
+use super::race::Race;
 use super::speed::SpeedLimit;
 use super::split::{Span, Splitter};
 use super::views::Viewing;
+use super::worker::Key;
 use super::zeros::{self, ZeroPiece};
 use super::{Flags, Observer, Outcome, Work};
 use crate::dm_io::{ErrorBits, IoRegion};
@@ -18,6 +20,8 @@ use crate::io::PageList;
 use crate::sector::Sector;
 
 pub(super) type Notify = Box<dyn FnOnce(Outcome) + Send>;
+/// Told of a destination that was left behind, when it has answered all that it was asked.
+pub(super) type Answered = Box<dyn FnMut(usize) + Send>;
 
 /// A job as it is asked for. Regions are checked.
 pub(super) struct NewJob {
@@ -34,8 +38,11 @@ pub(super) struct NewJob {
     pub(super) paused: bool,
     pub(super) sparse: bool,
     pub(super) in_order: bool,
+    /// A destination that does not keep up may fall behind.
+    pub(super) leaves_behind: bool,
     pub(super) observer: Option<Box<dyn Observer>>,
-    pub(super) notify: Notify,
+    pub(super) answered: Option<Answered>,
+    pub(super) notify: Option<Notify>,
     pub(super) activity: Arc<Activity>,
 }
 
@@ -44,7 +51,8 @@ pub(super) struct NewJob {
 /// # Invariants
 /// `pieces` are its sub-jobs under way, in the order of the job: a piece is cut when it begins, so that nothing but the `splitter`
 /// decides what comes next. It stands in the client's line, or waits for its limit of speed, if and only if it
-/// [wants a piece](Job::wants_piece). It has ended when it has no pieces and nothing more will be cut.
+/// [wants a piece](Job::wants_piece). It has ended when it has no pieces and nothing more will be cut. What destinations that were left
+/// behind have not answered then is no piece of it any more: it stays only to be told of the answers.
 pub(super) struct Job {
     pub(super) new: NewJob,
     pub(super) splitter: Splitter,
@@ -60,6 +68,12 @@ pub(super) struct Job {
     /// An ordered job goes on up to here and not behind it.
     hole: Option<Sector>,
     pub(super) outcome: Outcome,
+    /// How its destinations keep up with each other.
+    pub(super) race: Race,
+    /// I/Os that destinations which were left behind have not answered, each by its destination.
+    pub(super) late: Vec<(usize, u32)>,
+    /// Its end was told; it waits for answers.
+    pub(super) is_over: bool,
 }
 
 /// Where a job waits for its next piece.
@@ -102,8 +116,17 @@ pub(super) struct SubJob {
     pub(super) list: Option<Arc<PageList>>,
     /// Whether the observer has seen its data.
     pub(super) shown: bool,
-    /// I/Os of it in flight.
+    /// I/Os of it in flight, or that wait for room at a device.
     pub(super) ios: u32,
+    /// Destinations that owe it the end of a write, and once more each one that owes it another.
+    owing: ErrorBits,
+    owing_more: Vec<usize>,
+    /// I/Os that nobody waits for any more: their destination was left behind. By destination, with the lane.
+    pub(super) late: Vec<(usize, Option<Key>)>,
+    /// Destinations that do not have it because they were left behind.
+    pub(super) behind: ErrorBits,
+    /// It has ended, but for what is late.
+    pub(super) is_over: bool,
     /// Destinations that failed, each once, and why.
     pub(super) failed: Vec<(usize, i32)>,
     /// Destinations that are different.
@@ -126,11 +149,56 @@ impl SubJob {
             list: None,
             shown: false,
             ios: 0,
+            owing: ErrorBits::NONE,
+            owing_more: Vec::new(),
+            late: Vec::new(),
+            behind: ErrorBits::NONE,
+            is_over: false,
             failed: Vec::new(),
             different: ErrorBits::NONE,
             is_unknown: false,
             same: ErrorBits::NONE,
         }
+    }
+
+    /// A write to a destination begins, or waits for room there.
+    pub(super) fn owes(&mut self, dest: usize) {
+        self.ios += 1;
+        if self.owing.contains(dest) {
+            self.owing_more.push(dest);
+        } else {
+            self.owing.set(dest);
+        }
+    }
+
+    /// It has ended, or will not begin.
+    pub(super) fn owes_no_more(&mut self, dest: usize) {
+        self.ios -= 1;
+        match self.owing_more.iter().position(|other| *other == dest) {
+            Some(place) => _ = self.owing_more.swap_remove(place),
+            None => self.owing = self.owing.without(ErrorBits::only(dest)),
+        }
+    }
+
+    /// Whether it waits for nobody but some of those destinations.
+    pub(super) fn waits_only_for(&self, dests: ErrorBits) -> bool {
+        let owed = self.owing.count() as usize + self.owing_more.len();
+        owed > 0 && owed == self.ios as usize && self.owing.without(dests).is_empty()
+    }
+
+    /// Nobody waits any more for what a destination owes, which is in flight.
+    pub(super) fn leave_behind(&mut self, dest: usize, lane: Option<Key>) -> u32 {
+        let mut count = 0;
+        while self.owing.contains(dest) {
+            self.owes_no_more(dest);
+            self.late.push((dest, lane));
+            count += 1;
+        }
+        if count > 0 || !self.parts.is_empty() {
+            self.to = self.to.without(ErrorBits::only(dest));
+            self.behind.set(dest);
+        }
+        count
     }
 
     /// Those destinations failed; of each the first reason is kept.
@@ -184,6 +252,9 @@ impl Job {
             stopping: new.live.is_empty() && !matches!(new.work, Work::Compare(_)),
             hole: None,
             outcome: Outcome::default(),
+            race: Race::new(new.dests.len()),
+            late: Vec::new(),
+            is_over: false,
             new,
         }
     }
@@ -261,6 +332,13 @@ impl Job {
         }
     }
 
+    /// Those destinations were left behind: nothing more is begun for them, not even of what has been read.
+    pub(super) fn leave_behind(&mut self, dests: ErrorBits) {
+        let nobody = self.new.live.is_empty();
+        self.new.live = self.new.live.without(dests);
+        self.stopping |= self.new.live.is_empty() && !nobody;
+    }
+
     pub(super) fn cancel(&mut self) {
         self.outcome.cancelled = true;
         self.stopping = true;
@@ -298,6 +376,12 @@ impl Job {
         self.new.flags.contains(Flags::ONLY_CHANGED) && matches!(self.new.work, Work::Copy(_))
     }
 
+    /// Its end is about to be told: it lets go of its devices and of whoever watches it.
+    pub(super) fn put_away(&mut self) {
+        self.is_over = true;
+        (self.new.work, self.new.dests, self.new.observer) = (Work::Zero, Vec::new(), None);
+    }
+
     pub(super) fn is_comparison(&self) -> bool {
         matches!(self.new.work, Work::Compare(_))
     }
@@ -310,11 +394,55 @@ pub(super) struct Activity {
     in_flight: AtomicU32,
     /// Microseconds since `epoch`.
     last: AtomicU64,
+    /// By destination.
+    dests: Box<[DestActivity]>,
+}
+
+/// Written by the client's thread alone.
+#[derive(Debug, Default)]
+struct DestActivity {
+    in_flight: AtomicU32,
+    /// Since when it owes an answer, or has answered last, in microseconds since the epoch.
+    last: AtomicU64,
 }
 
 impl Activity {
-    pub(super) fn new() -> Self {
-        Self { epoch: Instant::now(), in_flight: AtomicU32::new(0), last: AtomicU64::new(0) }
+    pub(super) fn new(dests: usize) -> Self {
+        let dests = (0..dests).map(|_| DestActivity::default()).collect();
+        Self { epoch: Instant::now(), in_flight: AtomicU32::new(0), last: AtomicU64::new(0), dests }
+    }
+
+    /// A destination is asked for something.
+    pub(super) fn start_at(&self, dest: usize) {
+        self.start();
+        let Some(dest) = self.dests.get(dest) else { return };
+        let before = dest.in_flight.load(Ordering::Relaxed);
+        if before == 0 {
+            dest.last.store(self.now(), Ordering::Relaxed);
+        }
+        dest.in_flight.store(before + 1, Ordering::Relaxed);
+    }
+
+    /// It has answered.
+    pub(super) fn end_at(&self, dest: usize) {
+        self.end();
+        let Some(dest) = self.dests.get(dest) else { return };
+        dest.in_flight.store(dest.in_flight.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        dest.last.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// How long a destination has owed an answer.
+    pub(super) fn unanswered(&self, dest: usize) -> Duration {
+        match self.dests.get(dest) {
+            Some(dest) if dest.in_flight.load(Ordering::Relaxed) > 0 => {
+                self.epoch.elapsed().saturating_sub(Duration::from_micros(dest.last.load(Ordering::Relaxed)))
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn start(&self) {
@@ -329,8 +457,7 @@ impl Activity {
     }
 
     fn stamp(&self) {
-        let now = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.last.store(now, Ordering::Relaxed);
+        self.last.store(self.now(), Ordering::Relaxed);
     }
 
     /// Since the last completed I/O, while some is in flight.

@@ -31,6 +31,9 @@
 //!   Pieces in flight finish. `WRITE_SEQ` cancels `IGNORE_ERROR` and `SKIP_UNREADABLE`, and a destination that fails under
 //!   `KEEP_FAILED` is given up: what is written in order has no holes. A zoned destination sets it. (In the kernel a read error in a cut `WRITE_SEQ` job
 //!   hangs for ever; here it ends the job.)
+//! * A destination that does not keep up is [left behind](Request::leaves_behind), where its caller wants that: the others go on at their
+//!   own pace, the caller is [told](Observer::fell_behind), and copies to it later what it lacks. What is in flight there keeps its pages
+//!   until it ends, and nothing waits for it.
 //! * All callbacks of a client come from its one thread, one after the other.
 //! * However small the pool and however many the jobs, each client goes on.
 
@@ -38,6 +41,7 @@ mod client;
 mod content;
 mod job;
 mod pace;
+mod race;
 mod speed;
 mod split;
 #[cfg(test)]
@@ -53,6 +57,7 @@ mod tests;
 
 pub use client::{Client, Figures, JobHandle, Prepared, Request, SUBJOB_BYTES, Settings, Work};
 pub use pace::{Direction, PaceFigures, Paces};
+pub use race::{Lag, STALLED};
 pub use speed::SpeedLimit;
 #[cfg(test)]
 pub(crate) use stepped::{Stepped, Turn};
@@ -135,6 +140,8 @@ pub struct Piece<'a> {
     pub different: ErrorBits,
     /// Of `written`, with [`Flags::ONLY_CHANGED`]: those that were found to have it, and were not written to.
     pub same: ErrorBits,
+    /// Destinations that do not have it, or were not compared with it, because one was left behind ([`Observer::fell_behind`]).
+    pub behind: ErrorBits,
 }
 
 /// The bytes of a piece, in runs: calls what it is given once a run.
@@ -157,4 +164,9 @@ pub trait Observer: Send {
 
     /// The job is paused and nothing of it is in flight any more.
     fn quiesced(&mut self) {}
+
+    /// A destination takes no part any more: it does not keep up ([`Request::leaves_behind`]), or was left behind by hand
+    /// ([`JobHandle::leave_behind`]), which is told only where it owes an answer. `owes`: it has I/O in flight, which keeps its pages;
+    /// when the last of that has ended, [`Request::answered`] is called.
+    fn fell_behind(&mut self, _dest: usize, _why: Lag, _owes: bool) {}
 }

@@ -15,6 +15,7 @@
 //! than its I/O takes, and memory stays what was set aside.
 
 mod changed;
+mod laggards;
 mod lanes;
 mod pieces;
 
@@ -32,12 +33,13 @@ use super::pace::Direction;
 use super::throttle::Start;
 use super::views::Viewing;
 use super::zeros::ZeroPiece;
-use super::{Outcome, Piece};
+use super::{Lag, Outcome, Piece};
 use crate::blkdev::Device;
 use crate::dm_io::{Core, ErrorBits, Finished, Memory};
 use crate::io::{BackendKind, Op, PAGE_SIZE, PageList, Reservation, Wait};
 use crate::mailbox::Mailbox;
 use crate::sector::Sector;
+pub(super) use lanes::Key;
 use lanes::{Lanes, Waiting};
 
 /// Called with the end of a flush: its errno, if it failed.
@@ -50,6 +52,7 @@ pub(super) enum Message {
     Resume(u64),
     Cancel(u64),
     GiveUp(u64, ErrorBits),
+    LeaveBehind(u64, ErrorBits),
     Callback(Notify, Outcome),
     Flush(Arc<Device>, FlushNotify),
     /// The data of a sub-job was looked at; its pages.
@@ -127,6 +130,10 @@ pub(super) struct Worker {
     finished: Vec<Finished>,
     /// The client stands in the pool's line, for the first of its own.
     in_line: bool,
+    /// Sub-jobs that have ended but for what is late.
+    over: usize,
+    /// When to look next at who does not keep up; `None` where nobody can fall behind.
+    look: Option<Duration>,
     /// A sub-job has ended since step 3 began.
     freed: bool,
     destroying: bool,
@@ -159,6 +166,8 @@ impl Worker {
             ended: VecDeque::new(),
             finished: Vec::new(),
             in_line: false,
+            over: 0,
+            look: None,
             freed: false,
             destroying: false,
         }
@@ -225,10 +234,12 @@ impl Worker {
             self.freed = false;
             let next = self.begin_pieces();
             self.move_pieces();
-            if !self.freed || self.line.is_empty() {
+            self.look_at_laggards();
+            if self.moved.is_empty() && (!self.freed || self.line.is_empty()) {
                 break next;
             }
         };
+        let next = [next, self.look].into_iter().flatten().min();
         self.publish();
         self.call_back();
         match next {
@@ -264,6 +275,9 @@ impl Worker {
                 this.look_at(key);
                 this.settle(key);
             }),
+            Message::LeaveBehind(serial, dests) => self.with_job(serial, |this, key| {
+                this.leave_behind(key, dests, Lag::GivenUp);
+            }),
             Message::Callback(notify, outcome) => self.ended.push_back((notify, outcome)),
             Message::Flush(device, notify) => {
                 let owner = Owner::Flush(self.flushes.insert(notify));
@@ -280,8 +294,8 @@ impl Worker {
 
     fn with_job(&mut self, serial: u64, act: impl FnOnce(&mut Self, usize)) {
         // A job that has ended meanwhile needs nothing.
-        if let Some(key) = self.by_serial.get(&serial) {
-            act(self, *key);
+        if let Some(key) = self.by_serial.get(&serial).copied() {
+            act(self, key);
         }
     }
 
@@ -365,11 +379,14 @@ impl Worker {
         {
             observer.quiesced();
         }
-        if job.has_ended() {
-            let Job { new, outcome, .. } = self.jobs.remove(key);
-            self.by_serial.remove(&new.serial);
+        if job.has_ended() && !job.is_over {
+            self.by_serial.remove(&job.new.serial);
             // The regions go here: who is told of the end finds the devices closed.
-            self.ended.push_back((new.notify, outcome));
+            job.put_away();
+            self.ended.extend(job.new.notify.take().map(|notify| (notify, job.outcome)));
+        }
+        if job.is_over && job.late.is_empty() {
+            self.jobs.remove(key);
         }
     }
 
@@ -382,6 +399,9 @@ impl Worker {
             }
             Owner::SubJob(key) | Owner::Write(key, _) => key,
         };
+        if self.late_ended(key, &end) {
+            return;
+        }
         let lane = self.lane_of(key, Owner::of(end.token));
         if let Some(lane) = lane {
             self.lanes.ended(lane, self.subs[key].job, self.core.now(), &end);
@@ -396,8 +416,22 @@ impl Worker {
     fn sub_io_ended(&mut self, key: usize, end: Finished) {
         let now = self.core.now();
         let (sub, job) = self.sub_and_job(key);
-        job.new.activity.end();
-        sub.ios -= 1;
+        match (&sub.phase, Owner::of(end.token)) {
+            (_, Owner::Write(_, dest)) => {
+                job.new.activity.end_at(dest);
+                job.race.ended(dest, end.bytes, now);
+                sub.owes_no_more(dest);
+            }
+            (Phase::Comparing(dest), _) => {
+                job.new.activity.end_at(*dest);
+                job.race.ended(*dest, end.bytes, now);
+                sub.ios -= 1;
+            }
+            _ => {
+                job.new.activity.end();
+                sub.ios -= 1;
+            }
+        }
         match (&sub.phase, end.memory) {
             (Phase::Reading, Some(Memory::Pages { list, .. })) => {
                 sub.read_error = end.errnos.first().map(|(_, errno)| *errno);
@@ -444,26 +478,36 @@ impl Worker {
     fn sub_ended(&mut self, key: usize) {
         let now = self.core.now();
         self.settings.throttle.end(now);
-        let mut sub = self.subs.remove(key);
-        // Its pages go back before anybody asks for more.
-        sub.list = None;
-        let SubJob { job: owner, span, read_error, different, same, .. } = sub;
+        let sub = &mut self.subs[key];
+        // Its pages go back before anybody asks for more, but for those that something late has.
+        (sub.list, sub.phase) = (None, Phase::Writing);
+        let SubJob { job: owner, span, read_error, different, same, behind, .. } = *sub;
+        let (to, shown, failed) = (sub.to, sub.shown, sub.failed_bits());
+        let write_errors = std::mem::take(&mut sub.failed);
+        sub.is_over = true;
+        if sub.late.is_empty() {
+            self.subs.remove(key);
+        } else {
+            self.over += 1;
+        }
         let job = &mut self.jobs[owner];
         job.pieces.retain(|piece| *piece != key);
-        let failed = sub.failed_bits();
         if !failed.is_empty() && job.does_again(span) {
             self.freed = true;
+            self.look_at(owner);
             self.line_up(owner);
             return self.settle(owner);
         }
         if !failed.is_empty() && !job.is_comparison() {
             job.write_failed(span, failed);
         }
-        let written = if job.is_comparison() { sub.to.without(different) } else { sub.to.union(same) }.without(failed);
-        let tried = read_error.is_some() || !sub.to.is_empty() || !same.is_empty() || sub.shown;
+        let has = if job.is_comparison() { to.without(different) } else { to.union(same) };
+        let written = has.without(failed).without(behind);
+        let tried = read_error.is_some() || !to.is_empty() || !same.is_empty() || shown;
         if let Some(observer) = job.new.observer.as_mut().filter(|_| tried) {
             let (offset, count) = (span.offset, span.count);
-            observer.piece(&Piece { offset, count, read_error, written, write_errors: &sub.failed, different, same });
+            let write_errors = &write_errors;
+            observer.piece(&Piece { offset, count, read_error, written, write_errors, different, same, behind });
         }
         self.freed = true;
         self.look_at(owner);
@@ -482,7 +526,7 @@ impl Worker {
                 self.lanes.wait(lane, key, Waiting::Piece);
                 continue;
             }
-            let own = u32::try_from(self.subs.len()).unwrap_or(u32::MAX);
+            let own = u32::try_from(self.subs.len() - self.over).unwrap_or(u32::MAX);
             if let Start::At(time) = self.settings.throttle.ask(now, own) {
                 return self.come_back(Some(time));
             }
@@ -561,7 +605,8 @@ impl Worker {
             Some(list) if reads => (Some(Memory::Pages { list, offset: 0 }), Phase::Reading),
             list => (None, Phase::Ready(list)),
         };
-        let sub = SubJob { is_unknown: looks_first, ..SubJob::new(key, span, phase) };
+        let mut sub = SubJob::new(key, span, phase);
+        sub.is_unknown = looks_first;
         let sub = self.subs.insert(sub);
         job.pieces.push_back(sub);
         match memory {
@@ -578,7 +623,7 @@ impl Worker {
         };
         let waiting: usize = if self.in_line { self.line.iter().map(waiting).sum() } else { 0 };
         self.gauges.pages_waiting.store(waiting as u64, Ordering::Relaxed);
-        self.gauges.subjobs_in_flight.store(self.subs.len() as u64, Ordering::Relaxed);
+        self.gauges.subjobs_in_flight.store((self.subs.len() - self.over) as u64, Ordering::Relaxed);
     }
 
     /// Step 5.

@@ -40,6 +40,7 @@ fn salvage(bad: u64) -> (u64, Duration) {
                 write_errors: &[],
                 different: ErrorBits::NONE,
                 same: ErrorBits::NONE,
+                behind: ErrorBits::NONE,
             };
             salvage.piece(&spec, Phase::Copy, &step, &piece, &[], &mut progress);
         }

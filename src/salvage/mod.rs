@@ -207,7 +207,7 @@ impl Salvage {
 
     fn next_copy(&mut self, spec: &Spec, progress: &mut Progress, hashed: Option<u64>) -> Option<Step> {
         let step = self.plan.next(spec, progress);
-        if matches!(step, Some(Step::Probe { .. })) || self.plan.fatal || progress.live().is_empty() {
+        if matches!(step, Some(Step::Probe { .. })) || self.plan.fatal || progress.present().is_empty() {
             return step;
         }
         // What lies before the step was copied by an earlier run of the daemon, or could not be read.
@@ -392,6 +392,10 @@ impl Salvage {
             plan.fatal = true;
             return Reaction { cancel, ..Reaction::default() };
         }
+        if !piece.behind.is_empty() {
+            // Some were not compared: what the others hold is looked at again with them.
+            return Reaction::default();
+        }
         compared.insert(range.clone());
         progress.verified = compared.bytes();
         let whose = match (piece.read_error, piece.write_errors) {
@@ -434,6 +438,12 @@ impl Salvage {
     /// The source was looked at for holes.
     pub(crate) fn holes_found(&mut self, known: Range<u64>, holes: &[Range<u64>], progress: &Progress) {
         self.plan.holes_found(known, holes, progress.total);
+    }
+
+    /// Those who kept up have all; it is the turn of others, who lack more.
+    pub(crate) fn begin_again(&mut self) {
+        self.compared = RangeSet::new();
+        self.plan.begin_again();
     }
 
     /// A destination was given up by hand, and its device goes: what was being put together for it is put together anew.

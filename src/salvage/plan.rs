@@ -198,6 +198,12 @@ impl Plan {
             self.tell_unread(spec, progress);
             return None;
         }
+        if progress.present().is_empty() {
+            if let Some(suspect) = current {
+                self.push(suspect);
+            }
+            return None;
+        }
         if let Some(first) = self.locating.first() {
             // In order nothing behind that piece was written, and not all that lies before it.
             let before = 0..first.piece();
@@ -320,7 +326,7 @@ impl Plan {
     /// The first range in another that a live destination lacks and nobody has given up, and all that lack it; in whole
     /// blocks, for another job may have written in finer ones.
     fn lacking(&self, progress: &Progress, within: Range<u64>) -> Option<Step> {
-        let live = progress.live();
+        let live = progress.present();
         let is_apart = |at: u64| {
             let ends = [&self.untried, &progress.unreadable].map(|set| end_at(set, at));
             // Few: those that are looked at just now.
@@ -454,7 +460,7 @@ impl Plan {
 
     /// The step that clears a suspect up, unless it is known what becomes of it.
     fn look_at(&mut self, mut suspect: Suspect, spec: &Spec, progress: &mut Progress) -> Option<Step> {
-        let live = progress.live();
+        let live = progress.present();
         // One piece or few: what fails of it comes back here.
         let flags = self.order_flag() | Flags::KEEP_FAILED;
         // What could not be read was not compared; what could not be written is written again.
@@ -540,7 +546,7 @@ impl Plan {
 
     /// What of a range no live destination has got meanwhile.
     fn left_of(progress: &Progress, range: &Range<u64>) -> Vec<Range<u64>> {
-        let live = progress.live();
+        let live = progress.present();
         let first = live.iter().next();
         first.map_or(Vec::new(), |index| progress.dests[index].taken.gaps(range.clone()).iter().collect())
     }
@@ -560,7 +566,7 @@ impl Plan {
             };
             suspects.filter_map(end).max()
         };
-        let live = progress.live();
+        let live = progress.present();
         while let Some(lost) = progress.unreadable.first_from(self.zeros_from) {
             let at = lost.start.max(self.zeros_from);
             let (mut lack, mut end) = (ErrorBits::NONE, lost.end);
@@ -812,6 +818,11 @@ impl Plan {
             return self.push(write(range.clone(), tries + 1));
         }
         self.lost(spec, progress, dest, range, errno);
+    }
+
+    /// Other destinations take part, that may lack what the ones before have.
+    pub(crate) fn begin_again(&mut self) {
+        (self.bulk_from, self.zeros_from) = (0, 0);
     }
 
     /// Destinations were given up for a flush.

@@ -83,6 +83,14 @@ impl Step {
         }
     }
 
+    /// Whether the engine knows the job's destinations by their own numbers in it.
+    pub(crate) fn is_with_dests(&self) -> bool {
+        matches!(
+            self,
+            Self::Copy { .. } | Self::Zero { .. } | Self::Compare { .. } | Self::Put { .. } | Self::Check { .. }
+        )
+    }
+
     /// Whether the engine ends the step by itself for a piece that failed: then what is in flight is written.
     pub(crate) fn ends_for(&self, piece: &Piece<'_>) -> bool {
         let (Self::Copy { flags, .. } | Self::Zero { flags, .. } | Self::Hole { flags, .. }) = self else {
@@ -100,7 +108,7 @@ fn sectors(number: u64) -> Sector {
     Sector::new(number).expect("inside a region that was checked")
 }
 
-/// A step as the engine takes it.
+/// A step as the engine takes it. `source_is_sick`: it has shown read errors, so nothing is to be read twice.
 ///
 /// # Panics
 /// For [`Step::HashZeros`] and [`Step::FindHoles`], which are none of the engine's.
@@ -110,6 +118,7 @@ pub(crate) fn request(
     to: &[IoRegion],
     speed_max: &SpeedLimit,
     step: &Step,
+    source_is_sick: bool,
 ) -> Request {
     let range = step.range();
     let part = |region: &IoRegion| {
@@ -148,6 +157,12 @@ pub(crate) fn request(
         Step::Probe { .. } | Step::Show { .. } => true,
         _ => false,
     };
+    // One piece of salvage is soon done, and nothing is to be read twice then.
+    let leaves_behind = match step {
+        Step::Copy { .. } | Step::Zero { .. } => !source_is_sick,
+        Step::Compare { .. } => true,
+        _ => false,
+    };
     let sparse = spec.sparse && !matches!(step, Step::Gather { .. } | Step::Fetch { .. });
     Request {
         work,
@@ -159,5 +174,7 @@ pub(crate) fn request(
         sparse,
         in_order: sees,
         observer: None,
+        leaves_behind,
+        answered: None,
     }
 }

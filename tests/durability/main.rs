@@ -4,6 +4,7 @@
 //! `KCOPYFS_SEED` sets the seed, which is printed. `KCOPYFS_TORTURE=N` asks for N rounds in place of the few that a default
 //! run takes; the code is the same.
 
+mod behind;
 mod claims;
 mod descriptors;
 mod held;

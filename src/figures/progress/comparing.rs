@@ -28,6 +28,7 @@ impl Progress {
         }
         self.write_err = self.write_err.without(again);
         self.differ = ErrorBits::NONE;
+        (self.behind, self.compared_before) = (ErrorBits::NONE, ErrorBits::NONE);
         if !self.read_err && self.given_up().is_empty() {
             self.error = None;
         }

@@ -108,10 +108,11 @@ impl World<'_> {
     fn suffer(&mut self, what: u64, random: &mut Random) {
         match what {
             70..79 => self.break_disk(random),
-            79..82 => {
+            79 | 80 => {
                 self.say(|| "the disks are mended".to_owned());
                 self.disks.sim.clear();
             }
+            81 => self.slow_one_of_many(random),
             82..85 => {
                 self.journal.fails = !self.journal.fails;
                 let fails = self.journal.fails;
@@ -181,6 +182,30 @@ impl World<'_> {
         self.write_verbs(id, &[Verb::Cancel, Verb::Cancel, Verb::Retry(Policy::SAME)], random);
     }
 
+    /// A job goes to several disks, and one of them does not answer for a while: it may fall behind, and is caught up, or dropped.
+    fn slow_one_of_many(&mut self, random: &mut Random) {
+        let names: Vec<_> = self.names.iter().map(|name| NAMES[*name]).collect();
+        let mut line = format!("copy from={},0,40", names[0].0);
+        for (name, ..) in &names[1..names.len().min(4)] {
+            let _ = write!(line, " to={name}");
+        }
+        line.push_str(random.pick(&[" verify", " verify", " verify digest=sha256", " write_seq verify", ""]));
+        let slow = self.disks.now[names[1].1];
+        let op = random.pick(&[Op::Write, Op::Write, Op::Read, Op::Flush]);
+        let (start, delay) = (random.below(32), Duration::from_secs(6 + random.below(20)));
+        self.say(|| format!("disk {slow} takes {delay:?} longer for {op:?} from {start} on"));
+        let device = &self.disks.devices[slow];
+        self.disks.sim.fault(device, op, start..SIZE, Fault::Delay(delay), Some(1 + random.below(5) as u32));
+        let id = self.daemon.core.jobs.keys().last().map_or(1, |last| last + 1);
+        self.submit_lines(&[line], random);
+        let late = random.pick(&[300_000, 1_000_000, 7_000_000, 9_000_000]);
+        let verbs: &[&[Verb]] =
+            &[&[], &[Verb::Pause, Verb::Resume], &[Verb::Drop(0)], &[Verb::Cancel], &[Verb::Drop(1)]];
+        for verb in random.pick(verbs) {
+            self.after(Duration::from_micros(late), Later::Verb(id, *verb));
+        }
+    }
+
     fn some_job(&self, random: &mut Random) -> u64 {
         let ids: Vec<u64> = self.daemon.core.jobs.keys().copied().collect();
         // Half of all that people do is about one job, so that it goes through a lot.
@@ -210,9 +235,14 @@ impl World<'_> {
 
     fn submit(&mut self, random: &mut Random) {
         let count = random.pick(&[1, 1, 1, 1, 2, 3]);
+        let lines: Vec<String> = (0..count).map(|_| self.line(random)).collect();
+        self.submit_lines(&lines, random);
+    }
+
+    /// Somebody writes those specs at once.
+    pub(super) fn submit_lines(&mut self, lines: &[String], random: &mut Random) {
         let mut ready = Vec::new();
-        for _ in 0..count {
-            let line = self.line(random);
+        for line in lines {
             self.say(|| format!("{line} > jobs/new"));
             let spec = spec::parse(line.as_bytes()).unwrap_or_else(|error| panic!("{line}: {}", error.error)).spec;
             match self.ready(spec, random) {

@@ -45,6 +45,7 @@ impl World<'_> {
             Effect::Resume(id) => self.tell(id, JobHandle::resume),
             Effect::Cancel(id) => self.cancel(id),
             Effect::GiveUp(id, dests) => self.tell(id, |handle| handle.give_up(dests)),
+            Effect::LeaveBehind(id, dests) => self.tell(id, |handle| handle.leave_behind(dests)),
             Effect::Wake(id) => self.tell(id, JobHandle::wake),
             Effect::Flush { id, run, dest, client, device } => {
                 if self.flushes(id, run, dest) {

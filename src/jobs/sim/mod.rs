@@ -10,6 +10,7 @@
 //! Wrong builds spoil what goes between the owner and the world ([`wrong`]); each must be found.
 
 mod admin;
+mod behind;
 mod disks;
 mod hands;
 mod journal;

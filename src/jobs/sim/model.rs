@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::super::behind::late_dests;
 use super::super::event::Event;
 use super::super::job::{Devices, Job};
 use super::super::open::Opened;
@@ -225,7 +226,17 @@ impl World<'_> {
                     && whole.sectors.start <= span.sectors.start
                     && span.sectors.end <= whole.sectors.end
             };
-            if !writers.any(|job| job.opened().is_some_and(|opened| opened.dests.iter().any(within))) {
+            // A job that ends without one that hangs keeps its place there until that has answered.
+            let late = self.model.places.iter().any(|(id, places)| {
+                let late = core.jobs.get(id).map_or(ErrorBits::first(64), |job| late_dests(&job.late));
+                let keeps = core.claims.has_late(*id) || core.claims.has_claim(*id);
+                let mut dests = places.dests.iter().enumerate().filter(|(index, _)| keeps && late.contains(*index));
+                dests.any(|(_, whole)| {
+                    let (within, written) = (&whole.sectors, &span.sectors);
+                    whole.disk == disk && within.start <= written.start && written.end <= within.end
+                })
+            });
+            if !late && !writers.any(|job| job.opened().is_some_and(|opened| opened.dests.iter().any(within))) {
                 return Err(format!("{span:?} was written, and no job has a claim there"));
             }
         }
@@ -466,7 +477,8 @@ impl World<'_> {
             let dest = &job.progress.dests[*index];
             dest.needs_flush() && !dest.is_doubtful()
         };
-        match job.progress.live().iter().find(late).filter(|_| job.writes() && job.work.is_some()) {
+        let answering = job.progress.live().without(late_dests(&job.late));
+        match answering.iter().find(late).filter(|_| job.writes() && job.work.is_some()) {
             Some(index) => Err(format!("job {id} should be durable, and its destination {index} is not")),
             None => Ok(()),
         }

@@ -32,6 +32,10 @@ pub(super) fn event(event: &Event) -> String {
         Event::Flushed { id, run, dest, result } => {
             format!("job {id}, run {run}: destination {dest} flushed {result:?}")
         }
+        Event::Behind { id, dest, why, owes } => {
+            format!("job {id}: destination {dest} is behind: {why:?}, owes {owes}")
+        }
+        Event::Answered { id, dest } => format!("job {id}: destination {dest} has answered"),
         Event::Tick => "the time has come".to_owned(),
         Event::Stop { .. } => "stop".to_owned(),
     }
@@ -68,6 +72,7 @@ pub(super) fn effect(effect: &Effect) -> String {
         Effect::Resume(id) => format!("resume the step of job {id}"),
         Effect::Cancel(id) => format!("cancel the step of job {id}"),
         Effect::GiveUp(id, dests) => format!("job {id} gives up {dests:?}"),
+        Effect::LeaveBehind(id, dests) => format!("job {id} leaves {dests:?} behind"),
         Effect::Wake(id) => format!("wake the engine for job {id}"),
         Effect::Flush { id, run, dest, .. } => format!("flush destination {dest} of job {id}, run {run}"),
         Effect::EnsureClient(card) => format!("a client for job {}", card.id),

@@ -1,5 +1,6 @@
 //! The promises of the room, one by one; `random` holds random jobs against a reference.
 
+mod behind;
 mod changed;
 mod content;
 mod flags;
@@ -127,5 +128,7 @@ fn plain(work: Work, dests: &[Arc<Device>]) -> Request {
         sparse: false,
         in_order: false,
         observer: None,
+        leaves_behind: false,
+        answered: None,
     }
 }

@@ -99,6 +99,8 @@ fn start(case: &JobCase, sim: &Sim, client: &Client) -> Running {
         sparse: false,
         in_order: false,
         observer: Some(Box::new(log.clone())),
+        leaves_behind: false,
+        answered: None,
     };
     client.submit(request, sender, tell).unwrap();
     Running { case: case.clone(), from, dests, log, ends }

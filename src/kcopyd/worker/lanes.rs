@@ -24,7 +24,7 @@ pub(super) enum Waiting {
 }
 
 /// One device in one direction.
-pub(super) type Key = (Target, Direction);
+pub(in crate::kcopyd) type Key = (Target, Direction);
 
 pub(super) fn key(device: &Device, direction: Direction) -> Key {
     (device.target(), direction)

@@ -45,10 +45,10 @@ impl Worker {
         let length = bytes(sub.span.count);
         let all = 0..length;
         match list {
-            list if job.new.work.source().is_none() => {
-                let op = if job.new.sparse { Op::Punch } else { Op::Zero };
-                self.write_part(key, op, all, list.map(|list| Memory::Pages { list, offset: 0 }));
+            Some(list) if job.new.work.source().is_none() => {
+                self.write_part(key, Op::Punch, all, Some(Memory::Pages { list, offset: 0 }));
             }
+            None if job.new.work.source().is_none() => self.write_zeros(key),
             None => unreachable!("what was read has pages"),
             Some(list) => {
                 let whole = Part { bytes: all, is_zero: false };
@@ -93,7 +93,8 @@ impl Worker {
         let sub = &mut self.subs[key];
         let region = &self.jobs[sub.job].new.dests[dest];
         let lane = lanes::key(&region.device, Direction::Write);
-        sub.ios += 1;
+        sub.owes(dest);
+        self.jobs[sub.job].race.owes(dest, self.core.now());
         if self.lanes.has_room(lane, sub.job, part.len() as u64) {
             self.start_write(key, dest, part);
         } else {
@@ -107,7 +108,7 @@ impl Worker {
         let job = &jobs[sub.job];
         let region = &job.new.dests[dest];
         lanes.started((&region.device, Direction::Write), sub.job, core.now(), part.len() as u64);
-        job.new.activity.start();
+        job.new.activity.start_at(dest);
         let skip = Sector::whole_in(part.start as u64);
         let at = place(region, sub.span.offset.checked_add(skip).expect("inside the job"));
         let count = Sector::whole_in(part.len() as u64);
@@ -122,6 +123,21 @@ impl Worker {
         );
     }
 
+    /// Writes zeros for a piece, to each destination by itself. They are no measure of anybody's pace.
+    fn write_zeros(&mut self, key: usize) {
+        let Self { core, subs, jobs, .. } = self;
+        let sub = &mut subs[key];
+        let job = &mut jobs[sub.job];
+        for dest in sub.to.iter() {
+            sub.owes(dest);
+            job.race.owes(dest, core.now());
+            job.new.activity.start_at(dest);
+            let region = &job.new.dests[dest];
+            let part = [(dest, &region.device, place(region, sub.span.offset), sub.span.count)];
+            core.start(Owner::Write(key, dest).token(), Op::Zero, part, sub.span.count, None);
+        }
+    }
+
     /// A write of a piece has ended, or will not begin.
     pub(super) fn written(&mut self, key: usize) {
         if self.subs[key].ios == 0 && !self.write_next_part(key) {
@@ -134,7 +150,9 @@ impl Worker {
         let sub = &self.subs[key];
         let new = &self.jobs[sub.job].new;
         match (&sub.phase, owner) {
-            (_, Owner::Write(_, dest)) => Some(lanes::key(&new.dests[dest].device, Direction::Write)),
+            (_, Owner::Write(_, dest)) => {
+                new.work.source().map(|_| lanes::key(&new.dests[dest].device, Direction::Write))
+            }
             (Phase::Reading, _) => new.work.source().map(|from| lanes::key(&from.device, Direction::Read)),
             (Phase::Comparing(dest), _) => Some(lanes::key(&new.dests[*dest].device, Direction::Read)),
             _ => None,
@@ -164,37 +182,53 @@ impl Worker {
                 Waiting::Compare { sub, dest, list } if self.jobs[job].new.live.contains(dest) => {
                     self.start_compare(sub, dest, list);
                 }
-                what => self.unstarted(what),
+                what => {
+                    self.unstarted(&what);
+                    self.pass_over(what);
+                }
             }
         }
     }
 
     /// Does not begin what waits at devices for a job and destinations.
     pub(super) fn withdraw(&mut self, job: usize, dests: impl Fn(usize) -> bool) {
+        for what in self.take_waiting(job, dests) {
+            self.pass_over(what);
+        }
+    }
+
+    /// Takes out what waits at devices for a job and destinations. Its pieces do not wait for it any more.
+    pub(super) fn take_waiting(&mut self, job: usize, dests: impl Fn(usize) -> bool) -> Vec<Waiting> {
         let picked = |what: &Waiting| match what {
             Waiting::Piece => false,
             Waiting::Write { dest, .. } | Waiting::Compare { dest, .. } => dests(*dest),
         };
-        for what in self.lanes.withdraw(job, picked) {
+        let taken = self.lanes.withdraw(job, picked);
+        for what in &taken {
             self.unstarted(what);
         }
+        taken
     }
 
-    fn unstarted(&mut self, what: Waiting) {
+    fn unstarted(&mut self, what: &Waiting) {
+        let now = self.core.now();
+        let (Waiting::Write { sub, dest, .. } | Waiting::Compare { sub, dest, .. }) = what else { return };
+        let (piece, job) = self.sub_and_job(*sub);
+        job.race.ended(*dest, 0, now);
+        match what {
+            Waiting::Write { .. } => piece.owes_no_more(*dest),
+            _ => piece.ios -= 1,
+        }
+        piece.to = piece.to.without(ErrorBits::only(*dest));
+    }
+
+    /// Goes on with a piece of which something was not begun.
+    pub(super) fn pass_over(&mut self, what: Waiting) {
         match what {
             Waiting::Piece => {}
-            Waiting::Write { sub, dest, .. } => {
-                let piece = &mut self.subs[sub];
-                piece.ios -= 1;
-                piece.to = piece.to.without(ErrorBits::only(dest));
-                self.written(sub);
-            }
-            Waiting::Compare { sub, dest, list } => {
-                let piece = &mut self.subs[sub];
-                piece.ios -= 1;
-                piece.to = piece.to.without(ErrorBits::only(dest));
-                self.compare(sub, list, dest + 1);
-            }
+            Waiting::Write { sub, .. } if self.subs.get(sub).is_some_and(|sub| !sub.is_over) => self.written(sub),
+            Waiting::Write { .. } => {}
+            Waiting::Compare { sub, dest, list } => self.compare(sub, list, dest + 1),
         }
     }
 
@@ -232,6 +266,8 @@ impl Worker {
         }
         sub.ios += 1;
         let lane = lanes::key(&job.new.dests[index].device, Direction::Read);
+        let sub = &self.subs[key];
+        self.jobs[sub.job].race.owes(index, self.core.now());
         if self.lanes.has_room(lane, sub.job, sub.span.count.bytes()) {
             self.start_compare(key, index, list);
         } else {
@@ -245,7 +281,7 @@ impl Worker {
         let job = &jobs[sub.job];
         let dest = &job.new.dests[index];
         lanes.started((&dest.device, Direction::Read), sub.job, core.now(), sub.span.count.bytes());
-        job.new.activity.start();
+        job.new.activity.start_at(index);
         let region = [(0, &dest.device, place(dest, sub.span.offset), sub.span.count)];
         let memory = Memory::Pages { list, offset: bytes(sub.span.count) };
         core.start(Owner::SubJob(key).token(), Op::Read, region, sub.span.count, Some(memory));

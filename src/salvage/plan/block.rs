@@ -121,7 +121,7 @@ impl Block {
             return dests.without(self.settled).iter().next().map(Stage::Fetch);
         }
         let (mut together, mut alone) = (ErrorBits::NONE, None);
-        for index in progress.live().without(self.settled).iter() {
+        for index in progress.present().without(self.settled).iter() {
             let dest = &progress.dests[index];
             let keeps = self.keeps(progress, index);
             let has = dest.taken.union(&keeps).union(dest.lost());

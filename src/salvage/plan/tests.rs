@@ -136,6 +136,7 @@ impl Model {
                 write_errors: &errors,
                 different: ErrorBits::NONE,
                 same: ErrorBits::NONE,
+                behind: ErrorBits::NONE,
             };
             let live = progress.live();
             plan.piece(spec, step, &piece, progress);
@@ -233,6 +234,7 @@ fn a_piece_that_failed_with_its_neighbour_is_not_what_the_job_stops_for() {
             write_errors: &[],
             different: ErrorBits::NONE,
             same: ErrorBits::NONE,
+            behind: ErrorBits::NONE,
         };
         plan.piece(&spec, &step, &piece, &mut progress);
         assert!(progress.read_err, "known at once");
@@ -290,7 +292,8 @@ fn in_order_means_that_whatever_comes_first_on_the_source_is_done_first() {
         let sector = |number| Sector::new(number).unwrap();
         let (offset, count) = (sector(first * PIECE), sector(PIECE));
         let (read_error, written, different) = (Some(libc::EIO), ErrorBits::NONE, ErrorBits::NONE);
-        let piece = Piece { offset, count, read_error, written, write_errors: &[], different, same: ErrorBits::NONE };
+        let (same, behind) = (ErrorBits::NONE, ErrorBits::NONE);
+        let piece = Piece { offset, count, read_error, written, write_errors: &[], different, same, behind };
         plan.piece(&spec, &step, &piece, &mut progress);
     }
     let (mut model, mut steps) = (Model::default(), Vec::new());
@@ -585,6 +588,7 @@ fn end_pieces(plan: &mut Plan, spec: &Spec, step: &Step, progress: &mut Progress
             write_errors,
             different: ErrorBits::NONE,
             same: ErrorBits::NONE,
+            behind: ErrorBits::NONE,
         };
         plan.piece(spec, step, &piece, progress);
     }
@@ -716,6 +720,7 @@ fn a_million_scattered_bad_blocks_cost_no_more_each_than_a_few() {
                 write_errors: &[],
                 different: ErrorBits::NONE,
                 same: ErrorBits::NONE,
+                behind: ErrorBits::NONE,
             };
             plan.piece(&spec, &step, &piece, &mut progress);
         }
