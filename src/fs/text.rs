@@ -58,7 +58,7 @@ pub(super) fn status(view: &View) -> Vec<u8> {
     flat.put("same", course.same);
     flat.put_time("started", course.started);
     flat.put_time("ended", course.ended);
-    flat.put_text("limited_by", view.limited_by);
+    flat.put_text("limited_by", view.limited_by.map(|limit| limit.to_string()).as_deref());
     flat.0
 }
 

@@ -16,7 +16,7 @@ use super::glance::{Outline, SILENT_MIN};
 use super::view::{Brief, Course, DestView, JobId, State, View};
 use crate::dm_io::ErrorBits;
 use crate::figures::{DestState, Meter, Rate, Speeds, Stopwatch};
-use crate::kcopyd::{JobHandle, STALLED, SpeedLimit};
+use crate::kcopyd::{JobHandle, Limit, STALLED, SpeedLimit};
 use crate::sector::Sector;
 use crate::spec::{Action, Spec};
 
@@ -204,7 +204,7 @@ impl Card {
             progressed: shown.progressed,
             // Its end may be on its way to disk yet.
             course: Course { ended: shown.course.ended.filter(|_| shown.state.is_ended()), ..shown.course },
-            limited_by: (goes_on && self.is_at_its_limit(speed)).then_some("speed_max"),
+            limited_by: shown.limited_by(),
         }
     }
 
@@ -232,11 +232,6 @@ impl Card {
             is_troubled: is_stopped || is_hurt || is_silent,
             ended: shown.course.ended,
         }
-    }
-
-    /// Whether it is as fast as its own limit of speed lets it be, to within a twentieth.
-    fn is_at_its_limit(&self, speed: u64) -> bool {
-        self.speed_max.get().is_some_and(|most| speed >= most - most / 20)
     }
 
     /// Open devices with direct I/O, and without.
@@ -285,6 +280,12 @@ impl Shown {
         let late = self.dests[index].unanswered.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let handle = self.handle.as_ref().filter(|_| !self.is_quiet);
         handle.map_or(Duration::ZERO, |handle| handle.unanswered(index)).max(late)
+    }
+
+    /// What it waits for most, while the engine has something of it.
+    fn limited_by(&self) -> Option<Limit> {
+        let moves = matches!(self.state, State::Running | State::Verifying) && !self.is_quiet && !self.is_over;
+        self.handle.as_ref().filter(|_| moves).and_then(JobHandle::limited_by)
     }
 
     fn dest_state(&self, index: usize, now: Instant) -> DestState {

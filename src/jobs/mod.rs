@@ -52,5 +52,5 @@ pub use config::{ACTIVE_MAX, Config};
 pub use glance::{Glance, Most, SILENT_MIN, Seen};
 pub use view::{
     BadKind, BadRange, Brief, CELLS_MAX, Cell, Cells, Change, ClientView, Course, DestState, DestView, EngineView,
-    JobId, Policy, Rate, Refusal, State, Totals, Verb, View,
+    JobId, Limit, Policy, Rate, Refusal, State, Totals, Verb, View,
 };

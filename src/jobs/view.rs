@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::error::Error;
 pub use crate::figures::{BadKind, BadRange, CELLS_MAX, Cell, Cells, DestState, Rate};
 pub use crate::journal::{JobId, State};
+pub use crate::kcopyd::Limit;
 use crate::kcopyd::PaceFigures;
 use crate::sector::Sector;
 use crate::spec::Place;
@@ -106,8 +107,8 @@ pub struct View {
     pub progressed: SystemTime,
     /// How its work goes on.
     pub course: Course,
-    /// What it waits for most, where that is known.
-    pub limited_by: Option<&'static str>,
+    /// What it has waited for most in the last five seconds.
+    pub limited_by: Option<Limit>,
 }
 
 /// How a job's work goes on.

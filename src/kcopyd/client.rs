@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::job::{Activity, NewJob, Notify};
 use super::pace::Direction;
 use super::worker::{Gauges, Message, Worker};
-use super::{Flags, Observer, Outcome, Paces, SpeedLimit, ThrottleShare};
+use super::{Flags, Limit, Observer, Outcome, Paces, SpeedLimit, ThrottleShare};
 use crate::blkdev::Device;
 use crate::dm_io::{Core, ErrorBits, IoRegion, MAX_REGIONS};
 use crate::error::{Error, ErrorKind, Result};
@@ -538,6 +538,11 @@ impl JobHandle {
     /// Gives destinations up without waiting for what is in flight there: that keeps its pages until it ends. The others go on.
     pub fn leave_behind(&self, dests: ErrorBits) {
         self.mailbox.send(Message::LeaveBehind(self.serial, dests));
+    }
+
+    /// What it has waited for most in the last five seconds.
+    pub fn limited_by(&self) -> Option<Limit> {
+        self.activity.limited_by()
     }
 
     /// Since the last completed I/O, while some is in flight.

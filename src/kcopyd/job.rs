@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use slab::Slab;
 
 use super::content::Part;
+use super::limits::{Limit, Waits};
 use super::race::Race;
 use super::speed::SpeedLimit;
 use super::split::{Span, Splitter};
@@ -178,6 +180,11 @@ impl SubJob {
             Some(place) => _ = self.owing_more.swap_remove(place),
             None => self.owing = self.owing.without(ErrorBits::only(dest)),
         }
+    }
+
+    /// Destinations that owe it the end of a write.
+    pub(super) fn owing(&self) -> ErrorBits {
+        self.owing
     }
 
     /// Whether it waits for nobody but some of those destinations.
@@ -396,6 +403,7 @@ pub(super) struct Activity {
     last: AtomicU64,
     /// By destination.
     dests: Box<[DestActivity]>,
+    waits: Mutex<Waits>,
 }
 
 /// Written by the client's thread alone.
@@ -409,7 +417,13 @@ struct DestActivity {
 impl Activity {
     pub(super) fn new(dests: usize) -> Self {
         let dests = (0..dests).map(|_| DestActivity::default()).collect();
-        Self { epoch: Instant::now(), in_flight: AtomicU32::new(0), last: AtomicU64::new(0), dests }
+        Self {
+            epoch: Instant::now(),
+            in_flight: AtomicU32::new(0),
+            last: AtomicU64::new(0),
+            dests,
+            waits: Mutex::default(),
+        }
     }
 
     /// A destination is asked for something.
@@ -439,6 +453,16 @@ impl Activity {
             }
             _ => Duration::ZERO,
         }
+    }
+
+    /// From now on the job waits for that.
+    pub(super) fn waits(&self, limit: Option<Limit>) {
+        self.waits.lock().waits(limit, self.epoch.elapsed());
+    }
+
+    /// What it has waited for most, of late.
+    pub(super) fn limited_by(&self) -> Option<Limit> {
+        self.waits.lock().most(self.epoch.elapsed())
     }
 
     fn now(&self) -> u64 {

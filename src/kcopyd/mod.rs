@@ -40,6 +40,7 @@
 mod client;
 mod content;
 mod job;
+mod limits;
 mod pace;
 mod race;
 mod speed;
@@ -56,6 +57,7 @@ mod zeros;
 mod tests;
 
 pub use client::{Client, Figures, JobHandle, Prepared, Request, SUBJOB_BYTES, Settings, Work};
+pub use limits::Limit;
 pub use pace::{Direction, PaceFigures, Paces};
 pub use race::{Lag, STALLED};
 pub use speed::SpeedLimit;

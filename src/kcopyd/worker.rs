@@ -17,6 +17,7 @@
 mod changed;
 mod laggards;
 mod lanes;
+mod limits;
 mod pieces;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -33,7 +34,7 @@ use super::pace::Direction;
 use super::throttle::Start;
 use super::views::Viewing;
 use super::zeros::ZeroPiece;
-use super::{Lag, Outcome, Piece};
+use super::{Lag, Limit, Outcome, Piece};
 use crate::blkdev::Device;
 use crate::dm_io::{Core, ErrorBits, Finished, Memory};
 use crate::io::{BackendKind, Op, PAGE_SIZE, PageList, Reservation, Wait};
@@ -132,6 +133,9 @@ pub(super) struct Worker {
     in_line: bool,
     /// Sub-jobs that have ended but for what is late.
     over: usize,
+    /// What the first in the line waits for, and all behind it.
+    line_waits_for: Option<Limit>,
+    limits_looked_at: Duration,
     /// When to look next at who does not keep up; `None` where nobody can fall behind.
     look: Option<Duration>,
     /// A sub-job has ended since step 3 began.
@@ -167,6 +171,8 @@ impl Worker {
             finished: Vec::new(),
             in_line: false,
             over: 0,
+            line_waits_for: None,
+            limits_looked_at: Duration::ZERO,
             look: None,
             freed: false,
             destroying: false,
@@ -241,6 +247,7 @@ impl Worker {
         };
         let next = [next, self.look].into_iter().flatten().min();
         self.publish();
+        self.look_at_limits();
         self.call_back();
         match next {
             // Callbacks may have asked for more, and what was queued above must reach the devices: both happen there.
@@ -518,6 +525,7 @@ impl Worker {
     /// Step 3. Returns when to come back for the throttle or a limit of speed.
     fn begin_pieces(&mut self) -> Option<Duration> {
         self.undelay();
+        self.line_waits_for = None;
         while let Some(key) = self.line.front().copied() {
             let now = self.core.now();
             if let Some(lane) = self.full_lane(key) {
@@ -528,6 +536,7 @@ impl Worker {
             }
             let own = u32::try_from(self.subs.len() - self.over).unwrap_or(u32::MAX);
             if let Start::At(time) = self.settings.throttle.ask(now, own) {
+                self.line_waits_for = Some(Limit::Throttle);
                 return self.come_back(Some(time));
             }
             if let Some(time) = self.jobs[key].new.speed.ask(now) {
@@ -537,9 +546,11 @@ impl Worker {
                 continue;
             }
             if let Some(time) = self.settings.speed_max.ask(now) {
+                self.line_waits_for = Some(Limit::SpeedMax);
                 return self.come_back(Some(time));
             }
             if !self.begin(key, now) {
+                self.line_waits_for = Some(Limit::Pages);
                 return self.next_delayed();
             }
             self.line.pop_front();

@@ -1,8 +1,10 @@
-//! Nobody waits for the slowest: the others of a job are through while one hangs, and it is caught up when it answers.
+//! Nobody waits for the slowest: the others of a job are through while one hangs, and `status` says what a job waits for.
+
+use std::time::Duration;
 
 use kcopyfs_support::{Daemon, Fault, FaultDisk, LoopDevice, Op, need};
 
-use crate::kit::{daemon, until};
+use crate::kit::{PROGRAM, daemon, until};
 
 const SIZE: u64 = 2 << 20;
 const SEED: u64 = 21;
@@ -113,4 +115,43 @@ fn a_job_with_one_behind_goes_on_after_a_kill() {
     assert_eq!((status.state(), status.durable()), ("done", SIZE), "\n{status}");
     assert_eq!(rig.dests[0].stat().writes, before, "what was durable is not written again");
     assert_eq!(rig.dests[SICK].check(SEED), Ok(()));
+}
+
+/// What a job is limited by where reads and writes take so many milliseconds.
+fn limit(option: &str, words: &str, reads: u64, writes: &[u64]) -> String {
+    let slow = |op, millis| {
+        let disk = FaultDisk::builder(16 << 20).start();
+        if millis > 0 {
+            disk.rule(op, .., Fault::Delay(Duration::from_millis(millis)));
+        }
+        disk
+    };
+    let source = slow(Op::Read, reads);
+    let dests: Vec<_> = writes.iter().map(|millis| slow(Op::Write, *millis)).collect();
+    let mut daemon = Daemon::builder(PROGRAM).option("state=none").option(option).start();
+    let to: Vec<_> = dests.iter().map(|disk| format!("to={}", disk.path().display())).collect();
+    let id = daemon.job(&format!("from={} {} {words}", source.path().display(), to.join(" "))).unwrap();
+    let mut seen = Vec::new();
+    let end = until("its end", || {
+        let status = daemon.status(id);
+        seen.extend(Some(status.get("limited_by").to_owned()).filter(|limit| limit != "-"));
+        status.is_ended().then_some(status)
+    });
+    assert_eq!((end.state(), end.get("limited_by")), ("done", "-"), "\n{end}");
+    daemon.stop();
+    // At first nothing is known: what is said when the job has gone on for a while counts.
+    seen.last().unwrap_or_else(|| panic!("it says nothing")).clone()
+}
+
+#[test]
+fn a_job_says_what_it_waits_for_most() {
+    if !need::fault_disk() {
+        return;
+    }
+    assert_eq!(limit("subjob_kb=64", "", 0, &[0, 40]), "dest 1");
+    assert_eq!(limit("subjob_kb=64", "", 40, &[0]), "source");
+    assert_eq!(limit("subjob_kb=64", "speed_max=4M", 0, &[0]), "speed_max");
+    assert_eq!(limit("throttle=5", "", 0, &[0]), "throttle");
+    // One piece takes all the pages there are.
+    assert_eq!(limit("pages=128,client_pages=128", "", 20, &[20]), "pages");
 }

@@ -60,7 +60,7 @@ fn status_has_its_keys_in_order() {
         started: Some(UNIX_EPOCH + Duration::from_micros(1_763_980_000_000_001)),
         ..view().course
     };
-    let text = string(status(&View { course, limited_by: Some("speed_max"), ..view() }));
+    let text = string(status(&View { course, limited_by: Some(crate::jobs::Limit::SpeedMax), ..view() }));
     assert!(text.ends_with("same 0\nstarted 1763980000000001\nended -\nlimited_by speed_max\n"), "{text}");
 }
 
