@@ -1,5 +1,6 @@
 //! A job and its sub-jobs: what they are, and what an error means for them. Decisions only, no I/O.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -70,6 +71,8 @@ pub(super) struct Job {
     /// An ordered job goes on up to here and not behind it.
     hole: Option<Sector>,
     pub(super) outcome: Outcome,
+    /// Pieces that it may have under way, and for how many more that need not be asked again.
+    pub(super) most: Cell<(usize, u32)>,
     /// How its destinations keep up with each other.
     pub(super) race: Race,
     /// I/Os that destinations which were left behind have not answered, each by its destination.
@@ -259,6 +262,7 @@ impl Job {
             stopping: new.live.is_empty() && !matches!(new.work, Work::Compare(_)),
             hole: None,
             outcome: Outcome::default(),
+            most: Cell::new((0, 0)),
             race: Race::new(new.dests.len()),
             late: Vec::new(),
             is_over: false,

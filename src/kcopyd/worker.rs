@@ -331,6 +331,19 @@ impl Worker {
     /// Pieces that a job may have under way: what fills the windows of its source and of its fastest destination, and half as much
     /// again, so that neither waits for the other.
     fn most_pieces(&self, key: usize) -> usize {
+        let job = &self.jobs[key];
+        let (most, left) = job.most.get();
+        if left > 0 {
+            return most;
+        }
+        let most = self.ask_most_pieces(key);
+        // Windows change by the round. Each asks for a lock, of up to 64 destinations.
+        let often = (most / 4).max(job.new.dests.len() / 8).max(1);
+        job.most.set((most, u32::try_from(often).unwrap_or(u32::MAX)));
+        most
+    }
+
+    fn ask_most_pieces(&self, key: usize) -> usize {
         let looks_first = self.jobs[key].looks_first();
         let NewJob { work, dests, live, piece, .. } = &self.jobs[key].new;
         match (self.settings.subjobs, work.source()) {
@@ -608,6 +621,8 @@ impl Worker {
             }
         }
         job.splitter.next();
+        let (most, left) = job.most.get();
+        job.most.set((most, left.saturating_sub(1)));
         self.settings.throttle.start(now);
         self.settings.speed_max.charge(now, bytes);
         job.new.speed.charge(now, bytes);
