@@ -64,8 +64,8 @@ impl Rig {
 /// The report without the moment at which it was made.
 fn settled(report: &str) -> String {
     let is_settled = |line: &&str| !line.contains("\"made\"");
-    let text: String = report.lines().filter(is_settled).map(|line| format!("{line}\n")).collect();
-    text.split("This page was made").next().unwrap_or_default().to_owned()
+    let text: Vec<&str> = report.lines().filter(is_settled).collect();
+    text.join("\n").split("This page was made").next().unwrap_or_default().to_owned()
 }
 
 /// Runs a program to its end, which must be good; gives what it prints.
@@ -96,7 +96,7 @@ fn everything_shows_what_is_where_and_outlives_the_daemon() {
     assert!(picture.lines().all(|line| line.chars().count() <= 80 && !line.contains('\u{1b}')), "{picture}");
 
     let summary = rig.daemon.read("summary").unwrap();
-    assert!(summary.contains("ended: 1 degraded (ls state/degraded)\n\n1 evil: DEGRADED 0:00:"), "{summary}");
+    assert!(summary.contains("ended: 1 degraded (ls state/degraded)\n\n1 evil: DEGRADED "), "{summary}");
 
     for file in ["map.1.svg", "report.html", "report.json"] {
         let text = rig.read(file);

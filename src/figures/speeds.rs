@@ -56,7 +56,7 @@ impl Speeds {
     }
 
     fn halve(&mut self) {
-        let was_whole = self.samples.len() % 2 == 0;
+        let was_whole = self.samples.len().is_multiple_of(2);
         let before = self.samples.len().checked_sub(2).map_or(0, |index| bytes_of(self.samples[index]));
         let both = |pair: &[u16]| pair.iter().map(|one| bytes_of(*one)).fold(0, u64::saturating_add);
         self.samples = self.samples.chunks(2).map(|pair| sample_of(both(pair))).collect();

@@ -4,6 +4,7 @@
 //! Totals and trouble first, so that they are on every screen; then the live jobs, those that move data first; then those
 //! that ended last. No line is wider than [`WIDTH`], a figure has its column, and what found no room is counted.
 
+use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use super::eye::fit::{cut, pad, shorten, shown, width};
@@ -93,10 +94,10 @@ fn totals(page: &mut Page, glance: &Glance, limits: Limits) {
         head.push_str(&live.join(", "));
     }
     if limits.throttle < 100 {
-        head.push_str(&format!("; throttle {} %", limits.throttle));
+        _ = write!(head, "; throttle {} %", limits.throttle);
     }
     if let Some(rate) = limits.speed_max {
-        head.push_str(&format!("; max {}/s", amount(rate)));
+        _ = write!(head, "; max {}/s", amount(rate));
     }
     page.line(&head);
     if live.is_empty() {
@@ -181,7 +182,7 @@ fn job(page: &mut Page, seen: &Seen, devices: impl Fn(JobId) -> Vec<Option<Strin
     let state = view.course.phase.filter(|_| view.state == State::Running).unwrap_or(view.state.as_str());
     let mut head = format!("{}: {state}", title(view));
     if let Some(rate) = seen.speed_max {
-        head.push_str(&format!(", max {}/s", amount(rate)));
+        _ = write!(head, ", max {}/s", amount(rate));
     }
     let room = WIDTH - width(&behind);
     let head = cut(&head, room);
@@ -310,9 +311,9 @@ fn dests(page: &mut Page, view: &View, devices: impl Fn(JobId) -> Vec<Option<Str
         let mut line = format!("  {index:>2} {} {:>6}  ", letter(dest), percent(dest.copied, view.total));
         line.push_str(&pad(&shorten(name, path), path));
         if what > 0 {
-            line.push_str(&format!("  {}", pad(device, what)));
+            _ = write!(line, "  {}", pad(device, what));
         }
-        line.push_str(&format!("  {trouble}"));
+        _ = write!(line, "  {trouble}");
         page.line(&line);
     }
 }
@@ -342,14 +343,13 @@ fn ended(page: &mut Page, glance: &Glance, now: SystemTime) {
             state => state.as_str().to_uppercase(),
         };
         let head = format!("{}: {verdict} {} ago, ", title(view), span(ago));
-        let rest = match (&view.error, view.state) {
-            (Some(why), State::Failed | State::Degraded | State::Cancelled) => shown(why),
-            _ => {
-                let figures = format!("{}  ", amount(view.copied));
-                let room = WIDTH.saturating_sub(width(&head) + width(&figures));
-                format!("{figures}{}", paths(view, room))
-            }
+        let why = view.error.as_ref().filter(|_| view.state != State::Done);
+        let figures = || {
+            let figures = format!("{}  ", amount(view.copied));
+            let room = WIDTH.saturating_sub(width(&head) + width(&figures));
+            format!("{figures}{}", paths(view, room))
         };
+        let rest = why.map_or_else(figures, shown);
         page.line(&format!("{head}{rest}"));
     }
 }

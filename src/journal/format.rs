@@ -87,8 +87,8 @@ pub(super) fn print(record: &Record) -> Vec<u8> {
     out.line("elapsed", seconds(record.elapsed));
     out.line("final_speed", record.final_speed);
     if let (span @ 1.., samples) = record.speeds.parts() {
-        let samples: String = samples.iter().map(|sample| format!("{sample:04x}")).collect();
-        out.line("speeds", format_args!("{span}:{samples}"));
+        let samples: Vec<String> = samples.iter().map(|sample| format!("{sample:04x}")).collect();
+        out.line("speeds", format_args!("{span}:{}", samples.concat()));
     }
     out.line("verified", u8::from(record.verified));
     out.text("digest", record.digest.as_deref());

@@ -167,7 +167,9 @@ fn a_killed_daemon_goes_on_from_its_checkpoint() {
     for (index, (disk, differ)) in to.iter().zip(&differ).enumerate() {
         let _ = write!(told, "{} ", disk.stat().reads - reads[index]);
         assert_same(&disk.contents(), &image(SIZE, NEW), "after a restart");
-        assert_eq!(written(disk), *differ, "what the disk has seen\n{status}");
+        // A limit of speed makes pieces smaller.
+        let may = |write: &Range<u64>| differ.iter().any(|piece| piece.start <= write.start && write.end <= piece.end);
+        assert!(written(disk).iter().all(may), "{:?} and not {differ:?}\n{status}", written(disk));
     }
     // What was written and not yet flushed may be found equal, too.
     assert!(same(&status) >= SIZE - len(&join(differ.concat())), "reads {told}\n{status}");

@@ -250,3 +250,43 @@ fn marks(progress: &Progress) -> Vec<DestMark> {
 fn made_durable(progress: &mut Progress, marks: &[DestMark], dests: ErrorBits) {
     dests.iter().for_each(|index| progress.dest_made_durable(index, &marks[index]));
 }
+
+#[test]
+fn what_is_the_same_is_so_on_every_destination() {
+    let spec = Spec { changed: true, ..spec(2) };
+    let mut progress = progress(&spec, 64);
+    let first = ErrorBits::first(1);
+    for (range, same) in [(0..8, BOTH), (8..16, first), (16..24, BOTH)] {
+        progress.taken(&range, BOTH);
+        progress.found_same(&range, BOTH, same);
+    }
+    assert_eq!(progress.same_bytes(), 16 * 512);
+    // One of them lost a part and gets it again; the other is not asked any more.
+    progress.forget(1, &(0..4));
+    assert_eq!(progress.same_bytes(), 12 * 512);
+    progress.taken(&(0..4), ErrorBits::only(1));
+    progress.found_same(&(0..4), ErrorBits::only(1), ErrorBits::only(1));
+    assert_eq!(progress.same_bytes(), 12 * 512);
+    // A destination that is given up does not count.
+    progress.write_failed(&spec, 1, &(24..32), libc::EIO);
+    progress.taken(&(24..32), first);
+    progress.found_same(&(24..32), BOTH, first);
+    assert_eq!(progress.same_bytes(), 20 * 512);
+    progress.begin_anew();
+    assert_eq!(progress.same_bytes(), 0, "nothing was durable");
+}
+
+#[test]
+fn a_map_says_what_is_there_and_what_is_bad() {
+    let given =
+        crate::figures::Given { there: [0..8, 16..24].into_iter().collect(), bad: std::iter::once(8..10).collect() };
+    for (retries, bad) in [(0, 2 * 512), (1, 0)] {
+        let spec = Spec { retries, ..spec(2) };
+        let mut progress = progress(&spec, 32);
+        progress.begin_with(&spec, &given);
+        assert_eq!((progress.copied(), progress.durable, progress.bad_bytes()), (16 * 512, 16 * 512, bad));
+        assert!(progress.read_err == (bad > 0) && progress.dests.iter().all(|dest| !dest.needs_flush()));
+        let error = (bad > 0).then_some("read /s: EIO in the 2 sectors from 508");
+        assert_eq!((progress.bad.len(), progress.error.as_deref()), (usize::from(bad > 0), error));
+    }
+}

@@ -123,7 +123,10 @@ mod tests {
         let path = "/dev/disk/by-id/ata-WDC_WD40EFRX-68N32N0_WD-WCC7K0123456";
         assert_eq!(shorten(path, 30), "/dev/disk/...0_WD-WCC7K0123456");
         assert_eq!(shorten(path, 99), path);
-        assert_eq!((shorten(path, 5), shorten(path, 2), shorten(path, 0)), ("/d...".into(), "..".into(), "".into()));
+        assert_eq!(
+            (shorten(path, 5), shorten(path, 2), shorten(path, 0)),
+            ("/d...".into(), "..".into(), String::new())
+        );
         assert_eq!(cut("日本語日本語", 9), "日本語...");
         assert_eq!(pad("日本", 6), "日本  ");
     }

@@ -25,7 +25,8 @@ pub(in crate::fs) fn render(view: &View, dests: &[Cells]) -> String {
     }
     let legend: Vec<String> = Cell::ALL.map(|cell| format!("{} {}", cell.letter(), cell.as_str())).to_vec();
     for part in legend.chunks(4) {
-        _ = writeln!(out, "  {}", part.iter().map(|word| format!("{word:<16}")).collect::<String>().trim_end());
+        let words: Vec<String> = part.iter().map(|word| format!("{word:<16}")).collect();
+        _ = writeln!(out, "  {}", words.concat().trim_end());
     }
     for (index, (dest, cells)) in view.dests.iter().zip(dests).enumerate() {
         let head = format!("destination {index}, {}: ", dest.state.as_str());

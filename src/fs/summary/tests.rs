@@ -40,8 +40,8 @@ fn plain(id: u64) -> View {
     View { name: None, ..view }
 }
 
-fn at(seconds: u64) -> Option<SystemTime> {
-    Some(UNIX_EPOCH + NOW - Duration::from_secs(seconds))
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + NOW - Duration::from_secs(seconds)
 }
 
 #[test]
@@ -98,10 +98,10 @@ fn those_that_wait_say_why_and_those_that_ended_how() {
     let waits = View { state: State::Queued, course: Course::default(), source: None, ..waits };
     let held = View { state: State::Held, error: Some("serial WD-1 is now WD-2".to_owned()), eta: None, ..plain(8) };
     let mut done = View { state: State::Done, copied: 100 << 30, ..plain(3) };
-    done.course.ended = at(60);
+    done.course.ended = Some(at(60));
     let mut failed =
         View { state: State::Failed, error: Some("read /dev/sda: EIO\nin sector 8".to_owned()), ..plain(2) };
-    failed.course.ended = at(4000);
+    failed.course.ended = Some(at(4000));
     let expected = "\
 kcopyfs 0.1.0: 1 queued, 1 held
   [####................]  21.0%    42.1 of 200.0 GiB    1.7 GiB/s      all jobs

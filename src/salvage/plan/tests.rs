@@ -666,6 +666,9 @@ fn a_zoned_destination_is_written_in_order_and_has_no_holes() {
     }
     let spec = Spec { on_read_error: OnReadError::Skip, ..spec(1) };
     assert!(crate::salvage::objection(&spec, zoned).is_some() && crate::salvage::objection(&spec, even(1)).is_none());
+    let spec = Spec { changed: true, on_read_error: OnReadError::Zero, ..spec };
+    let refused = crate::salvage::objection(&spec, zoned).map(|(word, _)| word);
+    assert!(refused == Some("changed") && crate::salvage::objection(&spec, even(1)).is_none());
 }
 
 #[test]
