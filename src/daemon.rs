@@ -13,8 +13,10 @@ use kcopyfs::io::BackendKind;
 use kcopyfs::jobs::{Config, Jobs};
 use kcopyfs::{Error, ErrorKind, Result};
 
-/// Of the 5 s that a stop may take, what devices get to end their I/O and to flush.
-const STOP_IO: Duration = Duration::from_millis(3500);
+/// Of the 5 s that a stop may take, what devices get to end their I/O and to flush. The rest is for the mount and for closing all
+/// that is open, which takes seconds where the machine is busy: a daemon that is killed before that keeps its state directory from
+/// the next one for as long as a device hangs.
+const STOP_IO: Duration = Duration::from_secs(2);
 
 /// Mounts the tree at `mountpoint` and serves it until `signals` say stop or the mount ends.
 ///
