@@ -48,9 +48,8 @@ if ((stage == 1)); then
     unit_is kcopyfs ActiveState active
     goes_on 'all its processes killed' "$durable"
 
-    sync /root
     echo "$id $durable" >/root/job
-    sync /root/job
+    sync /root/job /root
     boot_again cut
 fi
 
