@@ -13,8 +13,8 @@ disk() { # NUMBER
     readlink -f "$by_id$1"
 }
 
-# The machine shuts down, or its power is cut, and boots again.
-boot_again() { # poweroff|cut
+# The machine shuts down, or its power is cut, and boots again; with `turn` its disks have other names then.
+boot_again() { # poweroff|cut|turn
     echo "$1" >/ctl/end
     sync -f /ctl
     exit 0
