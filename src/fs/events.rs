@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex};
 
 use self::keeper::Keeping;
-use super::text;
+use super::keys;
 use crate::error::Result;
 use crate::jobs::Change;
 use crate::journal::{EventFile, Told};
@@ -87,7 +87,7 @@ impl Events {
 
     /// Adds a change and tells who waits for it. Quick: called from whatever thread made the change.
     pub(super) fn append(&self, change: &Change) {
-        let line = text::event(change);
+        let line = keys::event(change);
         let polls = {
             let mut log = self.log.lock();
             log.text.extend_from_slice(&line);

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use super::board::Board;
 use super::eye;
 use super::inode::Key;
+use super::keys;
 use super::metrics::{self, Format};
 use super::summary::{self, Limits};
 use super::text;
@@ -49,7 +50,7 @@ pub(super) fn metrics_prom(tree: &Tree, _: Key) -> Text {
 
 #[allow(clippy::unnecessary_wraps)] // the signature of every row
 pub(super) fn engine(tree: &Tree, _: Key) -> Text {
-    Some(text::engine(&tree.jobs.engine()))
+    Some(keys::engine(&tree.jobs.engine()))
 }
 
 #[allow(clippy::unnecessary_wraps)] // the signature of every row
@@ -122,7 +123,7 @@ pub(super) fn set_pages(tree: &Tree, key: Key, data: &[u8]) -> Result<()> {
 }
 
 pub(super) fn client_stat(tree: &Tree, key: Key) -> Text {
-    Some(text::client(&tree.jobs.client(&tree.clients.name(key.id)?)?))
+    Some(keys::client(&tree.jobs.client(&tree.clients.name(key.id)?)?))
 }
 
 fn client_name(tree: &Tree, key: Key) -> Result<String> {
@@ -140,15 +141,15 @@ pub(super) fn spec(tree: &Tree, key: Key) -> Text {
 }
 
 pub(super) fn status(tree: &Tree, key: Key) -> Text {
-    Some(text::status(&tree.jobs.view(key.id)?))
+    Some(keys::status(&tree.jobs.view(key.id)?))
 }
 
 pub(super) fn dests(tree: &Tree, key: Key) -> Text {
-    Some(text::dests(&tree.jobs.view(key.id)?))
+    Some(keys::dests(&tree.jobs.view(key.id)?))
 }
 
 pub(super) fn errors(tree: &Tree, key: Key) -> Text {
-    Some(text::errors(&tree.jobs.bad_ranges(key.id)?))
+    Some(keys::errors(&tree.jobs.bad_ranges(key.id)?))
 }
 
 pub(super) fn control(tree: &Tree, key: Key, data: &[u8]) -> Result<()> {

@@ -3,7 +3,7 @@
 //! What is where:
 //! - `table`: ONE table of nodes; it makes names, modes, contents and documentation. `files`: what its rows read and
 //!   write. `inode` numbers them (`labels`: those known by a name), `walk` finds and lists them, `readme` prints them.
-//! - `text`: the formats of files, pure; `summary` and `metrics` print a `board`, a look at everything. `error_log`,
+//! - `keys`: ONE table of keys a text; it prints them and documents them. `text`: what formats have in common, pure; `summary` and `metrics` print a `board`, a look at everything. `error_log`,
 //!   `events`, `wait`, `jobs_new`: the files that are more than a text.
 //! - `handles`: open files. `access`: who may write.
 //! - `tree`: what each request means; it knows nothing of FUSE. `fuse`: FUSE's requests, forwarded. `serve`: a mounted
@@ -35,6 +35,7 @@ mod handles;
 mod inode;
 mod jobs_new;
 mod kept;
+mod keys;
 mod labels;
 mod metrics;
 mod mount;
@@ -50,6 +51,7 @@ mod units;
 mod wait;
 mod walk;
 
+pub use keys::{KeyDoc, TextKeys, texts_with_keys};
 pub use mount::Mount;
 pub use serve::Serving;
 pub use table::{Kind, Node, nodes};

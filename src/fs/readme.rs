@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::access;
 use super::inode::Key;
+use super::keys::{KeyDoc, TextKeys, texts_with_keys};
 use super::table::{Kind, nodes};
 use super::tree::{Tree, TreeConfig};
 use crate::spec;
@@ -74,6 +75,13 @@ fn render(config: &TreeConfig) -> String {
         };
         _ = writeln!(text, "    {:<19} {mode:04o}  {}", format!("{}{tail}", node.path), node.doc);
     }
+    text.push_str("\nWhat is in them.\n");
+    for TextKeys { path, form, entries } in texts_with_keys() {
+        _ = writeln!(text, "\n    {path}: {form}");
+        for KeyDoc { name, doc } in entries {
+            _ = writeln!(text, "        {name:<18} {doc}");
+        }
+    }
     text.push_str(WORDS);
     for word in spec::words() {
         _ = writeln!(text, "    {:<34} {}", word.usage(), word.doc);
@@ -100,6 +108,9 @@ mod tests {
         }
         for word in spec::words() {
             assert!(text.contains(&word.usage()), "{}", word.name);
+        }
+        for KeyDoc { name, doc } in texts_with_keys().iter().flat_map(|text| &text.entries) {
+            assert!(text.contains(&format!("{name:<18} {doc}")), "{name}");
         }
         assert!(!text.contains("Take care"));
     }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{progress, text};
+use super::{keys, progress};
 use crate::error::ErrorKind;
 use crate::jobs::{Followed, JobId, State, View};
 
@@ -83,7 +83,7 @@ impl Cursor {
                 Phase::Over(None) => return Step::Now(Ok(Vec::new())),
                 Phase::Over(Some(kind)) => return Step::Now(Err(kind)),
                 _ if view.state.is_ended() => {
-                    self.rest = text::status(view);
+                    self.rest = keys::status(view);
                     self.phase = Phase::Over(outcome(view.state));
                 }
                 Phase::Since(said) if !due && now < said + INTERVAL => return Step::Wait(said + INTERVAL),
@@ -298,10 +298,10 @@ mod tests {
             let (mut cursor, now) = (Cursor::default(), Instant::now());
             let ended = view(state);
             let mut text = String::new();
-            while text.len() < text::status(&ended).len() {
+            while text.len() < keys::status(&ended).len() {
                 text += &said(cursor.step(&ended, now, 10, false));
             }
-            assert_eq!(text.as_bytes(), text::status(&ended));
+            assert_eq!(text.as_bytes(), keys::status(&ended));
             for _ in 0..2 {
                 match (cursor.step(&ended, now, 4096, false), outcome) {
                     (Step::Now(Ok(rest)), None) => assert_eq!(rest, b""),

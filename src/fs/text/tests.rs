@@ -5,7 +5,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
-use crate::jobs::{DestState, DestView};
+use crate::fs::keys::{dests, errors, event, status};
+use crate::jobs::{BadKind, BadRange, Change, DestState, DestView, State};
 use crate::sector::Sector;
 
 fn view() -> View {
