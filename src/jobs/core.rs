@@ -374,7 +374,7 @@ impl Core {
             self.checkpoint_due = None;
             for id in self.index.all_active() {
                 self.with(id, now, |job, turn| {
-                    if matches!(job.life(), Life::Running | Life::Verifying) {
+                    if matches!(job.life(), Life::Running | Life::Flushing | Life::Verifying) {
                         job.checkpoint(turn);
                     }
                     job.look_for_stalls(turn);

@@ -203,7 +203,7 @@ impl World<'_> {
 
     /// Its running time is on disk, or on its way there, to within two checkpoints, whatever its devices do.
     fn check_running_time(&self, job: &Job) -> Checked {
-        let works = matches!(job.life(), Life::Running | Life::Verifying) && job.recording.is_idle();
+        let works = matches!(job.life(), Life::Running | Life::Flushing | Life::Verifying) && job.recording.is_idle();
         let Some((record, _)) = self.journal.kept.get(&job.id()).filter(|_| works && self.keeps) else { return Ok(()) };
         let elapsed = job.card.show(|shown| shown.watch.elapsed(self.clock().instant));
         let lag = elapsed.saturating_sub(record.elapsed);
