@@ -1,4 +1,4 @@
-//! The man page and the shell completion: made from the tables that make the program, and committed.
+//! The man pages and the shell completions: made from the tables that make the program, and committed.
 //!
 //! A committed file that differs from what the tables say fails here; `UPDATE=1 cargo test --test generated` writes it
 //! anew.
@@ -7,12 +7,19 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs};
 
-use clap_complete::Shell;
 use clap_mangen::Man;
-use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
-use kcopyfs::cli::{self, NAME};
-use kcopyfs::fs::{Kind, nodes};
-use kcopyfs::spec;
+use clap_mangen::roff::{Roff, bold, italic, roman};
+use kcopyfs::cli;
+use kcopyfs::fs::{Kind, nodes, texts_with_keys};
+
+use self::man::{DATE, SEE_ALSO, entry, finish, paragraph, section, see_also, verbatim};
+
+#[path = "generated/completion.rs"]
+mod completion;
+#[path = "generated/man.rs"]
+mod man;
+#[path = "generated/spec_page.rs"]
+mod spec_page;
 
 #[test]
 fn the_man_page_is_what_the_tables_say() {
@@ -20,8 +27,15 @@ fn the_man_page_is_what_the_tables_say() {
 }
 
 #[test]
-fn the_completion_is_what_the_command_line_says() {
-    check("contrib/completions/kcopyfs.bash", &completion());
+fn the_page_of_the_language_is_what_its_words_say() {
+    check("contrib/kcopyfs-spec.5", &spec_page::page());
+}
+
+#[test]
+fn the_completions_are_what_the_command_line_says() {
+    check("contrib/completions/kcopyfs.bash", &completion::bash());
+    check("contrib/completions/_kcopyfs", &completion::zsh());
+    check("contrib/completions/kcopyfs.fish", &completion::fish());
 }
 
 /// Compares a committed file with what it should be, or writes it where `UPDATE=1` asks for that.
@@ -43,7 +57,7 @@ fn man_page() -> String {
     let man = Man::new(cli::command())
         .title("KCOPYFS")
         .section("8")
-        .date("")
+        .date(DATE)
         .source(concat!("kcopyfs ", env!("CARGO_PKG_VERSION")))
         .manual("System administration");
     let mut page = Vec::new();
@@ -51,48 +65,10 @@ fn man_page() -> String {
     man.render_name_section(&mut page).expect("write to memory");
     head().to_writer(&mut page).expect("write to memory");
     man.render_options_section(&mut page).expect("write to memory");
-    for section in [mount_options(), tree(), specs(), devices(), system(), examples()] {
+    for section in [mount_options(), tree(), keys(), specs(), devices(), system(), examples(), see_also(SEE_ALSO)] {
         section.to_writer(&mut page).expect("write to memory");
     }
-    let page = String::from_utf8(page).expect("UTF-8");
-    // Each part begins with the same preamble; the first is enough.
-    let page = format!("{PREAMBLE}{}", page.replace(PREAMBLE, ""));
-    // A date of "" is left out by clap_mangen, and what follows would take its place.
-    page.replacen(".TH KCOPYFS 8  ", ".TH KCOPYFS 8 \"\" ", 1)
-}
-
-/// What roff writes before each part: an apostrophe for every formatter.
-const PREAMBLE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
-
-/// A section that begins.
-fn section(title: &str) -> Roff {
-    let mut roff = Roff::new();
-    roff.control("SH", [title]);
-    roff
-}
-
-fn paragraph(roff: &mut Roff, text: &str) {
-    roff.control("PP", []);
-    roff.text([roman(text)]);
-}
-
-/// An indented paragraph with a tag.
-fn entry(roff: &mut Roff, tag: impl Into<Vec<Inline>>, text: &str) {
-    roff.control("TP", []);
-    roff.text(tag);
-    roff.text([roman(text)]);
-}
-
-/// Lines as they stand.
-fn verbatim(roff: &mut Roff, lines: &str) {
-    roff.control("PP", []);
-    roff.control("nf", []);
-    roff.control("RS", ["4"]);
-    for line in lines.lines() {
-        roff.text([roman(line)]);
-    }
-    roff.control("RE", []);
-    roff.control("fi", []);
+    finish(page)
 }
 
 fn head() -> Roff {
@@ -149,17 +125,27 @@ fn tree() -> Roff {
     roff
 }
 
+fn keys() -> Roff {
+    let mut roff = section("KEYS");
+    roff.text([roman("Keys are only ever added, at the end of a text. The meaning of one never changes.")]);
+    for text in texts_with_keys() {
+        roff.control("SS", [text.path]);
+        roff.text([roman(format!("{}.", text.form))]);
+        for key in text.entries {
+            entry(&mut roff, [bold(key.name)], key.doc);
+        }
+    }
+    roff
+}
+
 fn specs() -> Roff {
     let mut roff = section("SPECS");
-    roff.text([roman(
-        "A line is a job: words separated by blanks. Quotes or a backslash protect blanks and commas in a path. Blank lines and \
-         lines that begin with # are ignored. Numbers are sectors of 512 bytes, or bytes with a unit (K, M, G or T, powers of \
-         1024). All lines of one write(2) become jobs, or none does; the shell's printf writes each line by itself, so for several \
-         use `cat FILE > jobs/new`. error_log says why a write failed.",
-    )]);
-    for word in spec::words() {
-        entry(&mut roff, [bold(word.usage())], word.doc);
-    }
+    roff.text([
+        roman("A line that is written to jobs/new is a job. "),
+        bold("kcopyfs-spec"),
+        roman("(5) has the language."),
+    ]);
+    verbatim(&mut roff, "[copy] from=PATH[,SECTOR[,COUNT]] to=PATH[,SECTOR[,COUNT]]... [word | key=value]...");
     roff
 }
 
@@ -218,38 +204,5 @@ fn examples() -> Roff {
         "Let the group disk write jobs/new. Whoever may write jobs/new can write every disk and create files anywhere, so is root:",
     );
     verbatim(&mut roff, "kcopyfs -o allow_other,gid=disk,mode=0660 /run/kcopyfs");
-    roff.control("SH", ["SEE ALSO"]);
-    roff.text([bold("mount"), roman("(8), "), bold("umount"), roman("(8), "), bold("fstab"), roman("(5),")]);
-    roff.text([bold("ddrescue"), roman("(1), "), bold("losetup"), roman("(8)")]);
     roff
-}
-
-/// clap's completion, and before it ours for the words of `-o`, which clap does not know.
-fn completion() -> String {
-    let mut generated = Vec::new();
-    clap_complete::generate(Shell::Bash, &mut cli::command(), NAME, &mut generated);
-    let generated = String::from_utf8(generated).expect("UTF-8");
-    let options: Vec<String> = cli::options()
-        .iter()
-        .map(|option| option.value.map_or(option.name.to_owned(), |_| format!("{}=", option.name)))
-        .collect();
-    format!(
-        "{generated}
-# The options of -o, the last of a list being completed.
-_kcopyfs_with_options() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} at=$((COMP_CWORD - 1)) head=
-    # The shell takes = for a word of its own: pages=1,sub is four words after -o.
-    while [[ ${{COMP_WORDS[at]}} == '=' ]]; do ((at -= 2)); done
-    if [[ ${{COMP_WORDS[at]}} != -o ]]; then
-        _kcopyfs \"$@\"
-    elif [[ $at -eq $((COMP_CWORD - 1)) || $cur == *,* ]]; then
-        [[ $cur == *,* ]] && head=${{cur%,*}},
-        compopt -o nospace
-        mapfile -t COMPREPLY < <(compgen -P \"$head\" -W '{}' -- \"${{cur##*,}}\")
-    fi
-}}
-complete -F _kcopyfs_with_options -o bashdefault -o default kcopyfs
-",
-        options.join(" ")
-    )
 }
