@@ -16,6 +16,7 @@
 //! Who owns what: a `Device` owns its descriptor and closes it when the last `Arc` goes; with it goes the `O_EXCL`
 //! hold.
 
+mod card;
 mod device;
 mod discards;
 mod dm;
@@ -32,6 +33,7 @@ mod table;
 mod topology;
 mod zones;
 
+pub use card::{DeviceCard, Thermometer, word};
 pub(crate) use device::MadeFile;
 pub use device::{CUT, DELETED, Device, GONE, HELD, Target, fence_all};
 pub use extent::{Extent, Place};

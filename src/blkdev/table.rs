@@ -6,18 +6,33 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::card::DeviceCard;
 use super::device::{Device, Target};
 use super::open::{OpenDest, judge, open_dest};
-use super::sysfs::disk_of;
+use super::sysfs::{self, disk_of};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A close that another thread has begun takes microseconds; these bound how long an open waits for it.
 const CLOSING_LOOKS: u32 = 20;
 const CLOSING_PAUSE: Duration = Duration::from_millis(5);
+
+/// Cards beyond which those that nobody has any more are looked for.
+const CARDS_SWEPT: usize = 64;
+/// How long a card is taken for true where the disk is the same: udev may learn more of a new one.
+const CARD_FRESH: Duration = Duration::from_secs(5);
+
+/// A card that was read.
+#[derive(Clone, Debug)]
+struct KnownCard {
+    /// The number that the kernel gave to the disk when it appeared.
+    disk: Option<u64>,
+    read_at: Instant,
+    card: Weak<DeviceCard>,
+}
 
 /// The table of destinations in use.
 ///
@@ -26,6 +41,8 @@ const CLOSING_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug, Default)]
 pub struct Devices {
     exclusive: Mutex<HashMap<Target, Weak<Device>>>,
+    /// What was read last of each device that a job has: many jobs of one device share it.
+    cards: Mutex<HashMap<Target, KnownCard>>,
 }
 
 impl Devices {
@@ -61,6 +78,31 @@ impl Devices {
         let Target::Block { rdev } = judge(path, libc::O_PATH).ok()?.target else { return None };
         let held: Vec<_> = self.exclusive.lock().values().filter_map(Weak::upgrade).collect();
         held.into_iter().find(|device| cannot_be_held_with(rdev, device))
+    }
+
+    /// What people call an open device. Many small jobs of one device do not read it each for itself.
+    pub fn card(&self, device: &Device) -> Arc<DeviceCard> {
+        let disk = match device.target() {
+            Target::Block { rdev } => sysfs::number(&sysfs::node(disk_of(rdev)).join("diskseq")),
+            Target::File { .. } | Target::Memory { .. } => None,
+        };
+        let known = self.cards.lock().get(&device.target()).and_then(|known| known.card.upgrade().zip(Some(known.clone())));
+        if let Some((card, known)) = &known
+            && known.read_at.elapsed() < CARD_FRESH
+            && (known.disk, card.size) == (disk, device.size().bytes())
+        {
+            return Arc::clone(card);
+        }
+        let mut card = Arc::new(DeviceCard::of(device));
+        if let Some((known, _)) = known.filter(|(known, _)| known.is_like(&card)) {
+            card = known;
+        }
+        let mut cards = self.cards.lock();
+        if cards.len() >= 2 * CARDS_SWEPT.max(cards.values().filter(|known| known.card.strong_count() > 0).count()) {
+            cards.retain(|_, known| known.card.strong_count() > 0);
+        }
+        cards.insert(device.target(), KnownCard { disk, read_at: Instant::now(), card: Arc::downgrade(&card) });
+        card
     }
 
     /// How many block devices are held now.

@@ -12,7 +12,6 @@ use super::inode::Key;
 use super::keys;
 use super::metrics::{self, Format};
 use super::summary::{self, Limits};
-use super::text;
 use super::tree::Tree;
 use super::walk;
 use crate::error::{Error, ErrorKind, Result};
@@ -150,6 +149,10 @@ pub(super) fn dests(tree: &Tree, key: Key) -> Text {
 
 pub(super) fn errors(tree: &Tree, key: Key) -> Text {
     Some(keys::errors(&tree.jobs.bad_ranges(key.id)?))
+}
+
+pub(super) fn devices(tree: &Tree, key: Key) -> Text {
+    Some(keys::devices(&tree.jobs.devices(key.id)?))
 }
 
 pub(super) fn control(tree: &Tree, key: Key, data: &[u8]) -> Result<()> {

@@ -9,8 +9,9 @@ use std::io::Write as _;
 use std::time::SystemTime;
 
 use super::text::{escape, micros, one_line, percent};
+use crate::blkdev::{DeviceCard, word};
 use crate::error::errno_name;
-use crate::jobs::{BadKind, BadRange, Change, ClientView, DestView, EngineView, State, View};
+use crate::jobs::{BadKind, BadRange, Change, ClientView, DestView, DeviceView, EngineView, State, View};
 use crate::kcopyd::PaceFigures;
 
 /// A key of a text about a `T`.
@@ -106,6 +107,26 @@ pub(super) fn dests(view: &View) -> Vec<u8> {
     let mut text = Vec::new();
     for (index, dest) in view.dests.iter().enumerate() {
         nested(index, DEST, dest, &mut text);
+    }
+    text
+}
+
+/// `jobs/ID/devices`. Blanks in a value are escaped too, so that each is one word; the path comes last, as in `dests`.
+pub(super) fn devices(views: &[DeviceView]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for DeviceView { dest, card, path } in views {
+        let name = dest.map_or_else(|| "source".to_owned(), |index| index.to_string());
+        text.extend_from_slice(name.as_bytes());
+        // Of a device that was not looked at nothing is known, not even the size.
+        let fields = card.as_ref().map_or_else(|| DeviceCard::default().fields(), |card| card.fields());
+        for (key, value) in fields {
+            let value = value.filter(|value| card.is_some() && !value.is_empty());
+            let value = value.map_or_else(|| "-".to_owned(), |value| word(&value));
+            text.extend_from_slice(format!(" {key}={value}").as_bytes());
+        }
+        text.extend_from_slice(b" path=");
+        text.extend(escape(path.as_encoded_bytes()));
+        text.push(b'\n');
     }
     text
 }

@@ -32,6 +32,7 @@ kcopyfs: block-copy jobs as files
     cat jobs/$id/dests jobs/$id/errors                   which destination failed, and where
     cat jobs/$id/picture                                 what is where on each destination, in letters
     cp jobs/$id/report.html report.html                  a page about the job, to print and to keep
+    cat jobs/$id/devices                                 which disk that is: model, serial, USB port
     rmdir jobs/$id                                       forget an ended job
     tail error_log                                       why a write was refused
 
@@ -48,6 +49,10 @@ Job states: queued (`error` says what it waits for), running, paused, flushing, 
     cancelled  by `cancel`, or because the job it was waiting for did not end done
 held: after a restart kcopyfs could not confirm that these are the same devices; check, then resume or cancel.
 `differs` in errors and EBADMSG in dests mean that the destination reads back differently.
+
+devices: `source` or a destination's number, then size in bytes, model (of a loop device its file, of dm its name, of md its
+level), serial, wwid, transport (sata sas usb nvme virtio loop dm md file...), rotational 0 or 1, temperature in degrees Celsius,
+usb_port, path; `-` where unknown; blanks in a value are \\040. A partition has what is known of its disk, and its own size.
 
 Sectors are 512 bytes. Only wait/ID and jobs/ID/wait block on read. A write does all or nothing; error_log says why it failed.
 Control files read back as plain integers; K, M and G (powers of 1024) are accepted when writing.

@@ -305,6 +305,13 @@ static NODES: &[Node] = &[
         Write::Never,
         "a line per bad range: read SECTOR COUNT ERRNO, or write DEST SECTOR COUNT ERRNO",
     ),
+    file(
+        "jobs/ID/devices",
+        0o444,
+        Read::Text(files::devices),
+        Write::Never,
+        "a line per region, source or its number: size model serial wwid transport rotational temperature usb_port path",
+    ),
     Node {
         each: Each::Dest,
         there: files::has_source,

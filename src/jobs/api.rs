@@ -18,7 +18,7 @@ use super::open::Opener;
 use super::owner::{self, Hands, Inbox, Listener, Opening};
 use super::recorder::Recorder;
 use super::submit::{Made, NotMade, Ready};
-use super::view::{BadRange, Brief, Cells, Change, EngineView, JobId, Rate, State, Totals, Verb, View};
+use super::view::{BadRange, Brief, Cells, Change, DeviceView, EngineView, JobId, Rate, State, Totals, Verb, View};
 use super::workers::Workers;
 use crate::blkdev::Devices;
 use crate::error::{Error, ErrorKind, Result};
@@ -298,6 +298,11 @@ impl Jobs {
     /// The path of its destination `index`.
     pub fn dest_path(&self, id: JobId, index: usize) -> Option<OsString> {
         Some(self.card(id)?.spec().to.get(index)?.path.clone())
+    }
+
+    /// The devices of its regions, the source's first.
+    pub fn devices(&self, id: JobId) -> Option<Vec<DeviceView>> {
+        Some(self.card(id)?.device_views())
     }
 
     /// The numbers of all jobs, ascending.

@@ -13,7 +13,8 @@ use parking_lot::{Mutex, RwLock};
 
 use super::clients::DEFAULT;
 use super::glance::{Outline, SILENT_MIN};
-use super::view::{Brief, Course, DestView, JobId, State, View};
+use super::view::{Brief, Course, DestView, DeviceView, JobId, State, View};
+use crate::blkdev::DeviceCard;
 use crate::dm_io::ErrorBits;
 use crate::figures::{DestState, Meter, Rate, Speeds, Stopwatch};
 use crate::kcopyd::{JobHandle, Limit, STALLED, SpeedLimit};
@@ -70,6 +71,8 @@ pub(super) struct Shown {
     pub(super) devices: (u32, u32),
     /// Nothing more will move: it ends.
     pub(super) is_over: bool,
+    /// What people call its devices, the source's first, where there is one; empty where they were never open.
+    pub(super) cards: Box<[Arc<DeviceCard>]>,
 }
 
 /// One destination of a card.
@@ -120,6 +123,7 @@ impl Card {
             flushing: None,
             devices: (0, 0),
             is_over: false,
+            cards: Box::default(),
         };
         let speed_max = SpeedLimit::new(spec.speed_max);
         Self { id, speed_max, created, shown: Mutex::new(shown) }
@@ -232,6 +236,23 @@ impl Card {
             is_troubled: is_stopped || is_hurt || is_silent,
             ended: shown.course.ended,
         }
+    }
+
+    /// Its regions' devices: the source's first, where there is one.
+    pub(super) fn device_views(&self) -> Vec<DeviceView> {
+        let shown = self.shown.lock();
+        let spec = &shown.spec;
+        let regions = spec
+            .from
+            .iter()
+            .map(|from| (None, from))
+            .chain(spec.to.iter().enumerate().map(|(index, to)| (Some(index), to)));
+        let view = |(at, (dest, region)): (usize, (Option<usize>, &crate::spec::RegionSpec))| DeviceView {
+            dest,
+            card: shown.cards.get(at).map(Arc::clone),
+            path: region.path.clone(),
+        };
+        regions.enumerate().map(view).collect()
     }
 
     /// Open devices with direct I/O, and without.

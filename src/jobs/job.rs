@@ -17,6 +17,7 @@ use super::turn::Turn;
 use super::view::{Change, JobId, State};
 use super::waiting::{Found, Kept, LetGo};
 use super::work::Work;
+use crate::blkdev::DeviceCard;
 use crate::claims::{Claims, Lasting};
 use crate::dm_io::ErrorBits;
 use crate::error::Result;
@@ -464,6 +465,11 @@ impl Job {
         self.awaited_of_live(is_end_of_phase)
     }
 
+    /// Shows what people call its devices.
+    pub(super) fn show_cards(&self, cards: &[Arc<DeviceCard>]) {
+        self.card.show(|shown| shown.cards = cards.into());
+    }
+
     /// Files to lock before it writes to them.
     pub(super) fn files_to_lock(&self) -> Vec<crate::dm_io::IoRegion> {
         match self.opened() {
@@ -504,7 +510,7 @@ impl Job {
             (Devices::Open(opened), _) => Some(Found::Open(opened)),
             (_, Some(kept)) => {
                 let (identities, lasting) = (Vec::new(), None);
-                Some(Found::LetGo(Box::new(LetGo { kept: *kept, identities, lasting })))
+                Some(Found::LetGo(Box::new(LetGo { kept: *kept, identities, lasting, cards: Vec::new() })))
             }
             _ => None,
         }

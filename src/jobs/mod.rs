@@ -51,6 +51,6 @@ pub use api::{Followed, Jobs};
 pub use config::{ACTIVE_MAX, Config};
 pub use glance::{Glance, Most, SILENT_MIN, Seen};
 pub use view::{
-    BadKind, BadRange, Brief, CELLS_MAX, Cell, Cells, Change, ClientView, Course, DestState, DestView, EngineView,
-    JobId, Limit, Policy, Rate, Refusal, State, Totals, Verb, View,
+    BadKind, BadRange, Brief, CELLS_MAX, Cell, Cells, Change, ClientView, Course, DestState, DestView, DeviceView,
+    EngineView, JobId, Limit, Policy, Rate, Refusal, State, Totals, Verb, View,
 };

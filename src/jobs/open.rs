@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::clients::{Clients, DEFAULT};
 use super::view::JobId;
-use crate::blkdev::{self, Device, Devices, Extent, Holders, OpenDest, open_source};
+use crate::blkdev::{self, Device, DeviceCard, Devices, Extent, Holders, OpenDest, open_source};
 use crate::claims::{Footprint, Lasting};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind, Result};
@@ -36,6 +36,8 @@ pub(super) struct Opened {
     pub(super) dests: Vec<IoRegion>,
     /// What its devices are recognised by: the source's first, where there is one.
     pub(super) identities: Vec<Option<String>>,
+    /// What people call them, in the same order.
+    pub(super) cards: Vec<Arc<DeviceCard>>,
     /// What it reaches, until that is claimed.
     pub(super) footprint: Option<Footprint>,
     /// Destinations that were not opened, or were let go: something in memory, which nobody reads or writes, has their place.
@@ -132,8 +134,8 @@ impl Opened {
             footprint.leave_out(index);
         }
         let client = Arc::clone(&self.client);
-        let (identities, without) = (Vec::new(), ErrorBits::NONE);
-        Ok(Self { client, from: None, dests: vec![dest], identities, footprint: None, without })
+        let (identities, cards, without) = (Vec::new(), Vec::new(), ErrorBits::NONE);
+        Ok(Self { client, from: None, dests: vec![dest], identities, cards, footprint: None, without })
     }
 
     /// Its bytes by names that last.
@@ -271,7 +273,8 @@ pub(super) fn open(spec: &Spec, without: ErrorBits, with: &Opener<'_>) -> std::r
         }
     };
     let dests = Vec::with_capacity(spec.to.len());
-    let mut opened = Opened { client, from, dests, identities: Vec::new(), footprint: None, without };
+    let (identities, cards) = (Vec::new(), Vec::new());
+    let mut opened = Opened { client, from, dests, identities, cards, footprint: None, without };
     let objection = |opened: &Opened| match objection(spec, opened.geometry()) {
         Some((word, what)) => {
             let error = Error::new(ErrorKind::Invalid, what);
@@ -282,8 +285,10 @@ pub(super) fn open(spec: &Spec, without: ErrorBits, with: &Opener<'_>) -> std::r
     let opening = add_dests(&mut opened, spec, count, with).and_then(|()| objection(&opened));
     match opening.and_then(|()| reach(&mut opened, spec)) {
         Ok(()) => {
-            let regions = opened.from.iter().chain(&opened.dests);
-            opened.identities = regions.map(|region| blkdev::identity(&region.device)).collect();
+            let regions = || opened.from.iter().chain(&opened.dests);
+            let identities = regions().map(|region| blkdev::identity(&region.device)).collect();
+            let cards = regions().map(|region| with.devices.card(&region.device)).collect();
+            (opened.identities, opened.cards) = (identities, cards);
             Ok(opened)
         }
         Err(why) => {

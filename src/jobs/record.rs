@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::job::{Follows, Job};
 use super::state::{Life, PausedBy, Wait};
 use super::view::State;
+use crate::blkdev::DeviceCard;
 use crate::claims::{Lasting, parse_region, print_region};
 use crate::dm_io::ErrorBits;
 use crate::figures::{BadKind, Dest, RangeSet, Stopwatch};
@@ -20,6 +21,8 @@ impl Job {
         let progress = &self.progress;
         let sources = usize::from(self.spec().from.is_some());
         let identity = |index: usize| self.identities.get(index).cloned().flatten().unwrap_or_default();
+        let cards = self.card.show(|shown| shown.cards.clone());
+        let card = |index: usize| cards.get(index).map(|card| card.lasting_line()).unwrap_or_default();
         // What a record can say of a job that is alive: it goes on after a restart, or it is paused.
         let state = match self.life() {
             Life::Ending(end, _) | Life::Ended(end) => *end,
@@ -33,6 +36,7 @@ impl Job {
             let taken = if state.is_ended() { &dest.taken } else { &durable };
             Side {
                 identity: identity(index + sources),
+                card: card(index + sources),
                 bytes: self.lasting.as_ref().map_or(String::new(), |lasting| print_region(&lasting.dests[index])),
                 copied: taken.bytes(),
                 taken: pairs(taken),
@@ -78,6 +82,7 @@ impl Job {
             verified: self.phase == Phase::Verify && !self.waits_to_copy(),
             source: self.spec().from.as_ref().map(|_| Side {
                 identity: identity(0),
+                card: card(0),
                 bytes: self.lasting.as_ref().map_or(String::new(), |lasting| print_region(&lasting.source)),
                 ..Side::default()
             }),
@@ -132,6 +137,10 @@ impl Job {
         let identity = |side: &Side| (!side.identity.is_empty()).then(|| side.identity.clone());
         let sides = || record.source.iter().chain(&record.dests);
         self.identities = sides().map(identity).collect();
+        if sides().any(|side| !side.card.is_empty()) {
+            let cards: Vec<_> = sides().map(|side| Arc::new(DeviceCard::parse(&side.card))).collect();
+            self.show_cards(&cards);
+        }
         self.lasting = self.lasting_of(&record);
         // Those that were looked at and have nothing to be recognised by are not surely the same.
         if self.lasting.is_none() && self.identities.iter().all(Option::is_none) {

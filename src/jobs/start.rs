@@ -283,6 +283,15 @@ impl Job {
             }
         }
         (self.identities, self.lasting) = (identities, lasting);
+        let mut cards = opened.cards.clone();
+        self.card.show(|shown| {
+            for index in opened.without.iter() {
+                if let (Some(new), Some(old)) = (cards.get_mut(index + sources), shown.cards.get(index + sources)) {
+                    new.clone_from(old);
+                }
+            }
+        });
+        self.show_cards(&cards);
     }
 
     fn not_opened(&mut self, why: OpenError, turn: &mut Turn<'_>) {

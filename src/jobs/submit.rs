@@ -168,6 +168,7 @@ impl Ready {
         match devices {
             Ok(Found::Open(mut opened)) => {
                 job.identities.clone_from(&opened.identities);
+                job.show_cards(&opened.cards);
                 job.lasting = opened.lasting();
                 if claimed {
                     opened.footprint = None;
@@ -175,7 +176,8 @@ impl Ready {
                 job.devices = Devices::Open(opened);
             }
             Ok(Found::LetGo(known)) => {
-                let LetGo { mut kept, identities, lasting } = *known;
+                let LetGo { mut kept, identities, lasting, cards } = *known;
+                job.show_cards(&cards);
                 (job.identities, job.lasting) = (identities, lasting);
                 if claimed {
                     kept.footprint = None;

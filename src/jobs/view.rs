@@ -1,8 +1,10 @@
 //! What a job looks like from outside: a consistent snapshot of its figures, without text.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::blkdev::DeviceCard;
 use crate::error::Error;
 pub use crate::figures::{BadKind, BadRange, CELLS_MAX, Cell, Cells, DestState, Rate};
 pub use crate::journal::{JobId, State};
@@ -60,6 +62,17 @@ pub struct DestView {
     pub errors: u64,
     /// The first failure's errno and the sector on the destination's device.
     pub first_error: Option<(i32, Sector)>,
+    /// The path as the spec says it.
+    pub path: OsString,
+}
+
+/// The device of one region.
+#[derive(Clone, Debug)]
+pub struct DeviceView {
+    /// Which destination's; `None`: the source's.
+    pub dest: Option<usize>,
+    /// What people call it; `None` where it was not open yet.
+    pub card: Option<Arc<DeviceCard>>,
     /// The path as the spec says it.
     pub path: OsString,
 }

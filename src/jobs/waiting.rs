@@ -18,7 +18,7 @@ use super::state::Life;
 use super::turn::Turn;
 use super::view::JobId;
 use super::work::{Pace, Work};
-use crate::blkdev::{Extent, MadeFile, resolve};
+use crate::blkdev::{DeviceCard, Extent, MadeFile, resolve};
 use crate::claims::{Footprint, Lasting};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::Error;
@@ -47,6 +47,7 @@ pub(super) struct LetGo {
     pub(super) kept: Kept,
     pub(super) identities: Vec<Option<String>>,
     pub(super) lasting: Option<Arc<Lasting>>,
+    pub(super) cards: Vec<Arc<DeviceCard>>,
 }
 
 /// A new job's devices.
@@ -96,8 +97,9 @@ impl LetGo {
             return Err((index, error, opened));
         }
         let (identities, lasting) = (std::mem::take(&mut opened.identities), opened.lasting());
+        let cards = std::mem::take(&mut opened.cards);
         let kept = Kept::of(&mut opened, writes);
-        Ok(Found::LetGo(Box::new(Self { kept, identities, lasting })))
+        Ok(Found::LetGo(Box::new(Self { kept, identities, lasting, cards })))
     }
 }
 
@@ -126,8 +128,9 @@ impl Kept {
     /// For somebody to close it.
     fn into_opened(self) -> Option<Box<Opened>> {
         let dests: Vec<_> = self.exclusive.into_iter().map(|(_, dest)| dest).collect();
-        let (identities, footprint) = (Vec::new(), None);
-        let opened = Opened { client: self.client, from: None, dests, identities, footprint, without: ErrorBits::NONE };
+        let (identities, cards, footprint) = (Vec::new(), Vec::new(), None);
+        let without = ErrorBits::NONE;
+        let opened = Opened { client: self.client, from: None, dests, identities, cards, footprint, without };
         (!opened.dests.is_empty()).then(|| Box::new(opened))
     }
 }

@@ -22,6 +22,7 @@
 //! speeds 250:a3e8a3f0
 //! verified 0
 //! source.identity wwid:naa.5000c500a1b2c3d4;sectors=4096
+//! source.card size=2097152 model=WDC\040WD40 serial=VB122 transport=sata rotational=1
 //! source.durable
 //! ...
 //! dests 1
@@ -38,9 +39,9 @@
 //! sum 1a2b3c4d
 //! ```
 //! A line is a key, a blank, and a value. Ranges are `FIRST+COUNT` in sectors. Bytes that are not printable ASCII, and the
-//! backslash, are `\xHH`. Keys without a value to say (`error`, `digest`, `first_error`, `zeroed`, `leader`, `dropped`, `doubted`, `same`, a source) are left out.
+//! backslash, are `\xHH`. Keys without a value to say (`error`, `digest`, `first_error`, `zeroed`, `leader`, `dropped`, `doubted`, `same`, `card`, a source) are left out.
 //! `speeds` is a span in milliseconds and what was moved in each span of the running time, see `figures::speeds`.
-//! `leader`, `dropped`, `doubted`, `same`, `claimed`, `read_errors`, `verified_bytes`, `zeroed` and `speeds` came later: older records lack them, and say of a range that is
+//! `card`, `leader`, `dropped`, `doubted`, `same`, `claimed`, `read_errors`, `verified_bytes`, `zeroed` and `speeds` came later: older records lack them, and say of a range that is
 //! different that its errno is `EBADMSG`. Keys that are not known are passed over: later versions may add some.
 
 use std::collections::HashMap;
@@ -142,6 +143,9 @@ impl Lines {
     fn side(&mut self, name: &str, side: &Side) {
         let key = |what: &str| format!("{name}.{what}");
         self.line(&key("identity"), escape(side.identity.as_bytes()));
+        if !side.card.is_empty() {
+            self.line(&key("card"), escape(side.card.as_bytes()));
+        }
         if !side.bytes.is_empty() {
             self.line(&key("bytes"), escape(side.bytes.as_bytes()));
         }
@@ -293,6 +297,7 @@ impl<'a> Fields<'a> {
         let first_error = if self.has(&first) { Some(self.read(&first, parse_first_error)?) } else { None };
         Ok(Side {
             identity: self.read(&key("identity"), unescape_text)?,
+            card: self.text(&key("card"))?.unwrap_or_default(),
             bytes: self.text(&key("bytes"))?.unwrap_or_default(),
             overwritten: if self.has(&key("overwritten")) {
                 self.list(&key("overwritten"), parse_range)?

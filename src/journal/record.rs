@@ -80,6 +80,8 @@ pub(crate) struct Record {
 pub(crate) struct Side {
     /// What [`identity`](crate::blkdev::identity) said of it; empty where it knew nothing.
     pub(crate) identity: String,
+    /// What people call it, as [`DeviceCard::line`](crate::blkdev::DeviceCard::line) prints it; empty where it was not looked at.
+    pub(crate) card: String,
     /// The bytes of its region by names that last, as [`claims`](crate::claims) prints them; empty where it was not looked at.
     pub(crate) bytes: String,
     /// Sectors from..to of the job that another one has written since.

@@ -101,6 +101,19 @@ pub(crate) fn parse_dev(text: &str) -> Option<u64> {
     Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
+/// Bytes as one printable word, as /proc writes a path: blanks, control characters and backslashes as `\\` and three octal digits.
+pub(crate) fn escape(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for &byte in bytes {
+        if byte == b'\\' || byte == b' ' || byte.is_ascii_control() {
+            out.extend_from_slice(format!("\\{byte:03o}").as_bytes());
+        } else {
+            out.push(byte);
+        }
+    }
+    out
+}
+
 /// A path in which /proc wrote blanks and backslashes as `\` and three octal digits.
 pub(crate) fn unescape(text: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());

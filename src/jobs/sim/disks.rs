@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::super::open::{OpenError, Opened, stand_in};
 use super::random::Random;
-use crate::blkdev::{Device, Extent, LastingExtent, Place, Target};
+use crate::blkdev::{Device, DeviceCard, Extent, LastingExtent, Place, Target};
 use crate::claims::{Footprint, Lasting};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind};
@@ -178,7 +178,9 @@ impl<'a> Disks<'a> {
             return Err(OpenError::Failed(spec::Place::To(index), error));
         }
         let identities = from.iter().chain(&dests).map(|region| self.identity(region)).collect();
-        Ok(Opened { client: Arc::clone(client), from, dests, identities, footprint: Some(footprint), without })
+        let cards = from.iter().chain(&dests).map(|region| Arc::new(self.card(region))).collect();
+        let footprint = Some(footprint);
+        Ok(Opened { client: Arc::clone(client), from, dests, identities, cards, footprint, without })
     }
 
     /// What is in a region now, where its disk is there.
@@ -217,6 +219,11 @@ impl<'a> Disks<'a> {
         let is_zero = |sector: &u64| content[bytes(*sector)..bytes(*sector + 1)].iter().all(|byte| *byte == 0);
         let holes: RangeSet = known.clone().filter(is_zero).map(|sector| sector..sector + 1).collect();
         (known, holes.iter().collect())
+    }
+
+    fn card(&self, region: &IoRegion) -> DeviceCard {
+        let serial = Some(format!("disk-{}", self.disk_of(region.device.target())));
+        DeviceCard { serial, ..DeviceCard::default() }
     }
 
     fn identity(&self, region: &IoRegion) -> Option<String> {

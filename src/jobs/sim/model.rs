@@ -15,7 +15,7 @@ use super::wrong::Wrong;
 use crate::dm_io::ErrorBits;
 use crate::dm_io::IoRegion;
 use crate::figures::{Cell, Hashing, RangeSet, Speeds, sums_text};
-use crate::journal::Record;
+use crate::journal::{Record, Side};
 use crate::salvage::Phase;
 use crate::sector::SECTOR_SIZE;
 use crate::spec;
@@ -268,6 +268,8 @@ impl World<'_> {
         // What was dropped is another's by now, perhaps.
         let kept = record.dests.iter().zip(places.written()).enumerate().filter(|(_, (side, _))| !side.dropped);
         for (index, (side, span)) in kept {
+            self.check_card(side, span)
+                .map_err(|what| format!("record of job {}, destination {index}: {what}", record.id))?;
             let not = set(&side.overwritten).union(&set(&record.unreadable));
             for range in set(&side.durable).without(&not).iter() {
                 self.check_equal(places.source.as_ref(), span, &range)
@@ -275,6 +277,16 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A card is that of the disk that it began with.
+    fn check_card(&self, side: &Side, span: &Span) -> Checked {
+        let expected = format!("size=0 serial=disk-{}", span.disk);
+        match side.card.as_str() {
+            "" => Ok(()),
+            card if card == expected => Ok(()),
+            card => Err(format!("the card says {card}, and should say {expected}")),
+        }
     }
 
     /// A digest is that of what is read. A comparison that comes later keeps the one of the copy.

@@ -17,6 +17,7 @@ fn record(id: JobId, generation: u64) -> Record {
     let sector = |number| Sector::new(number).unwrap();
     let side = Side {
         identity: format!("serial:disk-{id};sectors=4096"),
+        card: format!("size=2097152 model=WDC\\040WD40 serial=disk-{id}"),
         bytes: format!("0+4096@0:serial:disk-{id}"),
         overwritten: vec![(generation, generation + 1)],
         durable: vec![(0, generation), (generation + 8, generation + 16)],

@@ -19,11 +19,11 @@ fn sector() -> impl Strategy<Value = Sector> {
 
 fn side() -> impl Strategy<Value = Side> {
     let first_error = proptest::option::of((any::<i32>(), sector()));
-    let names = (any::<String>(), any::<String>());
+    let names = (any::<String>(), any::<String>(), any::<String>());
     let sets = (ranges(), ranges(), ranges(), ranges());
     (names, sets, any::<u64>(), first_error, any::<(bool, bool, bool)>(), any::<u64>()).prop_map(
         |(
-            (identity, bytes),
+            (identity, card, bytes),
             (durable, taken, overwritten, zeroed),
             errors,
             first_error,
@@ -32,6 +32,7 @@ fn side() -> impl Strategy<Value = Side> {
         )| {
             Side {
                 identity,
+                card,
                 bytes,
                 overwritten,
                 durable,
@@ -228,6 +229,9 @@ fn keys_of_later_versions_are_passed_over_and_missing_ones_are_not() {
 
     let optional = [
         "started",
+        "source.card",
+        "dest.0.card",
+        "dest.1.card",
         "dest.0.bytes",
         "dest.1.bytes",
         "dest.0.overwritten",

@@ -52,7 +52,7 @@ impl Worker {
                 Phase::Reading => reading += 1,
                 Phase::Comparing(dest) => owing[*dest] += 1,
                 Phase::Writing => sub.owing().iter().for_each(|dest| owing[dest] += 1),
-                Phase::Ready(_) => {}
+                Phase::Ready(_) | Phase::Seen => {}
             }
         }
         let slowest = owing.iter().enumerate().max_by_key(|(index, count)| (**count, usize::MAX - *index));
