@@ -1,15 +1,19 @@
 //! A device that is open: what it is, how large, how fine.
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::statfs::{self, FsType};
 
 use super::discards::Discards;
+use super::disk_lock::DiskLock;
+use super::open::real_name;
 use super::sys::{self, Lock};
 use super::zones::Written;
 use crate::error::{Error, ErrorKind, Result};
@@ -57,6 +61,8 @@ pub enum Target {
 /// `logical_block` is a power of two from 512; with direct I/O every transfer's position and length are multiples of it.
 #[derive(Debug)]
 pub struct Device {
+    /// Of a destination: its disk. Declared first, so that the disk is free when the file is closed, which tells udev.
+    pub(super) disk_lock: Option<Arc<DiskLock>>,
     pub(super) file: File,
     pub(super) path: Arc<Path>,
     pub(super) target: Target,
@@ -91,6 +97,29 @@ impl Device {
         Self::memory(size, logical_block, Some(Written::default()), None)
     }
 
+    /// Has the place of a regular file that is not made yet, for a look at what would be done with it. `name` is the file's, by a
+    /// path without links.
+    pub(super) fn to_be_made(path: &Path, name: &Path) -> Result<Self> {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        let file = sys::memory_file(0).map_err(|error| Error::os("a file in memory", error))?;
+        Ok(Self {
+            disk_lock: None,
+            file,
+            path: path.into(),
+            // One name is one file. Those in memory count up from 1.
+            target: Target::Memory { serial: 1 << 63 | hasher.finish() },
+            size: Sector::ZERO,
+            had_bytes: AtomicU64::new(0),
+            logical_block: 512,
+            memory_align: 1,
+            direct: false,
+            zones: None,
+            discards: None,
+            made: true,
+        })
+    }
+
     /// A regular file as a device, read and written through the page cache.
     #[cfg(test)]
     pub(crate) fn buffered(path: &Path) -> Result<Arc<Self>> {
@@ -98,6 +127,7 @@ impl Device {
         let file = File::options().read(true).write(true).open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
         Ok(Arc::new(Self {
+            disk_lock: None,
             file,
             path: path.into(),
             target: Target::File { dev: meta.dev(), ino: meta.ino() },
@@ -139,6 +169,7 @@ impl Device {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let file = sys::memory_file(size.bytes()).map_err(|error| Error::os("a file in memory", error))?;
         Ok(Arc::new(Self {
+            disk_lock: None,
             file,
             path: Path::new(&format!("memory:{serial}")).into(),
             target: Target::Memory { serial },
@@ -156,6 +187,17 @@ impl Device {
     /// The path by which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The name that the system has for it now; of a file that is not made yet, the one that it would have.
+    ///
+    /// # Errors
+    /// Where /proc does not tell.
+    pub fn name(&self) -> io::Result<PathBuf> {
+        match self.target {
+            Target::Memory { .. } if self.made => Ok(real_name(&self.path)),
+            _ => std::fs::read_link(format!("/proc/self/fd/{}", self.raw_fd())),
+        }
     }
 
     /// What the descriptor leads to.
@@ -211,7 +253,7 @@ impl Device {
 
     /// Whether a region may reach beyond its present end: a regular file grows, a device does not.
     pub fn can_grow(&self) -> bool {
-        matches!(self.target, Target::File { .. })
+        self.made || matches!(self.target, Target::File { .. })
     }
 
     /// The open file itself, for reading it outside the engine.
@@ -279,12 +321,47 @@ impl Device {
             return Ok(());
         }
         match sys::lock_range(&self.file, Lock::Write, sector.bytes(), count.bytes()) {
-            Ok(false) => {
-                let what = format!("{} is in use: another program has locked a part of it", self.path.display());
-                Err(Error::new(ErrorKind::Busy, what))
-            }
+            Ok(false) => Err(self.fenced()),
             _ => Ok(()),
         }
+    }
+
+    /// What [`fence`](Self::fence) would say. Takes no lock.
+    ///
+    /// # Errors
+    /// As `fence`.
+    pub fn check_fence(&self, sector: Sector, count: Sector) -> Result<()> {
+        let is_file = matches!(self.target, Target::File { .. });
+        if is_file
+            && !count.is_zero()
+            && sys::is_range_locked(&self.file, sector.bytes(), count.bytes()).unwrap_or(false)
+        {
+            return Err(self.fenced());
+        }
+        Ok(())
+    }
+
+    fn fenced(&self) -> Error {
+        let what = format!("{} is in use: another program has locked a part of it", self.path.display());
+        Error::new(ErrorKind::Busy, what)
+    }
+
+    /// Reads so many bytes, outside the engine: whole blocks where it is direct I/O. May wait for the device.
+    ///
+    /// # Errors
+    /// The system's, and where the device is shorter.
+    pub fn read_bytes(&self, offset: u64, count: usize) -> io::Result<Vec<u8>> {
+        let block = if self.direct { u64::from(self.logical_block) } else { 1 };
+        let (first, end) = (offset / block * block, (offset + count as u64).next_multiple_of(block));
+        let whole = usize::try_from(end - first).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+        let align = usize::try_from(self.memory_align).unwrap_or(1).max(1);
+        let mut memory = vec![0_u8; whole + align];
+        // Direct I/O asks for memory that begins at a multiple of this.
+        let pad = memory.as_ptr().align_offset(align).min(align);
+        let bytes = &mut memory[pad..pad + whole];
+        self.file.read_exact_at(bytes, first)?;
+        let skip = usize::try_from(offset - first).unwrap_or(0);
+        Ok(bytes[skip..skip + count].to_vec())
     }
 
     /// Takes a fence back.

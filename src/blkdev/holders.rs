@@ -42,6 +42,8 @@ pub enum HolderKind {
 pub struct Holder {
     /// How.
     pub kind: HolderKind,
+    /// `/dev/sda1 is mounted at /mnt`.
+    pub what: String,
     /// Names the destination, the holder and the remedy.
     pub message: String,
 }
@@ -125,7 +127,7 @@ impl Use {
     fn holder(&self, path: &Path) -> Holder {
         let Self { kind, what, remedy, .. } = self;
         let message = format!("{} is in use: {what}; {remedy} first, or say force=mounted", path.display());
-        Holder { kind: *kind, message }
+        Holder { kind: *kind, what: what.clone(), message }
     }
 }
 

@@ -12,9 +12,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
 use nix::sys::stat::fstat;
 use nix::sys::statfs;
+use nix::unistd::{self, AccessFlags};
 
 use super::device::{Device, Target};
 use super::discards::Discards;
@@ -36,6 +37,9 @@ pub struct OpenDest {
     pub force: bool,
     /// Its region is aligned to this many bytes: a regular file that wants more is written without direct I/O.
     pub aligned_to: u64,
+    /// Nothing will be written: what is there is judged as for writing, and opened for reading, without a trace. A file that
+    /// `create` would make is not made.
+    pub look: bool,
 }
 
 /// Opens a source. `aligned_to` as in [`OpenDest`].
@@ -45,10 +49,26 @@ pub fn open_source(path: &Path, aligned_to: u64) -> Result<Arc<Device>> {
     Ok(Arc::new(measure(place, file, aligned_to)?))
 }
 
+/// As [`open_source`], and reading it does not change when it was read last, where the system lets us choose.
+pub fn look_at(path: &Path, aligned_to: u64) -> Result<Arc<Device>> {
+    let place = judge(path, libc::O_PATH)?;
+    let file = reopen_to_look(&place)?;
+    Ok(Arc::new(measure(place, file, aligned_to)?))
+}
+
+fn reopen_to_look(place: &Place) -> Result<File> {
+    // Only the owner of a file may ask for that.
+    let quiet = reopen(place, OpenOptions::new().read(true), libc::O_NOATIME);
+    quiet.or_else(|_| reopen(place, OpenOptions::new().read(true), 0))
+}
+
 /// Opens a destination: a block device exclusively, so that whoever holds it (mount, swap, md, another opener) keeps it. A file
 /// that `create` made goes again where it then cannot be used; else [`Device::was_made`] tells.
 pub fn open_dest(path: &Path, how: OpenDest) -> Result<Arc<Device>> {
-    let made = how.create && create(path)?;
+    let made = how.create && create(path, how.look)?;
+    if made && how.look {
+        return Ok(Arc::new(Device::to_be_made(path, &real_name(path))?));
+    }
     let device = open_existing(path, how, made);
     if made && device.is_err() {
         let _ = std::fs::remove_file(path);
@@ -59,7 +79,11 @@ pub fn open_dest(path: &Path, how: OpenDest) -> Result<Arc<Device>> {
 fn open_existing(path: &Path, how: OpenDest, made: bool) -> Result<Arc<Device>> {
     let place = judge(path, libc::O_PATH)?;
     let exclusive = if place.is_block() && !how.force { libc::O_EXCL } else { 0 };
-    let file = reopen(&place, OpenOptions::new().read(true).write(true), exclusive)?;
+    let file = if how.look {
+        look_as_writer(&place, exclusive)?
+    } else {
+        reopen(&place, OpenOptions::new().read(true).write(true), exclusive)?
+    };
     if place.is_block() && sys::is_read_only(&file).unwrap_or(false) {
         return Err(read_only(path));
     }
@@ -69,6 +93,36 @@ fn open_existing(path: &Path, how: OpenDest, made: bool) -> Result<Arc<Device>> 
         device.discards = Discards::of(rdev);
     }
     Ok(Arc::new(device))
+}
+
+/// Judges whether a place could be opened for writing, and opens it for reading. Whether somebody holds a block device is known
+/// only to the kernel: it is held for a moment, without being written.
+fn look_as_writer(place: &Place, exclusive: libc::c_int) -> Result<File> {
+    let refuse = |errno| Err(explain(place, io::Error::from_raw_os_error(errno)));
+    if let Err(errno) = unistd::faccessat(AT_FDCWD, &through(&place.handle), AccessFlags::W_OK, AtFlags::AT_EACCESS) {
+        return refuse(errno as i32);
+    }
+    if !place.is_block() && is_running(place) {
+        return refuse(libc::ETXTBSY);
+    }
+    if exclusive != 0 {
+        reopen(place, OpenOptions::new().read(true), exclusive)?;
+    }
+    reopen_to_look(place)
+}
+
+/// Whether a file is the program of a process: nobody may write it then. By its name, for its file system is not to be asked.
+fn is_running(place: &Place) -> bool {
+    let Ok(name) = std::fs::read_link(through(&place.handle)) else { return false };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut programs = processes.filter_map(|entry| std::fs::read_link(entry.path().join("exe")).ok());
+    programs.any(|program| program == name)
+}
+
+/// The name of a file that is not there yet, by a path without links.
+pub(super) fn real_name(path: &Path) -> PathBuf {
+    let parent = path.parent().and_then(|parent| std::fs::canonicalize(parent).ok());
+    parent.zip(path.file_name()).map_or_else(|| path.to_owned(), |(parent, name)| parent.join(name))
 }
 
 /// What a path leads to, held by a descriptor that can only be asked.
@@ -159,8 +213,8 @@ fn refuse_file_in_dev(path: &Path, handle: &File, dev: u64) -> Result<()> {
     Ok(())
 }
 
-/// `create`: makes a missing regular file, and leaves what exists as it is. Whether it made it.
-fn create(path: &Path) -> Result<bool> {
+/// `create`: makes a missing regular file, and leaves what exists as it is. Whether it made it, or with `look`, whether it would.
+fn create(path: &Path, look: bool) -> Result<bool> {
     let shown = path.display();
     let parent = path.parent().unwrap_or(Path::new("/"));
     let in_dev = std::fs::canonicalize(parent).is_ok_and(|real| real.starts_with("/dev"));
@@ -169,6 +223,9 @@ fn create(path: &Path) -> Result<bool> {
     if in_dev && same && !path.exists() {
         let what = format!("{shown}: `create` makes no file among the devices of /dev: is the name mistyped?");
         return Err(Error::new(ErrorKind::NotBlock, what));
+    }
+    if look {
+        return would_create(path, parent).map_err(|error| Error::os(format!("create {shown}"), error));
     }
     match OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_CLOEXEC).open(path) {
         Ok(_) => match sync_directory(parent) {
@@ -181,6 +238,19 @@ fn create(path: &Path) -> Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(Error::os(format!("create {shown}"), error)),
     }
+}
+
+fn would_create(path: &Path, parent: &Path) -> io::Result<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(_) => {}
+    }
+    if !std::fs::metadata(parent)?.is_dir() {
+        return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+    }
+    unistd::faccessat(AT_FDCWD, parent, AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)?;
+    Ok(true)
 }
 
 /// A new name is durable only when its directory is.
@@ -260,7 +330,21 @@ fn measure(place: Place, file: File, aligned_to: u64) -> Result<Device> {
     debug_assert!(u64::from(logical_block) >= SECTOR_SIZE);
     let path = path.into();
     let (made, discards) = (false, None);
-    Ok(Device { file, path, target, size, had_bytes, logical_block, memory_align, direct, zones, discards, made })
+    let disk_lock = None;
+    Ok(Device {
+        disk_lock,
+        file,
+        path,
+        target,
+        size,
+        had_bytes,
+        logical_block,
+        memory_align,
+        direct,
+        zones,
+        discards,
+        made,
+    })
 }
 
 fn direct_flag(file: &File) -> io::Result<bool> {

@@ -93,6 +93,18 @@ pub(super) fn lock_range(file: &File, lock: Lock, start: u64, count: u64) -> io:
     }
 }
 
+/// Whether another open file has a part of those bytes locked.
+pub(super) fn is_range_locked(file: &File, start: u64, count: u64) -> io::Result<bool> {
+    // SAFETY: flock is plain numbers, for which zeros are a value.
+    let mut range = unsafe { std::mem::zeroed::<libc::flock>() };
+    (range.l_type, range.l_whence) = (F_WRLCK, SEEK_SET);
+    let number = |bytes: u64| libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
+    (range.l_start, range.l_len) = (number(start)?, number(count)?);
+    // SAFETY: F_OFD_GETLK reads and writes one flock through the pointer, which lives until the call is back.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut range) })?;
+    Ok(range.l_type != F_UNLCK)
+}
+
 /// `struct loop_info64` of linux/loop.h.
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::card::DeviceCard;
 use super::device::{Device, Target};
+use super::disk_lock::{Attempt, DiskLock};
 use super::open::{OpenDest, judge, open_dest};
 use super::sysfs::{self, disk_of};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,6 +20,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// A close that another thread has begun takes microseconds; these bound how long an open waits for it.
 const CLOSING_LOOKS: u32 = 20;
 const CLOSING_PAUSE: Duration = Duration::from_millis(5);
+/// udev looks at a disk for some milliseconds, more on a slow one; these bound how long an open waits for a prober.
+const LOCK_TRIES: u32 = 60;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Cards beyond which those that nobody has any more are looked for.
 const CARDS_SWEPT: usize = 64;
@@ -43,6 +47,10 @@ pub struct Devices {
     exclusive: Mutex<HashMap<Target, Weak<Device>>>,
     /// What was read last of each device that a job has: many jobs of one device share it.
     cards: Mutex<HashMap<Target, KnownCard>>,
+    /// The disks of these destinations, by number.
+    locks: Mutex<HashMap<u64, Weak<DiskLock>>>,
+    /// Disks of which something is held for a moment by those who only look, and how many those are.
+    looks: Mutex<HashMap<u64, usize>>,
 }
 
 impl Devices {
@@ -51,10 +59,16 @@ impl Devices {
         if let Some(device) = self.shared(path) {
             return Ok(device);
         }
+        let disk = disk_at(path);
+        let lock = disk.map(|disk| self.lock_disk(path, disk, how.look)).transpose()?.flatten();
         for _ in 0..CLOSING_LOOKS {
-            match open_dest(path, how) {
-                Ok(device) if how.force => return Ok(device),
-                Ok(device) => return Ok(self.enter(device)),
+            match self.open_now(path, disk, how) {
+                Ok(mut device) => {
+                    if let Some(device) = Arc::get_mut(&mut device) {
+                        device.disk_lock = lock;
+                    }
+                    return Ok(if how.force || how.look { device } else { self.enter(device) });
+                }
                 Err(error) if error.kind() != ErrorKind::Busy => return Err(error),
                 Err(error) => match self.shared(path) {
                     // Another job opened it between the look and the open.
@@ -64,13 +78,66 @@ impl Devices {
                 },
             }
         }
-        open_dest(path, how)
+        self.open_now(path, disk, how)
     }
 
-    /// Whether the last job that wrote to it has let go, and its close is under way.
+    /// Opens it. Others know of a look, which holds the device for a moment.
+    fn open_now(&self, path: &Path, disk: Option<u64>, how: OpenDest) -> Result<Arc<Device>> {
+        let looked_at = disk.filter(|_| how.look);
+        let count = |by: isize| {
+            let Some(disk) = looked_at else { return };
+            let mut looks = self.looks.lock();
+            let now = looks.get(&disk).copied().unwrap_or(0).saturating_add_signed(by);
+            _ = if now == 0 { looks.remove(&disk) } else { looks.insert(disk, now) };
+        };
+        count(1);
+        let device = open_dest(path, how);
+        count(-1);
+        device
+    }
+
+    /// Locks a disk, or shares the lock that another destination has on it; `None` where it cannot be locked. With `look` it only
+    /// says who has it.
+    ///
+    /// # Errors
+    /// `Busy`, with who has it locked.
+    fn lock_disk(&self, path: &Path, disk: u64, look: bool) -> Result<Option<Arc<DiskLock>>> {
+        let mut tries = 0..LOCK_TRIES;
+        loop {
+            if let Some(lock) = self.locks.lock().get(&disk).and_then(Weak::upgrade) {
+                return Ok(Some(lock).filter(|_| !look));
+            }
+            let attempt = if look {
+                DiskLock::holder(disk).map_or(Attempt::NoNode, Attempt::Held)
+            } else {
+                DiskLock::attempt(disk)
+            };
+            match attempt {
+                Attempt::NoNode => return Ok(None),
+                Attempt::Locked(lock) => {
+                    let lock = Arc::new(lock);
+                    let mut locks = self.locks.lock();
+                    locks.retain(|_, lock| lock.strong_count() > 0);
+                    locks.insert(disk, Arc::downgrade(&lock));
+                    return Ok(Some(lock));
+                }
+                // Another destination of ours takes it, or lets go of it, just now.
+                Attempt::Held(holder) if holder.is_us() || holder.is_brief() => {
+                    if tries.next().is_none() {
+                        return Err(holder.error(path));
+                    }
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Attempt::Held(holder) => return Err(holder.error(path)),
+            }
+        }
+    }
+
+    /// Whether the last job that wrote to it has let go, and its close is under way; or somebody looks at it.
     fn is_closing(&self, path: &Path) -> bool {
         let Ok(place) = judge(path, libc::O_PATH) else { return false };
-        self.exclusive.lock().get(&place.target).is_some_and(|device| device.strong_count() == 0)
+        let is_closing = self.exclusive.lock().get(&place.target).is_some_and(|device| device.strong_count() == 0);
+        is_closing || disk_at(path).is_some_and(|disk| self.looks.lock().contains_key(&disk))
     }
 
     /// The destination in use here that keeps `path` from being opened: the disk of a partition, or a partition of a disk.
@@ -86,7 +153,8 @@ impl Devices {
             Target::Block { rdev } => sysfs::number(&sysfs::node(disk_of(rdev)).join("diskseq")),
             Target::File { .. } | Target::Memory { .. } => None,
         };
-        let known = self.cards.lock().get(&device.target()).and_then(|known| known.card.upgrade().zip(Some(known.clone())));
+        let known =
+            self.cards.lock().get(&device.target()).and_then(|known| known.card.upgrade().zip(Some(known.clone())));
         if let Some((card, known)) = &known
             && known.read_at.elapsed() < CARD_FRESH
             && (known.disk, card.size) == (disk, device.size().bytes())
@@ -122,6 +190,14 @@ impl Devices {
             table.insert(device.target(), Arc::downgrade(&device));
         }
         device
+    }
+}
+
+/// The whole disk of the block device at a path. Whatever is wrong with it, an open will say.
+fn disk_at(path: &Path) -> Option<u64> {
+    match judge(path, libc::O_PATH).ok()?.target {
+        Target::Block { rdev } => Some(disk_of(rdev)),
+        Target::File { .. } | Target::Memory { .. } => None,
     }
 }
 

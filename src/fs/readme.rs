@@ -54,6 +54,9 @@ devices: `source` or a destination's number, then size in bytes, model (of a loo
 level), serial, wwid, transport (sata sas usb nvme virtio loop dm md file...), rotational 0 or 1, temperature in degrees Celsius,
 usb_port, path; `-` where unknown; blanks in a value are \\040. A partition has what is known of its disk, and its own size.
 
+The disk of each destination is locked (flock) until the job has ended, so that udev, LVM and md leave it alone; a program that has
+it locked already is named, and `queue` waits for it.
+
 Sectors are 512 bytes. Only wait/ID and jobs/ID/wait block on read. A write does all or nothing; error_log says why it failed.
 Control files read back as plain integers; K, M and G (powers of 1024) are accepted when writing.
 ";

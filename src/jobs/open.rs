@@ -371,7 +371,8 @@ fn open_dest(opened: &Opened, spec: &Spec, to: &RegionSpec, count: Sector, with:
     if spec.action == Action::Verify {
         return open_source(path, aligned_to);
     }
-    let device = with.devices.open_dest(path, OpenDest { create: spec.create, force: spec.force_mounted, aligned_to });
+    let how = OpenDest { create: spec.create, force: spec.force_mounted, aligned_to, look: false };
+    let device = with.devices.open_dest(path, how);
     let own: Vec<_> = opened.dests.iter().map(|dest| Arc::clone(&dest.device)).collect();
     device.map_err(|error| match error.kind() {
         ErrorKind::Busy => blkdev::clash_within(path, &own).unwrap_or(error),

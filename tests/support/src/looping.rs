@@ -3,8 +3,8 @@
 //! # Invariants
 //! - A device is set to clear itself at its last close (`LO_FLAGS_AUTOCLEAR`), and an [`Attached`] keeps it open. So a
 //!   test process that is killed leaves no loop device behind.
-//! - The device is locked with flock(2) as long as it lives: udev keeps its hands off a locked device, so that its
-//!   probing is not counted among the test's requests.
+//! - The device is locked with flock(2) while it is attached, so that no other test process takes it. Later it is not: the
+//!   program under test locks it, to keep udev away.
 #![allow(unsafe_code)]
 
 use std::{
@@ -109,6 +109,7 @@ impl Attached {
             return Err(io::Error::other("the loop device does not pass direct I/O through to its file"));
         }
         attached.forget_partitions()?;
+        attached.hold.as_ref().expect("attached").unlock()?;
         Ok(attached)
     }
 
