@@ -186,14 +186,19 @@ fn system() -> Roff {
 
 fn examples() -> Roff {
     let mut roff = section("EXAMPLES");
-    roff.text([roman("Copy a disk to two others, at most 200 MiB a second, and wait for the end:")]);
+    roff.text([roman(
+        "Copy a disk to two others, at most 200 MiB a second: look what would be lost, start it, and wait for the end:",
+    )]);
     verbatim(
         &mut roff,
         "mkdir -p /run/kcopyfs\n\
          kcopyfs /run/kcopyfs\n\
          cd /run/kcopyfs\n\
          exec 3<>jobs/new\n\
-         echo 'from=/dev/sda to=/dev/sdb to=/dev/sdc speed_max=200M' >&3\n\
+         disks=/dev/disk/by-id\n\
+         spec=\"from=$disks/ata-OLD to=$disks/ata-NEW to=$disks/usb-SPARE speed_max=200M\"\n\
+         echo \"$spec\" > check && cat check\n\
+         echo \"$spec\" >&3\n\
          read id <&3\n\
          cat wait/$id && echo done",
     );

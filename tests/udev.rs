@@ -132,11 +132,16 @@ fn a_disk_that_another_program_has_locked_is_refused_by_name_needs_root_and_fuse
     let mut holder = Locked::new(held);
     let mut daemon = daemon();
     let spec = format!("from={} to={} to={}", from.display(), free.display(), held.display());
-    let refused = daemon.refused(&spec);
-    let reason =
-        format!("{} is in use: the disk {0} is locked (flock) by process {} (flock)", held.display(), holder.0.id());
-    assert_eq!((refused.errno, refused.reason), (libc::EBUSY, reason));
-    assert!(is_free(free, "-x"), "the lock of a job that is refused is released");
+    for file in ["check", "jobs/new"] {
+        let refused = daemon.refused_by(file, &spec);
+        let reason = format!(
+            "{} is in use: the disk {0} is locked (flock) by process {} (flock)",
+            held.display(),
+            holder.0.id()
+        );
+        assert_eq!((refused.errno, refused.reason), (libc::EBUSY, reason), "{file}");
+        assert!(is_free(free, "-x"), "the lock of a job that is refused is released");
+    }
     let refused = daemon.refused(&format!("{spec} force=mounted"));
     assert_eq!(refused.errno, libc::EBUSY, "force=mounted does not lift it");
     // Reading needs no lock.
@@ -162,6 +167,9 @@ fn a_prober_leaves_the_disk_alone_until_the_job_has_ended_needs_root_and_fuse() 
     let mut daemon = daemon();
     let mut watcher = Watcher::new(&[from.path(), to.path()], folder.path());
     let (source, dest) = (from.path().display(), to.path().display());
+    daemon.check(&format!("from={source} to={dest}")).expect("check");
+    assert_eq!(watcher.told(), [""; 0], "a check opens nothing for writing");
+    assert!(is_free(to.path(), "-x"));
     let first = daemon.job(&format!("from={source},0,8 to={dest} paused")).unwrap();
     let second = daemon.job(&format!("from={source},8,8 to={dest},8 paused")).unwrap();
     assert!(!is_free(to.path(), "-s") && is_free(from.path(), "-x"), "the destination alone is locked");

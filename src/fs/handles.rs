@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 
 use super::access::Caller;
+use super::check::Check;
 use super::inode::Key;
 use super::jobs_new::Specs;
 use super::kept::{Charge, Kept};
@@ -34,6 +35,8 @@ pub(super) enum Content {
     Text(Text),
     /// Lines and replies.
     Specs(Specs),
+    /// Lines, and what would become of them.
+    Check(Check),
     /// How far it has read.
     Events(Mutex<events::Cursor>),
     /// The job, and how far it is told.

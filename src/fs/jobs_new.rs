@@ -15,17 +15,21 @@ use super::error_log::Refused;
 use super::text;
 use crate::error::{Error, ErrorKind};
 use crate::jobs::{Jobs, Refusal};
-use crate::spec::{self, LineBuffer, SpecError};
+use crate::spec::{self, LineBuffer, Spec, SpecError};
 
 /// Bytes of replies kept for a reader; beyond that the oldest are forgotten, for a script that never reads.
 const REPLIES_MAX: usize = 1 << 20;
 /// Bytes of a write that are logged where no single line is to blame.
 const LOGGED_MAX: usize = 4096;
 
+/// The lines that are written to an open file.
+#[derive(Default)]
+pub(super) struct Lines(Mutex<LineBuffer>);
+
 /// What an open `jobs/new` keeps.
 #[derive(Default)]
 pub(super) struct Specs {
-    lines: Mutex<LineBuffer>,
+    pub(super) lines: Lines,
     replies: Mutex<Replies>,
 }
 
@@ -35,22 +39,22 @@ struct Replies {
     bytes: usize,
 }
 
-impl Specs {
-    /// Makes the jobs of one write. Blocks: devices are opened.
-    pub(super) fn write(&self, jobs: &Jobs, data: &[u8]) -> Result<(), Refused> {
-        let mut buffer = self.lines.lock();
+impl Lines {
+    /// Does something with all specs of one write, if it has any.
+    pub(super) fn write(&self, data: &[u8], act: impl FnOnce(Vec<Spec>) -> Result<(), Refusal>) -> Result<(), Refused> {
+        let mut buffer = self.0.lock();
         let lines = buffer.feed(data).map_err(|error| {
             let line = data[..data.len().min(LOGGED_MAX)].to_vec();
             Refused { error, line, span: 0..0 }
         })?;
-        let made = self.make(jobs, lines);
-        if made.is_err() {
+        let done = Self::act(lines, act);
+        if done.is_err() {
             buffer.refuse();
         }
-        made
+        done
     }
 
-    fn make(&self, jobs: &Jobs, lines: Vec<Vec<u8>>) -> Result<(), Refused> {
+    fn act(lines: Vec<Vec<u8>>, act: impl FnOnce(Vec<Spec>) -> Result<(), Refusal>) -> Result<(), Refused> {
         let mut lines: Vec<Vec<u8>> = lines.into_iter().filter(|line| !spec::is_blank(line)).collect();
         let mut specs = Vec::with_capacity(lines.len());
         let mut spans = Vec::with_capacity(lines.len());
@@ -68,18 +72,34 @@ impl Specs {
         if specs.is_empty() {
             return Ok(());
         }
-        match jobs.submit(specs) {
-            Ok(ids) => {
-                let mut replies = self.replies.lock();
-                for id in ids {
-                    replies.push(format!("{id}\n").into());
-                }
-                Ok(())
+        act(specs).map_err(|Refusal { index, place, error }| Refused {
+            error,
+            span: spans[index].of(place),
+            line: lines.swap_remove(index),
+        })
+    }
+
+    /// At close: the piece of a line that was kept for a next write, which did not come. It is refused, never run.
+    pub(super) fn leftover(&self) -> Option<Refused> {
+        // Nobody else is here: a file is closed after its last write was answered.
+        let buffer = self.0.lock();
+        let line = buffer.pending()?.to_vec();
+        let why = "not run: closed within a line, at a multiple of 512 bytes, where it may have been cut; end it with a newline";
+        Some(Refused { error: Error::new(ErrorKind::Syntax, why), span: line.len()..line.len(), line })
+    }
+}
+
+impl Specs {
+    /// Makes the jobs of one write. Blocks: devices are opened.
+    pub(super) fn write(&self, jobs: &Jobs, data: &[u8]) -> Result<(), Refused> {
+        self.lines.write(data, |specs| {
+            let ids = jobs.submit(specs)?;
+            let mut replies = self.replies.lock();
+            for id in ids {
+                replies.push(format!("{id}\n").into());
             }
-            Err(Refusal { index, place, error }) => {
-                Err(Refused { error, span: spans[index].of(place), line: lines.swap_remove(index) })
-            }
-        }
+            Ok(())
+        })
     }
 
     /// Queues the reason of a refused write.
@@ -90,15 +110,6 @@ impl Specs {
     /// The next reply, or as much of it as a short read takes; nothing where none is queued.
     pub(super) fn read(&self, size: usize) -> Vec<u8> {
         self.replies.lock().take(size)
-    }
-
-    /// At close: the piece of a line that was kept for a next write, which did not come. It is refused, never run.
-    pub(super) fn leftover(&self) -> Option<Refused> {
-        // Nobody else is here: a file is closed after its last write was answered.
-        let buffer = self.lines.lock();
-        let line = buffer.pending()?.to_vec();
-        let why = "not run: closed within a line, at a multiple of 512 bytes, where it may have been cut; end it with a newline";
-        Some(Refused { error: Error::new(ErrorKind::Syntax, why), span: line.len()..line.len(), line })
     }
 }
 

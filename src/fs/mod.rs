@@ -25,6 +25,7 @@
 
 mod access;
 mod board;
+mod check;
 mod error_log;
 mod events;
 mod eye;
@@ -40,6 +41,7 @@ mod labels;
 mod metrics;
 mod mount;
 mod mountpoint;
+mod preview;
 mod progress;
 mod readme;
 mod serve;

@@ -12,8 +12,11 @@ use crate::spec;
 const HEAD: &str = "\
 kcopyfs: block-copy jobs as files
 
-    echo 'from=/dev/sda to=/dev/sdb' > jobs/new          copy a device; what is on the destination is lost;
+    A=/dev/disk/by-id/ata-OLD B=/dev/disk/by-id/ata-NEW  names that stay with a disk; /dev/sdX does not
+    echo \"from=$A to=$B\" > jobs/new                      copy a device; what is on the destination is lost;
                                                          each further to= gets a copy too, from the same read
+    echo \"from=$A to=$B\" > check && cat check            before: what it would do, to which disks, and what would
+                                                         be lost; nothing is started or written
     exec 3<>jobs/new; echo \"$spec\" >&3; read id <&3      the same, and the number of the job
     cat jobs/$id/status                                  its status
     cat wait/$id && echo done                            a line every second until it ends; fails unless it is done
@@ -36,10 +39,10 @@ kcopyfs: block-copy jobs as files
     rmdir jobs/$id                                       forget an ended job
     tail error_log                                       why a write was refused
 
-    echo 'from=/dev/sda to=/dev/sdb verify digest=sha256' > jobs/new     copy, then read back and compare
-    echo 'verify from=/dev/sda to=/dev/sdb' > jobs/new                   only compare
-    echo \"zero to=/dev/sdb,0,$(blockdev --getsz /dev/sdb)\" > jobs/new    overwrite with zeros
-    echo 'from=/dev/sda to=/dev/sdb on_read_error=zero retries=2' > jobs/new   save what can be read of a failing disk
+    echo \"from=$A to=$B verify digest=sha256\" > jobs/new           copy, then read back and compare
+    echo \"verify from=$A to=$B\" > jobs/new                         only compare
+    echo \"zero to=$B,0,$(blockdev --getsz $B)\" > jobs/new           overwrite with zeros
+    echo \"from=$A to=$B on_read_error=zero retries=2\" > jobs/new    save what can be read of a failing disk
     cp jobs/$id/map.0 map; head -n2 map                                  continue with ddrescue; -r3 retries bad sectors
 
 Job states: queued (`error` says what it waits for), running, paused, flushing, verifying. At the end:

@@ -103,6 +103,8 @@ pub(super) enum Read {
     Long(fn(&Tree, Key) -> Option<Vec<u8>>),
     /// What became of the open file's writes.
     Replies,
+    /// What would become of what was written.
+    Checked,
     /// The log of changes of state, as it grows.
     Events,
     /// Progress, until the job ends.
@@ -116,6 +118,8 @@ pub(super) enum Write {
     Never,
     /// Specs of jobs.
     Specs,
+    /// Specs of jobs that are not to be made.
+    Check,
     /// Each write is a whole.
     Text(fn(&Tree, Key, &[u8]) -> Result<()>),
     /// A write, whatever it says, empties the file; so does truncating it.
@@ -134,7 +138,7 @@ impl Node {
 
     /// Whether writing to it does something.
     pub const fn is_writable(&self) -> bool {
-        matches!(self.body, Body::File { write: Write::Specs | Write::Text(_) | Write::Clear(_), .. })
+        matches!(self.body, Body::File { write: Write::Specs | Write::Check | Write::Text(_) | Write::Clear(_), .. })
     }
 
     /// Whether reading it gives something.
@@ -197,6 +201,14 @@ static NODES: &[Node] = &[
     dir("", "the control tree"),
     file("README", 0o444, Read::Text(readme::text), Write::Never, "how to drive the tree: this text"),
     file("version", 0o444, Read::Text(files::version), Write::Never, "the version of kcopyfs"),
+    Node {
+        path: "check",
+        mode: 0o600,
+        doc: "write specs as to jobs/new: nothing is started, made or written; then read what they would do, and what would be lost",
+        each: Each::Fresh,
+        there: always,
+        body: Body::File { read: Read::Checked, write: Write::Check },
+    },
     file(
         "summary",
         0o444,

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use parking_lot::Mutex;
 
 use super::access::{self, Caller};
+use super::check::{Check, Last};
 use super::error_log::{ErrorLog, Refused};
 use super::events::Events;
 use super::handles::{Content, Handles, Listing, Open, Text};
@@ -55,6 +56,8 @@ pub struct Tree {
     pub(super) config: TreeConfig,
     pub(super) errors: ErrorLog,
     pub(super) events: Arc<Events>,
+    /// What the last check found.
+    checked: Last,
     pub(super) waiting: WaitRoom,
     /// The clients' numbers.
     pub(super) clients: Labels,
@@ -78,6 +81,7 @@ impl Tree {
             config,
             errors: ErrorLog::default(),
             events: Arc::new(Events::new(started)),
+            checked: Last::default(),
             waiting: WaitRoom::default(),
             clients: Labels::default(),
             handles: Handles::default(),
@@ -275,6 +279,7 @@ impl Tree {
         }
         let content = match (read, write) {
             (Read::Replies, _) | (_, Write::Specs) => Content::Specs(Specs::default()),
+            (Read::Checked, _) | (_, Write::Check) => Content::Check(Check::default()),
             (Read::Events, _) => Content::Events(Mutex::new(self.events.begin())),
             (Read::Wait, _) => {
                 let job = self.jobs.follow(key.id).ok_or(ErrorKind::NotFound)?;
@@ -308,6 +313,7 @@ impl Tree {
             }
             Content::Events(cursor) => reply(Ok(self.events.read(&mut cursor.lock(), offset, size))),
             Content::Specs(specs) => reply(Ok(specs.read(size))),
+            Content::Check(check) => reply(Ok(check.read(&self.checked, offset, size))),
             Content::Dir(_) => reply(Err(ErrorKind::Os(libc::EISDIR))),
             Content::Text(text) => {
                 if let Some(part) = text.kept(offset, size) {
@@ -350,7 +356,7 @@ impl Tree {
                 self.events.poll(file, cursor, notify)
             }
             Content::Wait(wait) => self.waiting.poll((file, wait), notify),
-            Content::Text(_) | Content::Specs(_) | Content::Dir(_) => true,
+            Content::Text(_) | Content::Specs(_) | Content::Check(_) | Content::Dir(_) => true,
         }
     }
 
@@ -372,6 +378,7 @@ impl Tree {
         let whole = |error| Refused { error, line: logged.to_vec(), span: 0..logged.len() };
         let result = self.judge(open, writer, data.len()).map_err(whole).and_then(|()| match &open.content {
             Content::Specs(specs) => specs.write(&self.jobs, data),
+            Content::Check(check) => check.write(&self.jobs, &self.checked, data),
             _ => match open.key.node().body {
                 Body::File { write: Write::Text(write), .. } => write(self, open.key, data).map_err(whole),
                 Body::File { write: Write::Clear(clear), .. } => {
@@ -383,8 +390,10 @@ impl Tree {
         });
         self.kept.outdate();
         result.map_err(|refused| {
-            if let Content::Specs(specs) = &open.content {
-                specs.refuse(&refused.error);
+            match &open.content {
+                Content::Specs(specs) => specs.refuse(&refused.error),
+                Content::Check(check) => check.refuse(&self.checked, &refused.error),
+                _ => {}
             }
             self.refused(open, writer, &refused);
             refused.error.kind()
@@ -432,8 +441,8 @@ impl Tree {
         match &open.content {
             Content::Events(_) => self.events.forget(file),
             Content::Wait(_) => self.waiting.forget(file),
-            Content::Specs(specs) => {
-                if let Some(refused) = specs.leftover() {
+            Content::Specs(Specs { lines, .. }) | Content::Check(Check { lines, .. }) => {
+                if let Some(refused) = lines.leftover() {
                     self.refused(&open, open.opener, &refused);
                 }
             }

@@ -18,7 +18,9 @@ use super::open::Opener;
 use super::owner::{self, Hands, Inbox, Listener, Opening};
 use super::recorder::Recorder;
 use super::submit::{Made, NotMade, Ready};
-use super::view::{BadRange, Brief, Cells, Change, DeviceView, EngineView, JobId, Rate, State, Totals, Verb, View};
+use super::view::{
+    BadRange, Brief, Cells, Change, DeviceView, EngineView, JobId, Rate, Refusal, State, Totals, Verb, View,
+};
 use super::workers::Workers;
 use crate::blkdev::Devices;
 use crate::error::{Error, ErrorKind, Result};
@@ -114,7 +116,20 @@ impl Jobs {
     }
 
     pub(super) fn opener<T>(&self, act: impl FnOnce(&Opener<'_>) -> T) -> T {
-        self.opening.with(&self.inbox, act)
+        self.opening.with(&self.inbox, false, act)
+    }
+
+    /// The same for those who only look.
+    pub(super) fn looker<T>(&self, act: impl FnOnce(&Opener<'_>) -> T) -> T {
+        self.opening.with(&self.inbox, true, act)
+    }
+
+    /// Whether the owner would make those jobs; gives them back. Nothing of it is kept.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub(super) fn would_make(&self, ready: Vec<Ready>) -> std::result::Result<Vec<Ready>, Refusal> {
+        self.ask(|reply| Event::Check { ready, reply })
     }
 
     /// Has the owner make jobs, and waits for that: as long as the state directory's disk likes.

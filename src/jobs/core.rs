@@ -33,6 +33,9 @@ const CHECKPOINT: Duration = Duration::from_secs(5);
 /// Between two looks at a device that is busy.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Who is in the way of a line of a write.
+const EARLIER_LINE: &str = "an earlier line of this write";
+
 /// How many of what.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -114,6 +117,10 @@ impl Core {
     pub(super) fn on(&mut self, event: Event, now: Now) {
         match event {
             Event::Submit { ready, reply } => self.submit(ready, reply, now),
+            Event::Check { ready, reply } => {
+                let answer = self.would_make(&ready).map(|()| ready);
+                self.effects.push(Effect::Answer(Answer::Check(reply, answer)));
+            }
             Event::CheckOnce { name, reply } => {
                 let answer = self.check_once(&name, &[]);
                 self.effects.push(Effect::Answer(Answer::Done(reply, answer)));
@@ -482,6 +489,24 @@ impl Core {
         }
     }
 
+    /// Whether new jobs would be made, as far as the owner has a say in it. Changes nothing.
+    pub(super) fn would_make(&self, ready: &[Ready]) -> std::result::Result<(), Refusal> {
+        let (first, _) = self.admit(ready)?;
+        // Lines of one write may be in each other's way.
+        let mut earlier = Claims::default();
+        for (index, (one, id)) in ready.iter().zip(first..).enumerate() {
+            let Some(footprint) = one.claims_now() else { continue };
+            let refuse = |place, error| Err(Refusal { index, place, error });
+            if let Some(conflict) = self.claims.conflict_at_once(id, footprint) {
+                return refuse(conflict.place, conflict.error(&format!("job {}", conflict.owner)));
+            }
+            if let Err(conflict) = earlier.claim_at_once(id, footprint) {
+                return refuse(conflict.place, conflict.error(EARLIER_LINE));
+            }
+        }
+        Ok(())
+    }
+
     /// The first number of new jobs, and the job that each starts after, if they may be made.
     fn admit(&self, ready: &[Ready]) -> std::result::Result<(JobId, Vec<Option<JobId>>), Refusal> {
         let line = |error| Refusal { index: 0, place: SpecPlace::Line, error };
@@ -556,7 +581,7 @@ impl Core {
         let Some(footprint) = one.claims_now() else { return Ok(Vec::new()) };
         self.claims.claim_at_once(id, footprint).map_err(|conflict| {
             let who = match conflict.owner {
-                other if other >= first => "an earlier line of this write".to_owned(),
+                other if other >= first => EARLIER_LINE.to_owned(),
                 other => format!("job {other}"),
             };
             (conflict.place, conflict.error(&who))

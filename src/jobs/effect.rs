@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::card::Card;
 use super::event::Reply;
 use super::open::Opened;
-use super::submit::{Made, NotMade};
-use super::view::{Change, JobId};
+use super::submit::{Made, NotMade, Ready};
+use super::view::{Change, JobId, Refusal};
 use crate::blkdev::Device;
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::Result;
@@ -76,6 +76,7 @@ pub(super) struct Start {
 /// An answer, and who waits for it.
 pub(super) enum Answer {
     Submit(Reply<std::result::Result<Made, NotMade>>, std::result::Result<Made, NotMade>),
+    Check(Reply<std::result::Result<Vec<Ready>, Refusal>>, std::result::Result<Vec<Ready>, Refusal>),
     Done(Reply<Result<()>>, Result<()>),
     Over(Reply<()>),
     WhoWrites(Reply<Option<JobId>>, Option<JobId>),
@@ -85,6 +86,7 @@ impl Answer {
     pub(super) fn send(self) {
         match self {
             Self::Submit(reply, answer) => reply.send(answer),
+            Self::Check(reply, answer) => reply.send(answer),
             Self::Done(reply, answer) => reply.send(answer),
             Self::Over(reply) => reply.send(()),
             Self::WhoWrites(reply, answer) => reply.send(answer),

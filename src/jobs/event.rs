@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use super::job::Job;
 use super::open::{OpenError, Opened, Zoned};
 use super::submit::{Made, NotMade, Ready};
-use super::view::{JobId, Verb};
+use super::view::{JobId, Refusal, Verb};
 use crate::dm_io::ErrorBits;
 use crate::error::{Error, Result};
 use crate::figures::Hashing;
@@ -18,6 +18,8 @@ use crate::sector::Sector;
 pub(super) enum Event {
     /// Specs, with their open devices, are to become jobs: all or none.
     Submit { ready: Vec<Ready>, reply: Reply<std::result::Result<Made, NotMade>> },
+    /// Whether those would be made. They come back; nothing of it is kept.
+    Check { ready: Vec<Ready>, reply: Reply<std::result::Result<Vec<Ready>, Refusal>> },
     /// Whether a spec with that name and `once` would be refused for a job that is there.
     CheckOnce { name: String, reply: Reply<Result<()>> },
     /// The jobs of an earlier daemon. `shown` is answered when all can see them, `settled` when the devices of those that had

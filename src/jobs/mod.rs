@@ -19,6 +19,7 @@
 mod api;
 mod behind;
 mod card;
+mod check;
 mod clients;
 mod config;
 mod control;
@@ -48,6 +49,7 @@ mod work;
 mod workers;
 
 pub use api::{Followed, Jobs};
+pub use check::{Checked, CheckedRegion};
 pub use config::{ACTIVE_MAX, Config};
 pub use glance::{Glance, Most, SILENT_MIN, Seen};
 pub use view::{

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::clients::{Clients, DEFAULT};
 use super::view::JobId;
-use crate::blkdev::{self, Device, DeviceCard, Devices, Extent, Holders, OpenDest, open_source};
+use crate::blkdev::{self, Device, DeviceCard, Devices, Extent, Holders, OpenDest, look_at, open_source};
 use crate::claims::{Footprint, Lasting};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::{Error, ErrorKind, Result};
@@ -77,6 +77,8 @@ pub(super) struct Opener<'a> {
     who_writes: &'a (dyn Fn(Vec<Extent>) -> Option<JobId> + 'a),
     /// Where the jobs are kept.
     state: Option<&'a Path>,
+    /// It only looks: nothing is opened for writing, and nothing is made.
+    pub(super) looks: bool,
     /// Who uses what, as seen by the first that asked: the specs of one write share a look at the whole system.
     holders: OnceCell<Holders>,
 }
@@ -88,7 +90,7 @@ impl<'a> Opener<'a> {
         who_writes: &'a (dyn Fn(Vec<Extent>) -> Option<JobId> + 'a),
         state: Option<&'a Path>,
     ) -> Self {
-        Self { clients, devices, who_writes, state, holders: OnceCell::new() }
+        Self { clients, devices, who_writes, state, looks: false, holders: OnceCell::new() }
     }
 
     /// Removes a file that was made for a job, unless another job writes to it by now.
@@ -100,7 +102,17 @@ impl<'a> Opener<'a> {
         }
     }
 
-    fn holders(&self) -> Result<&Holders> {
+    /// The same, and it only looks.
+    pub(super) fn looking(self) -> Self {
+        Self { looks: true, ..self }
+    }
+
+    /// Opens what is only read.
+    fn open_source(&self, path: &Path, aligned_to: u64) -> Result<Arc<Device>> {
+        if self.looks { look_at(path, aligned_to) } else { open_source(path, aligned_to) }
+    }
+
+    pub(super) fn holders(&self) -> Result<&Holders> {
         match self.holders.get() {
             Some(holders) => Ok(holders),
             None => Holders::read().map(|holders| self.holders.get_or_init(|| holders)),
@@ -332,7 +344,7 @@ fn alignment(sector: Sector, count: Sector) -> u64 {
 
 fn source(spec: &RegionSpec, count: Option<Sector>, with: &Opener<'_>) -> Result<IoRegion> {
     let path = Path::new(&spec.path);
-    let device = open_source(path, alignment(spec.sector, count.unwrap_or(Sector::ZERO)))?;
+    let device = with.open_source(path, alignment(spec.sector, count.unwrap_or(Sector::ZERO)))?;
     leave_descriptors(&device)?;
     refuse_record(path, &device, with)?;
     let count = match count {
@@ -369,9 +381,9 @@ fn open_dest(opened: &Opened, spec: &Spec, to: &RegionSpec, count: Sector, with:
     let path = Path::new(&to.path);
     let aligned_to = alignment(to.sector, count);
     if spec.action == Action::Verify {
-        return open_source(path, aligned_to);
+        return with.open_source(path, aligned_to);
     }
-    let how = OpenDest { create: spec.create, force: spec.force_mounted, aligned_to, look: false };
+    let how = OpenDest { create: spec.create, force: spec.force_mounted, aligned_to, look: with.looks };
     let device = with.devices.open_dest(path, how);
     let own: Vec<_> = opened.dests.iter().map(|dest| Arc::clone(&dest.device)).collect();
     device.map_err(|error| match error.kind() {
@@ -405,7 +417,7 @@ fn refuse_record(path: &Path, device: &Device, with: &Opener<'_>) -> Result<()> 
 
 /// Whether a file is below a directory, by the name that the system has for it.
 fn is_within(device: &Device, directory: &Path) -> bool {
-    let name = std::fs::read_link(format!("/proc/self/fd/{}", device.raw_fd()));
+    let name = device.name();
     let directory = std::fs::canonicalize(directory);
     matches!((name, directory), (Ok(name), Ok(directory)) if device.can_grow() && name.starts_with(&directory))
 }
@@ -420,7 +432,7 @@ fn name_holder(index: usize, to: &RegionSpec, error: Error, with: &Opener<'_>) -
         let what = format!("{} is in use: {who} writes to {}", path.display(), device.path().display());
         return OpenError::Busy(place, Error::new(ErrorKind::Busy, what));
     }
-    let holder = open_source(path, 1).and_then(|device| blkdev::in_use(&device));
+    let holder = with.open_source(path, 1).and_then(|device| blkdev::in_use(&device));
     match holder {
         Ok(Some(holder)) => OpenError::InUse(place, holder.into()),
         _ => OpenError::Busy(place, error),

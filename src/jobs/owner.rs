@@ -130,14 +130,15 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Opens with it. Who writes some bytes the owner says.
-    pub(super) fn with<T>(&self, inbox: &Inbox, act: impl FnOnce(&Opener<'_>) -> T) -> T {
+    /// Opens with it, or only looks. Who writes some bytes the owner says.
+    pub(super) fn with<T>(&self, inbox: &Inbox, looks: bool, act: impl FnOnce(&Opener<'_>) -> T) -> T {
         let who_writes = |extents: Vec<Extent>| {
             let (reply, answer) = Reply::new();
             inbox.send(Event::WhoWrites { extents, reply });
             answer.recv().ok().flatten()
         };
-        act(&Opener::new(&self.clients, &self.devices, &who_writes, self.state.as_deref()))
+        let opener = Opener::new(&self.clients, &self.devices, &who_writes, self.state.as_deref());
+        act(&if looks { opener.looking() } else { opener })
     }
 }
 
@@ -180,7 +181,7 @@ impl Hands {
             Effect::Open { card, attempt, without } => {
                 let (inbox, opening) = (Arc::clone(&self.inbox), Arc::clone(&self.opening));
                 self.workers.run(move || {
-                    let result = opening.with(&inbox, |with| open(&card.spec(), without, with)).map(Box::new);
+                    let result = opening.with(&inbox, false, |with| open(&card.spec(), without, with)).map(Box::new);
                     inbox.send(Event::Opened { id: card.id, attempt, result });
                 });
             }

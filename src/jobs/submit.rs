@@ -52,19 +52,7 @@ impl Jobs {
     /// # Errors
     /// Which spec, which part of it and why. No device was written to, and no file is left that `create` made.
     pub fn submit(&self, specs: Vec<Spec>) -> std::result::Result<Vec<JobId>, Refusal> {
-        let ready = self.opener(|with| {
-            let mut ready: Vec<Ready> = Vec::with_capacity(specs.len());
-            for (index, spec) in specs.into_iter().enumerate() {
-                match self.ready(spec, index < OPEN_MAX, with) {
-                    Ok(one) => ready.push(one),
-                    Err((place, error)) => {
-                        ready.into_iter().filter_map(Ready::opened).for_each(|opened| opened.undo(with));
-                        return Err(Refusal { index, place, error });
-                    }
-                }
-            }
-            Ok(ready)
-        })?;
+        let ready = self.opener(|with| self.all_ready(specs, with))?;
         match self.make(ready) {
             Ok(Made { ids }) => Ok(ids),
             Err(NotMade { refusal, devices }) => {
@@ -76,6 +64,21 @@ impl Jobs {
 }
 
 impl Jobs {
+    /// Opens what the specs of a write need.
+    pub(super) fn all_ready(&self, specs: Vec<Spec>, with: &Opener<'_>) -> std::result::Result<Vec<Ready>, Refusal> {
+        let mut ready: Vec<Ready> = Vec::with_capacity(specs.len());
+        for (index, spec) in specs.into_iter().enumerate() {
+            match self.ready(spec, index < OPEN_MAX || with.looks, with) {
+                Ok(one) => ready.push(one),
+                Err((place, error)) => {
+                    ready.into_iter().filter_map(Ready::opened).for_each(|opened| opened.undo(with));
+                    return Err(Refusal { index, place, error });
+                }
+            }
+        }
+        Ok(ready)
+    }
+
     /// Opens what a spec needs. Of many that say `once`, those that come too late are told so, and not what of its devices
     /// is busy by then.
     fn ready(&self, spec: Spec, stays: bool, with: &Opener<'_>) -> std::result::Result<Ready, (Place, Error)> {

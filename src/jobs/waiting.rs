@@ -58,6 +58,14 @@ pub(super) enum Found {
 }
 
 impl Found {
+    /// Where they are open.
+    pub(super) fn opened(&self) -> Option<&Opened> {
+        match self {
+            Self::Open(opened) => Some(opened),
+            Self::LetGo(_) => None,
+        }
+    }
+
     pub(super) fn footprint(&self) -> Option<&Footprint> {
         match self {
             Self::Open(opened) => opened.footprint.as_ref(),

@@ -13,6 +13,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Dismiss { id, .. } => format!("dismiss job {id}"),
         Event::Ask { id, .. } => format!("a question about job {id}"),
         Event::WhoWrites { .. } => "who writes there?".to_owned(),
+        Event::Check { ready, .. } => format!("would {} specs become jobs?", ready.len()),
         Event::CheckOnce { name, .. } => format!("is {name} to be made once?"),
         Event::Opened { id, attempt, result } => match result {
             Ok(_) => format!("the devices of job {id} are open (attempt {attempt})"),
@@ -85,6 +86,7 @@ pub(super) fn effect(effect: &Effect) -> String {
                 Ok(made) => format!("answer: jobs {:?}", made.ids),
                 Err(not_made) => format!("answer: refused, {}", not_made.refusal.error),
             },
+            Answer::Check(_, result) => format!("answer: {:?}", result.as_ref().err()),
             Answer::Done(_, result) => format!("answer: {result:?}"),
             Answer::Over(_) => "answer: it is over".to_owned(),
             Answer::WhoWrites(_, who) => format!("answer: {who:?}"),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::super::card::{Card, Cards};
 use super::super::core::{Core, Limits};
-use super::super::effect::Effect;
+use super::super::effect::{Answer, Effect};
 use super::super::event::{Event, Reply};
 use super::super::open::Opened;
 use super::super::owner::Inbox;
@@ -275,9 +275,24 @@ impl<'a> World<'a> {
         self.say(|| format!("event  {}", super::story::event(&event)));
         self.model_before(&event);
         let now = self.clock();
+        // Whoever had asked just before would have been told the same.
+        let told = match &event {
+            Event::Submit { ready, .. } => {
+                Some(self.daemon.core.would_make(ready).err().map(|refusal| refusal.error.kind()))
+            }
+            _ => None,
+        };
         self.daemon.core.on(event, now);
         let number = self.number;
-        effects.extend(self.daemon.core.effects().into_iter().map(|effect| (number, effect)));
+        let new = self.daemon.core.effects();
+        let refused = new.iter().find_map(|effect| match effect {
+            Effect::Answer(Answer::Submit(_, Err(not_made))) => Some(not_made.refusal.error.kind()),
+            _ => None,
+        });
+        if let Some(told) = told.filter(|told| *told != refused) {
+            return Err(format!("specs would be refused with {told:?}, and were with {refused:?}"));
+        }
+        effects.extend(new.into_iter().map(|effect| (number, effect)));
         self.check_event()
     }
 

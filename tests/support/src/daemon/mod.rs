@@ -257,14 +257,36 @@ impl Daemon {
     /// # Panics
     /// If it is not, or the reason is not told.
     pub fn refused(&self, spec: &str) -> RefusedSpec {
-        let path = self.path("jobs/new");
+        self.refused_by("jobs/new", spec)
+    }
+
+    /// The same for `check`, or any other file that takes specs.
+    ///
+    /// # Panics
+    /// If it is not refused.
+    pub fn refused_by(&self, file: &str, spec: &str) -> RefusedSpec {
+        let path = self.path(file);
         self.within(FILE_LIMIT, &path, || {
-            let mut new = OpenOptions::new().read(true).write(true).open(&path).expect("open jobs/new");
+            let mut new = OpenOptions::new().read(true).write(true).open(&path).expect("open the file");
             let error = write_once(&mut new, &format!("{spec}\n")).expect_err("this spec should have been refused");
             let answer = read_once(&mut new).expect("read the reason");
             let reason = answer.strip_prefix("error: ").and_then(|rest| rest.strip_suffix('\n'));
-            let reason = reason.unwrap_or_else(|| panic!("jobs/new refused and answered {answer:?}")).to_owned();
+            let reason = reason.unwrap_or_else(|| panic!("{file} refused and answered {answer:?}")).to_owned();
             RefusedSpec { errno: error.raw_os_error().expect("an errno"), reason }
+        })
+    }
+
+    /// Writes a spec to `check` and reads what it says.
+    ///
+    /// # Errors
+    /// Why the spec is refused.
+    pub fn check(&self, spec: &str) -> io::Result<String> {
+        let path = self.path("check");
+        self.within(FILE_LIMIT, &path, || {
+            let mut check = OpenOptions::new().read(true).write(true).open(&path)?;
+            write_once(&mut check, &format!("{spec}\n"))?;
+            let mut text = String::new();
+            check.read_to_string(&mut text).map(|_| text)
         })
     }
 
