@@ -12,6 +12,7 @@
 //! opened. Where the disk has no node there nobody else can lock it either, and there is no lock.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,8 @@ pub(super) enum Attempt {
     NoNode,
     /// Somebody else has it.
     Held(Holder),
+    /// This process cannot open the node now, and may later.
+    Failed(io::Error),
 }
 
 /// Who has a disk locked.
@@ -46,7 +49,11 @@ pub(super) struct Holder {
 impl DiskLock {
     /// Locks the whole disk of that number, unless somebody has it locked.
     pub(super) fn attempt(disk: u64) -> Attempt {
-        let Some((path, node)) = open_node(disk, libc::O_RDONLY | libc::O_NONBLOCK) else { return Attempt::NoNode };
+        let (path, node) = match open_node(disk, libc::O_RDONLY | libc::O_NONBLOCK) {
+            Ok(Some(open)) => open,
+            Ok(None) => return Attempt::NoNode,
+            Err(error) => return Attempt::Failed(error),
+        };
         match node.try_lock() {
             Ok(()) => Attempt::Locked(Self { _node: node }),
             Err(TryLockError::WouldBlock) => {
@@ -62,7 +69,7 @@ impl DiskLock {
 
     /// Who has that disk locked. Takes no lock, and does not open the disk.
     pub(super) fn holder(disk: u64) -> Option<Holder> {
-        let (path, node) = open_node(disk, libc::O_PATH)?;
+        let (path, node) = open_node(disk, libc::O_PATH).ok()??;
         holder_of(&path, &node)
     }
 }
@@ -91,12 +98,24 @@ impl Holder {
     }
 }
 
-/// The node of a disk as udev knows it, open.
-fn open_node(disk: u64, flags: libc::c_int) -> Option<(PathBuf, File)> {
+/// The node of a disk as udev knows it, open; `None` where there is none for this process.
+///
+/// # Errors
+/// Where that may be otherwise a moment later: no descriptor is left.
+fn open_node(disk: u64, flags: libc::c_int) -> io::Result<Option<(PathBuf, File)>> {
     let path = device_path(disk);
-    let node = OpenOptions::new().read(true).custom_flags(flags | libc::O_CLOEXEC).open(&path).ok()?;
-    let meta = node.metadata().ok()?;
-    (meta.file_type().is_block_device() && meta.rdev() == disk).then_some((path, node))
+    let node = match OpenOptions::new().read(true).custom_flags(flags | libc::O_CLOEXEC).open(&path) {
+        Ok(node) => node,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
+            return Err(error);
+        }
+        Err(error) => {
+            log::debug!("{}: not locked: {error}", path.display());
+            return Ok(None);
+        }
+    };
+    let meta = node.metadata()?;
+    Ok((meta.file_type().is_block_device() && meta.rdev() == disk).then_some((path, node)))
 }
 
 fn holder_of(path: &Path, node: &File) -> Option<Holder> {

@@ -114,6 +114,7 @@ impl Devices {
             };
             match attempt {
                 Attempt::NoNode => return Ok(None),
+                Attempt::Failed(error) => return Err(Error::os(format!("open {}", path.display()), error)),
                 Attempt::Locked(lock) => {
                     let lock = Arc::new(lock);
                     let mut locks = self.locks.lock();
