@@ -115,12 +115,12 @@ impl Devices {
             match attempt {
                 Attempt::NoNode => return Ok(None),
                 Attempt::Failed(error) => return Err(Error::os(format!("open {}", path.display()), error)),
-                Attempt::Locked(lock) => {
-                    let lock = Arc::new(lock);
-                    let mut locks = self.locks.lock();
-                    locks.retain(|_, lock| lock.strong_count() > 0);
-                    locks.insert(disk, Arc::downgrade(&lock));
-                    return Ok(Some(lock));
+                Attempt::Locked(new) => {
+                    let new = Arc::new(new);
+                    let mut all = self.locks.lock();
+                    all.retain(|_, lock| lock.strong_count() > 0);
+                    all.insert(disk, Arc::downgrade(&new));
+                    return Ok(Some(new));
                 }
                 // Another destination of ours takes it, or lets go of it, just now.
                 Attempt::Held(holder) if holder.is_us() || holder.is_brief() => {

@@ -56,7 +56,7 @@ impl Check {
 
     fn keep(&self, last: &Last, mut text: String) {
         if text.len() > REPORT_MAX {
-            let cut = text[..text.floor_char_boundary(REPORT_MAX)].rfind('\n').unwrap_or(0);
+            let cut = text.as_bytes()[..REPORT_MAX].iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
             text.truncate(cut);
             text.push_str("\n... and more: check fewer specs at once\n");
         }

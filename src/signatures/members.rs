@@ -134,7 +134,7 @@ fn pool(list: &Bytes) -> (Option<String>, Option<String>) {
 fn drbd(window: &mut Window<'_, '_>) -> Option<Found> {
     let at = (window.size() & !0xfff).checked_sub(4096)?;
     let block = window.get(at, 512)?;
-    let is_it = matches!(block.be32(60), 0x8374_026b | 0x8374_026c | 0x8374_026d);
+    let is_it = matches!(block.be32(60), 0x8374_026b..=0x8374_026d);
     is_it.then(|| Found::new("drbd", Usage::Member, at))
 }
 

@@ -1,7 +1,7 @@
 //! ISO 9660 and UDF.
 
 use super::window::{Bytes, Window};
-use super::{Found, Usage, text, wide_text};
+use super::{Found, Usage, hex, text, wide_text};
 
 /// Bytes of a sector of a disc, and where the descriptors begin.
 const SECTOR: u64 = 2048;
@@ -113,7 +113,6 @@ fn identifier(volume: &Bytes) -> Option<String> {
         return None;
     }
     let digits = name.iter().take(16).take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let plain = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_ascii_lowercase();
     Some(match digits {
         0..8 => hex(&name[..8]),

@@ -58,7 +58,7 @@ impl Thermometer {
     }
 }
 
-/// The first sensor of a disk: of the SCSI device (drivetemp), or of the NVMe controller, or of one of several.
+/// The first sensor of a disk: of the SCSI device (drivetemp), or of the controller of an NVM disk, or of one of several.
 fn sensor(disk: &Path) -> Option<PathBuf> {
     let device = disk.join("device");
     let controllers = entries(&device, "nvme");

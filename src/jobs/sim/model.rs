@@ -268,7 +268,7 @@ impl World<'_> {
         // What was dropped is another's by now, perhaps.
         let kept = record.dests.iter().zip(places.written()).enumerate().filter(|(_, (side, _))| !side.dropped);
         for (index, (side, span)) in kept {
-            self.check_card(side, span)
+            Self::check_card(side, span)
                 .map_err(|what| format!("record of job {}, destination {index}: {what}", record.id))?;
             let not = set(&side.overwritten).union(&set(&record.unreadable));
             for range in set(&side.durable).without(&not).iter() {
@@ -280,7 +280,7 @@ impl World<'_> {
     }
 
     /// A card is that of the disk that it began with.
-    fn check_card(&self, side: &Side, span: &Span) -> Checked {
+    fn check_card(side: &Side, span: &Span) -> Checked {
         let expected = format!("size=0 serial=disk-{}", span.disk);
         match side.card.as_str() {
             "" => Ok(()),
