@@ -1,4 +1,4 @@
-//! File systems that begin with a boot sector: FAT, exFAT, NTFS, ReFS.
+//! File systems that begin with a boot sector: FAT, exFAT, NTFS, `ReFS`.
 
 use super::window::{Bytes, Window};
 use super::{Found, Usage, text, wide_text};
