@@ -73,7 +73,7 @@ impl Typist {
     fn gets(&mut self, line: &str, arguments: &[&str]) {
         self.press(&format!("{line}\r"));
         self.until("END");
-        let expected: String = arguments.iter().map(|argument| format!("<{argument}>")).collect();
+        let expected = format!("<{}>", arguments.join("><"));
         // a slash at the end of a directory is the shell's business
         let plain = |text: &str| text.replace("/>", ">");
         let is_right = plain(&self.seen).contains(&plain(&format!("{expected}END")));

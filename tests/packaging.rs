@@ -10,6 +10,8 @@ use std::process::{Child, Command, Output, Stdio};
 use kcopyfs_support::{Daemon, need, until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kcopyfs");
+/// Bytes of the station's image.
+const SIZE: u64 = 8 << 20;
 
 /// A file of contrib.
 fn contrib(file: &str) -> PathBuf {
@@ -363,7 +365,6 @@ fn the_station_overwrites_what_is_blank_or_its_own_and_nothing_else() {
     if !need::loops() || !tools.iter().all(|(program, package)| need::program(program, package)) {
         return;
     }
-    const SIZE: u64 = 8 << 20;
     let scratch = tempfile::tempdir().unwrap();
     let daemon = Daemon::builder(PROGRAM).option("pages=512,client_pages=256").start();
     let image = scratch.path().join("master.img");

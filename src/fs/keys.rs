@@ -51,7 +51,11 @@ pub fn texts_with_keys() -> Vec<TextKeys> {
             .concat();
     vec![
         TextKeys { path: "engine", form: "a line per key: KEY VALUE", entries: [entries(ENGINE), pace].concat() },
-        TextKeys { path: "events", form: "a line per change of state", entries: lines(EVENT_LINES) },
+        TextKeys {
+            path: "events",
+            form: "a line per change of state, TIME_USEC JOB OLD NEW [name=NAME] [REASON]; beyond 1 MiB it is cut to its last 64 KiB",
+            entries: lines(EVENT_PARTS),
+        },
         TextKeys { path: "clients/NAME/stat", form: "a line per key: KEY VALUE", entries: entries(CLIENT) },
         TextKeys {
             path: "jobs/ID/status",
@@ -186,12 +190,15 @@ pub(super) fn event(change: &Change) -> Vec<u8> {
     line.into()
 }
 
-/// The line of `events`.
-static EVENT_LINES: &[KeyDoc] = &[KeyDoc {
-    name: "TIME_USEC JOB OLD NEW [name=NAME] [REASON]",
-    doc: "microseconds since the epoch, the job, the state that it left (`-`: it is new, or kcopyfs has started again) and the one that \
-          it has now, its name, and why. Kept over restarts in the state directory; beyond 1 MiB cut to its last 64 KiB",
-}];
+/// The parts of a line of `events`.
+static EVENT_PARTS: &[KeyDoc] = &[
+    KeyDoc { name: "TIME_USEC", doc: "when, in microseconds since the epoch" },
+    KeyDoc { name: "JOB", doc: "the job's number" },
+    KeyDoc { name: "OLD", doc: "the state that it left; `-` where it is new, or kcopyfs has started again" },
+    KeyDoc { name: "NEW", doc: "the state that it has now" },
+    KeyDoc { name: "name=NAME", doc: "its name, where it has one" },
+    KeyDoc { name: "REASON", doc: "why, where there is more to say" },
+];
 
 const fn key<T>(name: &'static str, doc: &'static str, value: fn(&T, &mut Vec<u8>)) -> Key<T> {
     Key { name, doc, value }
@@ -224,7 +231,7 @@ static STATUS: &[Key<View>] = &[
     key("durable", "bytes that a power cut now would leave", |view, text| put(text, view.durable)),
     key("percent", "of total that is copied; 100.00 only when all is", |view, text| put(text, percent(view))),
     key("speed", "bytes per second over the last 5 s; at the end, over the last 5 s of copying", |view, text| {
-        put(text, view.speed)
+        put(text, view.speed);
     }),
     key("eta_usec", "microseconds to the end, or `none` where they cannot be told", |view, text| match view.eta {
         Some(eta) => put(text, eta.as_micros()),
@@ -240,13 +247,13 @@ static STATUS: &[Key<View>] = &[
     key("client", "the client whose pages it uses", |view, text| put_text(text, Some(&view.client))),
     key("name", "its name= in the spec", |view, text| put_text(text, view.name.as_deref())),
     key("digest", "of the source, in order, as sha256:HEX, when it is known", |view, text| {
-        put_text(text, view.digest.as_deref())
+        put_text(text, view.digest.as_deref());
     }),
     key("error", "why it failed, is held, or waits, and what to do about it", |view, text| {
-        put_text(text, view.error.as_deref())
+        put_text(text, view.error.as_deref());
     }),
     key("phase", "what a live job does: copy, retry, scrape, zero, flush or verify", |view, text| {
-        put_text(text, view.course.phase)
+        put_text(text, view.course.phase);
     }),
     key("verified", "bytes compared so far", |view, text| put(text, view.course.verified)),
     key("read_errors", "reads that have failed so far", |view, text| put(text, view.course.read_errors)),
@@ -259,7 +266,7 @@ static STATUS: &[Key<View>] = &[
     ),
     key("same", "bytes that were equal already and were not written", |view, text| put(text, view.course.same)),
     key("started", "when it first ran, in microseconds since the epoch", |view, text| {
-        put_time(text, view.course.started)
+        put_time(text, view.course.started);
     }),
     key("ended", "when it ended, in microseconds since the epoch", |view, text| put_time(text, view.course.ended)),
     key("limited_by", "what it waits for most: source, dest K, pages, speed_max or throttle", |view, text| {
@@ -278,7 +285,9 @@ static DEST: &[Key<DestView>] = &[
     ),
     key("copied", "bytes that it has taken", |dest, text| put(text, dest.copied)),
     key("durable", "bytes of it that a power cut now would leave", |dest, text| put(text, dest.durable)),
-    key("errors", "bad ranges on it: lines in errors", |dest, text| put(text, dest.errors)),
+    key("errors", "writes to it that failed, and blocks that read back differently", |dest, text| {
+        put(text, dest.errors);
+    }),
     key("errno", "the first error", |dest, text| match dest.first_error {
         Some((errno, _)) => put(text, errno_name(errno)),
         None => put(text, "-"),
@@ -296,10 +305,10 @@ static ENGINE: &[Key<EngineView>] =
     &[
         key("backend", "uring or threads", |view, text| put(text, view.backend)),
         key("fallback", "why it is threads although io=auto was said", |view, text| {
-            put_text(text, view.fallback.as_deref())
+            put_text(text, view.fallback.as_deref());
         }),
         key("direct_io_devices", "open devices that are read and written past the page cache", |view, text| {
-            put(text, view.direct)
+            put(text, view.direct);
         }),
         key("buffered_devices", "open devices that do not allow that", |view, text| put(text, view.buffered)),
         key("page_size", "bytes of a page", |view, text| put(text, view.page_size)),
@@ -315,7 +324,7 @@ static ENGINE: &[Key<EngineView>] =
             }
         }),
         key("fixed_buffers", "1: the pool is registered with the ring", |view, text| {
-            put(text, u8::from(view.fixed_buffers))
+            put(text, u8::from(view.fixed_buffers));
         }),
         key("huge_pages", "1: the pool lies in huge pages", |view, text| put(text, u8::from(view.huge_pages))),
         key("locked", "1: the pool cannot be swapped out", |view, text| put(text, u8::from(view.locked))),
@@ -329,7 +338,7 @@ static PACE: &[Key<PaceFigures>] = &[
     key("in_flight", "bytes that it has now", |pace, text| put(text, pace.in_flight)),
     key("rate", "bytes per second, measured while it was busy; 0 until then", |pace, text| put(text, pace.rate)),
     key("latency_usec", "microseconds that a request takes, as measured", |pace, text| {
-        put(text, pace.latency.as_micros())
+        put(text, pace.latency.as_micros());
     }),
     key("path", "the device; escaped as in dests", |pace, text| {
         text.extend(escape(pace.path.as_os_str().as_encoded_bytes()));

@@ -90,7 +90,10 @@ fn render(config: &TreeConfig) -> String {
     for TextKeys { path, form, entries } in texts_with_keys() {
         _ = writeln!(text, "\n    {path}: {form}");
         for KeyDoc { name, doc } in entries {
-            _ = writeln!(text, "        {name:<18} {doc}");
+            _ = match name.len() {
+                0..=18 => writeln!(text, "        {name:<18} {doc}"),
+                _ => writeln!(text, "        {name}\n{:27}{doc}", ""),
+            };
         }
     }
     text.push_str(WORDS);
@@ -121,7 +124,7 @@ mod tests {
             assert!(text.contains(&word.usage()), "{}", word.name);
         }
         for KeyDoc { name, doc } in texts_with_keys().iter().flat_map(|text| &text.entries) {
-            assert!(text.contains(&format!("{name:<18} {doc}")), "{name}");
+            assert!(text.lines().any(|line| line.trim_start().starts_with(name)) && text.contains(doc), "{name}");
         }
         assert!(!text.contains("Take care"));
     }

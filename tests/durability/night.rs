@@ -57,10 +57,10 @@ fn a_kill_in_the_night_leaves_what_happened_and_when() {
     let (events, status, list) = (daemon.read("events").unwrap(), figures(&daemon, ended), listed(&daemon, ended));
     assert!(events.starts_with(&before.0) && events.len() > before.0.len(), "{}\n\nthen:\n{events}", before.0);
     assert_eq!((status, list), (before.1, before.2), "what had ended is as it was");
-    let line = events.lines().find(|line| line.contains(&format!(" {ended} flushing done"))).expect("its end");
-    assert!(line.ends_with(" name=nightly"), "{line}");
-    let time: u128 = line.split(' ').next().unwrap().parse().unwrap();
-    assert!((evening..=night).contains(&time), "{evening} {line} {night}");
+    let told = events.lines().find(|line| line.contains(&format!(" {ended} flushing done"))).expect("its end");
+    assert!(told.ends_with(" name=nightly"), "{told}");
+    let time: u128 = told.split(' ').next().unwrap().parse().unwrap();
+    assert!((evening..=night).contains(&time), "{evening} {told} {night}");
     // what went on began in the evening, and ended after the kill
     let status = daemon.status(live);
     assert_eq!(status.get("started"), started);

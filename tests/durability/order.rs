@@ -75,8 +75,8 @@ fn what_waited_for_a_half_done_job_waits_again() {
         }
         let mut events = daemon.events();
         let events = events.now();
-        let begin = events.iter().filter(|event| event.change() == "queued running");
-        let begun: Vec<u64> = begin.map(|event| event.job).collect();
+        let starts = events.iter().filter(|event| event.change() == "queued running");
+        let begun: Vec<u64> = starts.map(|event| event.job).collect();
         assert_eq!(begun, ids, "{events:#?}");
         half.dest.check(1).unwrap();
     }

@@ -228,7 +228,7 @@ mod tests {
             assert_eq!(fs::read(state.path().join("events")).unwrap(), before, "what is read is kept");
             events.end();
         }
-        assert_eq!(before.iter().filter(|byte| **byte == b'\n').count(), 3);
+        assert_eq!(str::from_utf8(&before).unwrap().lines().count(), 3);
     }
 
     #[test]
