@@ -228,9 +228,9 @@ dest() { # K KEY
     sed -n "s/^$1 .*\\b$2=\\([^ ]*\\).*/\\1/p" "$tree/jobs/$id/dests"
 }
 
-# Waits until the job has ended, at most SECONDS (30).
+# Waits until the job has ended, at most SECONDS (120: the host may be busy).
 ended() { # [SECONDS]
-    timeout -k 1 "${1:-30}" cat "$tree/wait/$id" >/dev/null 2>&1
+    timeout -k 1 "${1:-120}" cat "$tree/wait/$id" >/dev/null 2>&1
     case $(field state) in
         done | degraded | failed | cancelled) ;;
         *) return 1 ;;

@@ -41,5 +41,5 @@ done
 becomes flakey /dev/ram1 0 0 600 5 corrupt_bio_byte 33 r 255 0
 taken from=/dev/ram0 to=/dev/mapper/dst verify
 # Every block reads wrong, and each is a range of its own.
-ended 120 || fail 'corrupt reads: it ends' "$(stuck)"
+ended || fail 'corrupt reads: it ends' "$(stuck)"
 is 'corrupt reads: mismatch' 'failed mismatch' "$(field state) $(dest 0 state)"

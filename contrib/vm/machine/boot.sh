@@ -48,7 +48,7 @@ first_boot() {
     settled
     is 'partitions: udev knows what was there' before "$(lsblk --noheadings --output LABEL "${by_id}1-part1")"
     taken "from=${by_id}0-part1" "to=${by_id}1-part1" name=parts verify
-    ended 60 || fail 'partitions: the copy ends' "$(stuck)"
+    ended || fail 'partitions: the copy ends' "$(stuck)"
     is 'partitions: done' 'done read_err 0 write_err 0x0 errors []' "$(verdict)"
     same 'partitions: the same bytes' "${by_id}0-part1" 0 "${by_id}1-part1" 0 $size
     settled
@@ -59,7 +59,7 @@ first_boot() {
     fi
     # A clone of the whole disk: its partitions are seen after it.
     taken "from=${by_id}0" "to=${by_id}2" name=disk
-    ended 60 || fail 'a whole disk: the copy ends' "$(stuck)"
+    ended || fail 'a whole disk: the copy ends' "$(stuck)"
     is 'a whole disk: done' 'done read_err 0 write_err 0x0 errors []' "$(verdict)"
     settled
     blockdev --rereadpt "${by_id}2"
@@ -123,7 +123,7 @@ second_boot() {
     until_true 10 state_is running || broken "the job does not go on: $(field state) $(field error)"
     at_least 'boot again: the job goes on from its checkpoint' "$durable" "$(field copied)"
     echo max >"$tree/jobs/$id/speed_max"
-    ended 60 || fail 'boot again: it ends' "$(stuck)"
+    ended || fail 'boot again: it ends' "$(stuck)"
     is 'boot again: done' 'done read_err 0 write_err 0x0 errors []' "$(verdict)"
     same 'boot again: the same bytes' "${by_id}0" 0 "${by_id}3" 0 $((64 * MIB))
     is 'boot again: jobs that had ended are there' 'done' "$(field state 1)"

@@ -41,7 +41,7 @@ id=$lasting
 until_true 30 state_is running || broken "by what lasts: $(field state) $(field error)"
 at_least 'by what lasts: the job goes on from its checkpoint' "$durable" "$(field copied)"
 echo max >"$tree/jobs/$id/speed_max"
-ended 60 || fail 'by what lasts: it ends' "$(stuck)"
+ended || fail 'by what lasts: it ends' "$(stuck)"
 is 'by what lasts: done' 'done read_err 0 write_err 0x0 errors []' "$(verdict)"
 same 'by what lasts: the same bytes' "${by_id}0" 0 "${by_id}2" 0 $size
 is 'the sources are untouched' "$sum0 $sum1" "$(sum 0) $(sum 1)"

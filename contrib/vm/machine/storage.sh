@@ -44,7 +44,7 @@ clone() { # NAME IMAGE DEVICE EXPECTED
         "$(udevadm info --query=property --property=ID_FS_TYPE,ID_PART_TABLE_TYPE --value "$3" | paste -sd' ')"
     is "$1: the job runs" 'running read_err 0 write_err 0x0 errors []' "$(verdict)"
     echo max >"$tree/jobs/$id/speed_max"
-    ended 60 || fail "$1: it ends" "$(stuck)"
+    ended || fail "$1: it ends" "$(stuck)"
     is "$1: done" 'done read_err 0 write_err 0x0 errors []' "$(verdict)"
     if until_true 30 is_assembled "$4"; then pass "$1: assembled once the job has ended"; else
         fail "$1: assembled once the job has ended" "there is only \`$(assembled)\`"
@@ -99,12 +99,12 @@ refused 'a mounted volume' '^error: .* is in use: .* is mounted at /mnt' "from=$
 umount /mnt
 # The volumes themselves are devices like others.
 taken "from=${by_id}0,0,2048" to=/dev/twins/data "to=$array" verify
-ended 60 || fail 'to a volume and an array: it ends' "$(stuck)"
+ended || fail 'to a volume and an array: it ends' "$(stuck)"
 is 'to a volume and an array: done' 'done read_err 0 write_err 0x0 errors []' "$(verdict)"
 same 'to a volume: the same bytes' "${by_id}0" 0 /dev/twins/data 0 2048
 same 'to an array: the same bytes' "${by_id}0" 0 "$array" 0 2048
 # A disk whose members are a source: reading harms nobody.
 taken "from=${by_id}2,0,$size" "to=${by_id}0"
-ended 60 || fail 'from a physical volume in use: it ends' "$(stuck)"
+ended || fail 'from a physical volume in use: it ends' "$(stuck)"
 is 'from a physical volume in use: done' 'done read_err 0 write_err 0x0 errors []' "$(verdict)"
 like 'the daemon has said nothing else' '^0$' "$(journal | grep -c -E '^[0-3] ')"
