@@ -132,4 +132,18 @@ mod tests {
         assert_eq!(text.read::<()>(2, 9, || panic!("kept")).unwrap(), b"cond");
         assert_eq!(Text::default().read(2, 9, || made("pread")).unwrap(), b"ead");
     }
+
+    #[test]
+    fn what_is_kept_is_read_without_waiting_for_who_makes_it() {
+        let text = Text::default();
+        let made = || {
+            assert_eq!(text.kept(3, 9), None, "somebody makes it");
+            let kept = Store::default().text(Key::ROOT, Instant::now(), true, || Some(b"first".to_vec())).unwrap();
+            Ok::<_, ()>(kept.unwrap())
+        };
+        assert_eq!(text.kept(3, 9), None, "there is none");
+        assert_eq!(text.read(0, 3, made).unwrap(), b"fir");
+        assert_eq!((text.kept(3, 9), text.kept(9, 9)), (Some(b"st".to_vec()), Some(Vec::new())));
+        assert_eq!(text.kept(0, 3), None, "at its beginning it is made anew");
+    }
 }

@@ -142,7 +142,8 @@ fn trouble(view: &View) -> Vec<String> {
         let why = view.error.as_deref().map(shown).unwrap_or_default();
         all.push(format!("{} {why}", view.state.as_str()));
     }
-    let failed = view.dests.iter().filter(|dest| letter(dest) == '_').count();
+    let is_bad = |dest: &&DestView| matches!(dest.state, DestState::Failed | DestState::Mismatch);
+    let failed = view.dests.iter().filter(is_bad).count();
     if failed > 0 {
         let of = view.dests.len();
         all.push(if of == 1 {

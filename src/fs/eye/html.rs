@@ -21,6 +21,8 @@ use crate::spec::Action;
 
 /// Columns of a path; a longer one is shortened in its middle.
 const PATH_MAX: usize = 200;
+/// Columns of a path above a map.
+const CAPTION_MAX: usize = 80;
 /// Cells of a line of a map.
 const COLUMNS: usize = 128;
 /// Units of the curve, each way.
@@ -284,9 +286,12 @@ fn maps(report: &Report) -> Markup {
                 }
             }
         }
-        @for (index, map) in report.maps.iter().enumerate() {
+        @if let Some(size) = report.maps.first().map(|map| map.size) {
+            p.small { "Each cell is " (amount(size)) " and shows the worst in it; they are read line by line." }
+        }
+        @for (index, (map, dest)) in report.maps.iter().zip(&report.view.dests).enumerate() {
             figure {
-                figcaption { "Destination " (index) ". A cell is " (amount(map.size)) " and shows the worst in it." }
+                figcaption { (index) ": " bdi { (shorten(&shown(&dest.path), CAPTION_MAX)) } }
                 (map_of(map))
             }
         }
