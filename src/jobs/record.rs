@@ -173,8 +173,8 @@ impl Job {
             }
         }
         (progress.read_errors, progress.verified) = (record.read_errors, record.verified_bytes);
-        progress.restore_same(ranges(&record.same));
         progress.restored(record.bad_bytes, ranges(&record.common), record.durable);
+        progress.restore_same(&ranges(&record.same));
     }
 }
 

@@ -29,9 +29,9 @@ impl Progress {
         &self.same
     }
 
-    /// What a record says of it.
-    pub(crate) fn restore_same(&mut self, same: RangeSet) {
-        self.same = same;
+    /// What a record says of it: of that, what the destinations still have.
+    pub(crate) fn restore_same(&mut self, same: &RangeSet) {
+        self.same = same.intersection(&self.common);
     }
 
     /// A range was compared with those destinations, and was found equal on some of them. What others were found to have
