@@ -49,7 +49,7 @@ fn farewell() -> Result<()> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let point = if user.is_root() { PathBuf::from("/run/kcopyfs") } else { runtime.join("kcopyfs") };
     let (program, point) = (quoted(&program), quoted(&point));
-    println!("    mkdir -p {point}\n    {program} {point}\n    cat {point}/README");
+    println!("    mkdir -p {point}\n    {program} {point}\n    cat {point}/README\n    watch -n1 cat {point}/summary");
     Ok(())
 }
 
@@ -195,6 +195,7 @@ impl Show {
         self.sh("echo \"copy from=$PWD/disk.img to=$PWD/one.img to=$PWD/two.img,48M\" > ctl/jobs/new", true);
         self.sh("cat ctl/wait/2 && echo all is well", false);
         self.sh("cat ctl/jobs/2/dests ctl/jobs/2/errors", true);
+        self.sh("cat ctl/jobs/2/picture", true);
         self.sh("cmp disk.img one.img && echo the first destination is equal", true);
         self.sh("grep -qx 'write_err 0x2' ctl/jobs/2/status && echo bit 1 is set: destination 1 failed", true);
 

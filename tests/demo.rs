@@ -79,13 +79,21 @@ fn it_shows_what_its_commands_print_and_leaves_nothing_behind() {
     let sector: u64 = words.iter().find_map(|word| word.strip_prefix("sector=")).unwrap().parse().unwrap();
     assert!((HALF..DISK).contains(&(sector * 512 - HALF)), "sector {sector}");
     assert!(text.contains("\nthe first destination is equal\n"), "{text}");
+    let picture = printed(&text, "cat ctl/jobs/2/picture");
+    let broken = picture.iter().skip_while(|line| !line.starts_with("destination 1, failed")).skip(1).take(16);
+    let letters: String = broken.map(|line| &line[14..]).collect();
+    assert!(letters.len() == 1024 && letters[..256].chars().all(|cell| "+=".contains(cell)), "{picture:#?}");
+    assert!(letters[512..].contains('x') && !letters[512..].contains('+'), "{picture:#?}");
     assert!(text.contains("No such file or directory"), "{text}");
 
     // What it says at the end can be typed as it stands.
     let end: Vec<_> = text.lines().skip_while(|line| !line.contains("nothing is left behind")).skip(1).collect();
-    let [mkdir, mount, read] = end.iter().map(|line| line.trim()).collect::<Vec<_>>()[..] else { panic!("{end:#?}") };
+    let [mkdir, mount, read, watch] = end.iter().map(|line| line.trim()).collect::<Vec<_>>()[..] else {
+        panic!("{end:#?}")
+    };
     let point = mkdir.strip_prefix("mkdir -p ").expect("a directory to mount on");
     assert_eq!((mount, read), (&*format!("{PROGRAM} {point}"), &*format!("cat {point}/README")));
+    assert_eq!(watch, format!("watch -n1 cat {point}/summary"));
 
     assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&name));
     for dir in [Path::new("/dev/shm"), &env::temp_dir()] {
