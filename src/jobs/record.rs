@@ -173,6 +173,7 @@ impl Job {
             }
         }
         (progress.read_errors, progress.verified) = (record.read_errors, record.verified_bytes);
+        progress.restore_compared_at(&self.spec);
         progress.restored(record.bad_bytes, ranges(&record.common), record.durable);
         progress.restore_same(&ranges(&record.same));
     }

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::{Dest, Progress, RangeSet};
+use super::{BadRange, Dest, Progress, RangeSet, Verb};
 use crate::dm_io::ErrorBits;
+use crate::spec::Spec;
 
 impl Dest {
     /// It took all that was written to it, and flushed it.
@@ -13,6 +14,19 @@ impl Dest {
 }
 
 impl Progress {
+    /// After a restart: where the error that is told was found, if by comparing. One that lies before it takes its place.
+    pub(crate) fn restore_compared_at(&mut self, spec: &Spec) {
+        let verbs = [Verb::Verify, Verb::ReadBack].map(|verb| format!("{} ", verb.as_str()));
+        if !self.error.as_ref().is_some_and(|error| verbs.iter().any(|verb| error.starts_with(verb))) {
+            return;
+        }
+        let place = |range: &BadRange| {
+            let region = &spec.to[range.dest?];
+            range.sector.get().checked_sub(region.sector.get())
+        };
+        self.compared_at = self.bad.iter().filter_map(place).min();
+    }
+
     /// A copy that has ended is compared: what was found by reading back is forgotten. What could not be read has nothing to
     /// be compared with, and a destination that was given up before stays so.
     pub(crate) fn begin_comparison(&mut self) {

@@ -252,6 +252,28 @@ fn made_durable(progress: &mut Progress, marks: &[DestMark], dests: ErrorBits) {
 }
 
 #[test]
+fn the_first_difference_is_named_also_after_a_restart() {
+    let spec = spec(2);
+    let mut before = progress(&spec, 400);
+    before.verify_failed(&spec, 1, &(200..201), DIFFERENT);
+    before.verify_failed(&spec, 0, &(100..101), libc::EIO);
+    assert_eq!(before.error.as_deref(), Some("read back /d0: EIO in sector 1100"));
+    let mut after = progress(&spec, 400);
+    (after.error, after.bad) = (before.error, before.bad);
+    after.restore_compared_at(&spec);
+    after.verify_failed(&spec, 1, &(150..151), DIFFERENT);
+    assert_eq!(after.error.as_deref(), Some("read back /d0: EIO in sector 1100"));
+    after.verify_failed(&spec, 1, &(50..51), DIFFERENT);
+    assert_eq!(after.error.as_deref(), Some("verify /d1: different in sector 1050"));
+    // What went wrong before the comparison stays what is told.
+    let mut copied = progress(&spec, 400);
+    copied.write_failed(&spec, 0, &(300..301), libc::EIO);
+    copied.restore_compared_at(&spec);
+    copied.verify_failed(&spec, 1, &(50..51), DIFFERENT);
+    assert_eq!(copied.error.as_deref(), Some("write /d0: EIO in sector 1300"));
+}
+
+#[test]
 fn what_is_the_same_is_so_on_every_destination() {
     let spec = Spec { changed: true, ..spec(2) };
     let mut progress = progress(&spec, 64);
