@@ -2,7 +2,8 @@
 //!
 //! Origin: the section "Mapfile structure" of ddrescue's manual. Positions are bytes of the source; `+` is durable on the
 //! destination, `-` could not be read, `?` is everything else. Its comment is the ddrescue command that would finish the
-//! job by hand; a job that only compares has none, for it would overwrite what was compared.
+//! job by hand; a job that only compares has none, for it would overwrite what was compared. Of a test, positions are those of the
+//! destination, and `-` is what failed.
 
 use std::fmt::Write as _;
 
@@ -17,7 +18,7 @@ pub(crate) struct Map<'a> {
     pub(crate) total: u64,
     pub(crate) durable: &'a RangeSet,
     pub(crate) unreadable: &'a RangeSet,
-    /// The job only compares.
+    /// There is nothing that ddrescue could finish: the job only compares, or tests.
     pub(crate) compares: bool,
 }
 

@@ -13,7 +13,7 @@ use crate::blkdev::{CUT, DELETED, GONE, HELD, reset};
 use crate::dm_io::ErrorBits;
 use crate::error::errno_name;
 use crate::sector::{SECTOR_SIZE, Sector};
-use crate::spec::{RegionSpec, Spec};
+use crate::spec::{Action, RegionSpec, Spec};
 
 /// Where a destination is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,6 +232,8 @@ pub(crate) struct Progress {
     same: RangeSet,
     /// Bytes that some destination has taken, each as often as it was written; tells how fast the job is.
     pub(crate) moved: u64,
+    /// It tests its destinations.
+    tests: bool,
     /// Go on writing to a destination that failed.
     keeps_failed: bool,
 }
@@ -275,7 +277,8 @@ impl Progress {
             verified: 0,
             same: RangeSet::new(),
             moved: 0,
-            keeps_failed: spec.ignore_error && !spec.write_seq,
+            tests: spec.action == Action::Test,
+            keeps_failed: (spec.ignore_error || spec.action == Action::Test) && !spec.write_seq,
         }
     }
 
@@ -491,6 +494,12 @@ impl Progress {
         if self.dropped.contains(index) {
             return;
         }
+        for part in self.not_lost(index, range).iter() {
+            self.comparison_failed(spec, index, &part, errno);
+        }
+    }
+
+    fn comparison_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
         let different = errno == DIFFERENT;
         let verb = if different { Verb::Verify } else { Verb::ReadBack };
         self.note(verb, &spec.to[index], Some(index), range, errno);
@@ -728,6 +737,7 @@ pub(crate) const DIFFERENT: i32 = libc::EBADMSG;
 
 mod changed;
 mod comparing;
+mod testing;
 
 #[cfg(test)]
 mod tests;

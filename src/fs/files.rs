@@ -179,6 +179,11 @@ fn parse_verb(text: &[u8]) -> Result<Verb> {
     }
 }
 
+pub(super) fn has_map(tree: &Tree, key: Key) -> bool {
+    tree.jobs.brief(key.id).is_some_and(|brief| brief.has_map)
+}
+
+/// Whether the job reads from somewhere.
 pub(super) fn has_source(tree: &Tree, key: Key) -> bool {
     tree.jobs.brief(key.id).is_some_and(|brief| brief.has_source)
 }

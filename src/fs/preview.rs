@@ -41,6 +41,7 @@ fn job(text: &mut String, checked: &Checked) {
         Action::Copy => "copy",
         Action::Zero => "overwrite with zeros",
         Action::Verify => "compare",
+        Action::Test => "test by overwriting",
     };
     let name = spec.name.as_deref().map_or_else(String::new, |name| format!(", named {}", one_line(name)));
     _ = writeln!(text, "{what} {} ({sectors} sectors){name}", amount(sectors.bytes()));

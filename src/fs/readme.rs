@@ -44,6 +44,10 @@ kcopyfs: block-copy jobs as files
     echo \"zero to=$B,0,$(blockdev --getsz $B)\" > jobs/new           overwrite with zeros
     echo \"from=$A to=$B on_read_error=zero retries=2\" > jobs/new    save what can be read of a failing disk
     cp jobs/$id/map.0 map; head -n2 map                                  continue with ddrescue; -r3 retries bad sectors
+    echo 'from=/dev/sda to=/dev/sdb map=/root/map' > jobs/new            and back: only what the map does not say is there
+    echo 'from=/dev/sda to=/dev/sdb changed' > jobs/new                  read both, write only what differs
+    echo 'test to=/dev/sdb' > jobs/new                                   is that disk any good? destroys what is on it;
+                                                                         errors lists what is bad, lost, or not there
 
 Job states: queued (`error` says what it waits for), running, paused, flushing, verifying. At the end:
     done       nothing is missing anywhere

@@ -326,7 +326,7 @@ static NODES: &[Node] = &[
     ),
     Node {
         each: Each::Dest,
-        there: files::has_source,
+        there: files::has_map,
         ..file(
             "jobs/ID/map.K",
             0o444,

@@ -166,6 +166,7 @@ impl Card {
             progressed: shown.progressed,
             dests: shown.spec.to.len(),
             has_source: shown.spec.from.is_some(),
+            has_map: shown.spec.from.is_some() || shown.spec.action == Action::Test,
         }
     }
 

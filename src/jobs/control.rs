@@ -56,7 +56,7 @@ impl Job {
                 self.progress.begin_anew();
                 self.live_again(Phase::first_of(self.spec()), turn);
             }
-            Action::Verify if self.spec().from.is_none() => {
+            Action::Verify if self.spec().from.is_none() && !self.spec().compares_after() => {
                 let what = format!("verify: job {} has no source to compare with", self.id());
                 return Err(Error::new(ErrorKind::Invalid, what));
             }

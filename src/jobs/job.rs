@@ -54,6 +54,8 @@ pub(super) struct Job {
     /// What others have written over since, by destination: it is copied again.
     pub(super) overwritten: Option<Box<[RangeSet]>>,
     pub(super) digest: Option<String>,
+    /// Of a test: what its pattern is made from.
+    pub(super) seed: u64,
     pub(super) recording: Recording,
     /// Destinations that were left behind and owe an answer, and since when.
     pub(super) late: Vec<(usize, Instant)>,
@@ -172,6 +174,7 @@ impl Job {
             follows: Follows::Nobody,
             overwritten: None,
             digest: None,
+            seed: 0,
             recording: Recording::default(),
             late: Vec::new(),
             run: 0,
@@ -378,17 +381,23 @@ impl Job {
         Some(remedy.map_or_else(|| error.clone(), |remedy| format!("{error}; {remedy}")))
     }
 
-    /// The map of a destination; jobs without a source have none. Ready to be made by somebody else.
+    /// The map of a destination; jobs that write zeros have none. Ready to be made by somebody else.
     pub(super) fn map(&self, index: usize) -> Option<impl FnOnce() -> String + Send + use<>> {
         let spec = Arc::clone(&self.spec);
         let total = self.progress.total;
         let durable = self.progress.dests.get(index)?.durable.clone();
-        let unreadable = self.progress.unreadable.clone();
-        self.spec().from.as_ref()?;
+        let tests = spec.action == Action::Test;
+        let unreadable = if tests {
+            self.progress.bad_of(index, &spec.to[index], |_| true)
+        } else {
+            self.progress.unreadable.clone()
+        };
+        spec.from.as_ref().or(Some(&spec.to[index]).filter(|_| tests))?;
         Some(move || {
-            let from = spec.from.as_ref().expect("it was looked at");
             let to = &spec.to[index];
-            let compares = spec.action == Action::Verify;
+            // The positions of a test are those of the destination.
+            let from = spec.from.as_ref().unwrap_or(to);
+            let compares = tests || spec.action == Action::Verify;
             Map { from, to, total, durable: &durable, unreadable: &unreadable, compares }.text()
         })
     }

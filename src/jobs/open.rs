@@ -278,7 +278,10 @@ pub(super) fn open(spec: &Spec, without: ErrorBits, with: &Opener<'_>) -> std::r
     let from = from.transpose().map_err(OpenError::at(Place::From))?;
     let count = match (&from, spec.count()) {
         (Some(from), _) => from.count,
-        (None, Some(count)) if spec.action == Action::Zero => count,
+        (None, Some(count)) if matches!(spec.action, Action::Zero | Action::Test) => count,
+        (None, None) if spec.action == Action::Test => {
+            length_of_test(spec).map_err(|(place, error)| OpenError::Failed(place, error))?
+        }
         (None, _) => {
             let what = "a job without a source needs a COUNT in its destination";
             return Err(OpenError::Failed(Place::Line, Error::new(ErrorKind::Syntax, what)));
@@ -353,6 +356,28 @@ fn source(spec: &RegionSpec, count: Option<Sector>, with: &Opener<'_>) -> Result
     };
     device.check_region(spec.sector, count, false)?;
     Ok(IoRegion::new(&device, spec.sector, count))
+}
+
+/// How long a test is: what its spec says, else to the end of each destination.
+///
+/// # Errors
+/// Where those are not equally long.
+pub(super) fn length_of_test(spec: &Spec) -> std::result::Result<Sector, (Place, Error)> {
+    let mut first = spec.count();
+    for (index, to) in spec.to.iter().enumerate().filter(|_| spec.count().is_none()) {
+        let path = Path::new(&to.path);
+        let length = open_source(path, 1).and_then(|device| rest_of(path, &device, to.sector));
+        let length = length.map_err(|error| (Place::To(index), error))?;
+        let known = *first.get_or_insert(length);
+        if known != length {
+            let shown = path.display();
+            let what = format!(
+                "{shown} has {length} sectors there, and the first one {known}: give a COUNT, or make a test of each"
+            );
+            return Err((Place::To(index), Error::new(ErrorKind::Syntax, what)));
+        }
+    }
+    first.ok_or_else(|| (Place::Line, Error::new(ErrorKind::Syntax, "no destination; add to=PATH")))
 }
 
 /// The sectors from `sector` to the end.

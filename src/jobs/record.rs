@@ -79,6 +79,7 @@ impl Job {
             read_errors: progress.read_errors,
             verified_bytes: progress.verified,
             same: pairs(progress.same()),
+            seed: (self.spec().action == spec::Action::Test).then_some(self.seed),
             verified: self.phase == Phase::Verify && !self.waits_to_copy(),
             source: self.spec().from.as_ref().map(|_| Side {
                 identity: identity(0),
@@ -111,6 +112,9 @@ impl Job {
             _ => Life::Queued(Wait::Turn),
         };
         let mut job = Self::new(record.id, spec, record.created, count, life);
+        if job.spec().action == spec::Action::Test {
+            job.seed = record.seed.ok_or("its record does not say what its pattern is made from")?;
+        }
         job.fill(record);
         Ok(job)
     }
@@ -174,6 +178,7 @@ impl Job {
         }
         (progress.read_errors, progress.verified) = (record.read_errors, record.verified_bytes);
         progress.restore_compared_at(&self.spec);
+        progress.restore_lost(&self.spec.to);
         progress.restored(record.bad_bytes, ranges(&record.common), record.durable);
         progress.restore_same(&ranges(&record.same));
     }

@@ -101,7 +101,7 @@ impl Job {
     }
 
     fn start_step(&mut self, step: Step, turn: &mut Turn<'_>) {
-        let Self { work: Some(work), devices: Devices::Open(opened), card, spec, progress, .. } = self else {
+        let Self { work: Some(work), devices: Devices::Open(opened), card, spec, progress, seed, .. } = self else {
             unreachable!("a job that runs is open")
         };
         if let (Step::HashZeros { range }, Some(hashing)) =
@@ -117,7 +117,7 @@ impl Job {
             return turn.push(Effect::FindHoles { id: card.id, source, range });
         }
         let is_sick = progress.read_errors > 0;
-        let request = request(spec, opened.from.as_ref(), &opened.dests, &card.speed_max, &step, is_sick);
+        let request = request(spec, opened.from.as_ref(), &opened.dests, &card.speed_max, *seed, &step, is_sick);
         let hashing = if matches!(step, Step::Probe { .. }) { None } else { work.hashing.take() };
         let start = Start {
             card: Arc::clone(card),
@@ -146,7 +146,8 @@ impl Job {
     /// All that was to be flushed is, and is recorded.
     fn after_flush(&mut self, turn: &mut Turn<'_>) {
         let complete = self.work().drained == Some(true) && self.goes_on();
-        if self.phase == Phase::Copy && complete && self.spec().verify && !self.progress.compared().is_empty() {
+        if self.phase == Phase::Copy && complete && self.spec().compares_after() && !self.progress.compared().is_empty()
+        {
             self.phase = Phase::Verify;
             self.work().drained = None;
             self.change(Life::Verifying, None, turn);

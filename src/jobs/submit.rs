@@ -1,11 +1,12 @@
 //! From specs to new jobs, on the thread of whoever writes them: opening devices may take as long as a sick one likes.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime};
 
 use super::api::Jobs;
 use super::given::given;
 use super::job::{Claim, Devices, Follows, Job};
-use super::open::{OpenError, Opener, open};
+use super::open::{OpenError, Opener, length_of_test, open};
 use super::state::{Life, PausedBy, Wait};
 use super::view::{JobId, Refusal};
 use super::waiting::{Found, LetGo};
@@ -24,6 +25,8 @@ pub(super) struct Ready {
     pub(super) devices: std::result::Result<Found, String>,
     /// What its map says, where it has one.
     pub(super) given: Option<Given>,
+    /// What the pattern of a test is made from.
+    pub(super) seed: u64,
 }
 
 /// Jobs of one write whose devices stay open until all of it was judged; those of the others are closed.
@@ -123,7 +126,7 @@ impl Ready {
                 let (writes, locks) = (spec.action != Action::Verify, !waits(&spec));
                 let devices = if stays { Ok(Found::Open(opened)) } else { LetGo::of(opened, writes, locks) };
                 match devices {
-                    Ok(devices) => Ok(Self { spec, count, devices: Ok(devices), given }),
+                    Ok(devices) => Ok(Self { spec, count, devices: Ok(devices), given, seed: new_seed() }),
                     Err((index, error, opened)) => {
                         opened.undo(with);
                         Err((Place::To(index), error))
@@ -134,7 +137,7 @@ impl Ready {
             Err(OpenError::Busy(_, error) | OpenError::InUse(_, error)) if spec.queue && spec.map.is_none() => {
                 let count = count_of(&spec, with)?;
                 canonical(&mut spec, count);
-                Ok(Self { spec, count, devices: Err(error.to_string()), given: None })
+                Ok(Self { spec, count, devices: Err(error.to_string()), given: None, seed: new_seed() })
             }
             Err(why) => Err(why.into()),
         }
@@ -152,7 +155,7 @@ impl Ready {
     /// The job with that number, which starts after `leader`.
     pub(super) fn into_job(self, id: JobId, leader: Option<JobId>, now: SystemTime) -> Job {
         let claimed = self.claims_now().is_some();
-        let Self { spec, count, devices, given } = self;
+        let Self { spec, count, devices, given, seed } = self;
         let life = match &devices {
             _ if spec.paused => Life::Paused(PausedBy::Administrator),
             _ if let Some(leader) = leader => Life::Queued(Wait::Job(leader)),
@@ -161,6 +164,7 @@ impl Ready {
         };
         let mut job = Job::new(id, spec, now, count, life);
         job.follows = Follows::after(leader);
+        job.seed = seed;
         if let Some(given) = given {
             let spec = std::sync::Arc::clone(&job.spec);
             job.progress.begin_with(&spec, &given);
@@ -200,10 +204,16 @@ fn waits(spec: &Spec) -> bool {
     spec.queue && spec.map.is_none() || spec.after.is_some()
 }
 
+/// A number that no other test has.
+fn new_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
 fn count_of(spec: &Spec, with: &Opener<'_>) -> std::result::Result<Sector, (Place, Error)> {
     // Without destinations nothing can be busy.
     let alone = Spec { to: Vec::new(), ..spec.clone() };
     let count = match alone.from {
+        None if spec.action == Action::Test => Some(length_of_test(spec)?),
         Some(_) if spec.count().is_none() => open(&alone, ErrorBits::NONE, with)?.from.as_ref().map(|from| from.count),
         _ => spec.count(),
     };
@@ -217,5 +227,7 @@ fn canonical(spec: &mut Spec, count: Sector) {
         for to in &mut spec.to {
             to.count = None;
         }
+    } else {
+        spec.to.iter_mut().for_each(|to| to.count = Some(count));
     }
 }

@@ -195,6 +195,8 @@ pub struct Brief {
     pub dests: usize,
     /// Whether it has a source.
     pub has_source: bool,
+    /// Whether it has maps.
+    pub has_map: bool,
 }
 
 /// A change of state.

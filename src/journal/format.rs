@@ -39,9 +39,9 @@
 //! sum 1a2b3c4d
 //! ```
 //! A line is a key, a blank, and a value. Ranges are `FIRST+COUNT` in sectors. Bytes that are not printable ASCII, and the
-//! backslash, are `\xHH`. Keys without a value to say (`error`, `digest`, `first_error`, `zeroed`, `leader`, `dropped`, `doubted`, `same`, `card`, a source) are left out.
+//! backslash, are `\xHH`. Keys without a value to say (`error`, `digest`, `first_error`, `zeroed`, `leader`, `dropped`, `doubted`, `same`, `card`, `seed`, a source) are left out.
 //! `speeds` is a span in milliseconds and what was moved in each span of the running time, see `figures::speeds`.
-//! `card`, `leader`, `dropped`, `doubted`, `same`, `claimed`, `read_errors`, `verified_bytes`, `zeroed` and `speeds` came later: older records lack them, and say of a range that is
+//! `card`, `leader`, `dropped`, `doubted`, `same`, `seed`, `claimed`, `read_errors`, `verified_bytes`, `zeroed` and `speeds` came later: older records lack them, and say of a range that is
 //! different that its errno is `EBADMSG`. Keys that are not known are passed over: later versions may add some.
 
 use std::collections::HashMap;
@@ -85,6 +85,9 @@ pub(super) fn print(record: &Record) -> Vec<u8> {
     out.line("read_errors", record.read_errors);
     out.line("verified_bytes", record.verified_bytes);
     out.some_ranges("same", &record.same);
+    if let Some(seed) = record.seed {
+        out.line("seed", seed);
+    }
     out.line("elapsed", seconds(record.elapsed));
     out.line("final_speed", record.final_speed);
     if let (span @ 1.., samples) = record.speeds.parts() {
@@ -222,6 +225,7 @@ pub(super) fn parse(bytes: &[u8]) -> Reading<Record> {
         bad_bytes: fields.number("bad_bytes")?,
         read_errors: fields.number_or_zero("read_errors")?,
         verified_bytes: fields.number_or_zero("verified_bytes")?,
+        seed: if fields.has("seed") { Some(fields.number("seed")?) } else { None },
         same: fields.list_or_none("same", parse_range)?,
         elapsed: fields.read("elapsed", parse_seconds)?,
         final_speed: fields.number("final_speed")?,

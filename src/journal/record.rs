@@ -55,6 +55,8 @@ pub(crate) struct Record {
     pub(crate) verified_bytes: u64,
     /// Sectors from..to of the job that `changed` found equal. Empty in records that do not know.
     pub(crate) same: Vec<(u64, u64)>,
+    /// Of a test: what its pattern is made from.
+    pub(crate) seed: Option<u64>,
     /// Running time, pauses not counted.
     pub(crate) elapsed: Duration,
     /// Bytes per second at the end.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::job::{Activity, NewJob, Notify};
 use super::pace::Direction;
 use super::worker::{Gauges, Message, Worker};
-use super::{Flags, Limit, Observer, Outcome, Paces, SpeedLimit, ThrottleShare};
+use super::{Flags, Limit, Observer, Outcome, Paces, Pattern, SpeedLimit, ThrottleShare};
 use crate::blkdev::Device;
 use crate::dm_io::{Core, ErrorBits, IoRegion, MAX_REGIONS};
 use crate::error::{Error, ErrorKind, Result};
@@ -102,6 +102,10 @@ pub enum Work {
     /// Reads a region and every destination, and compares. Destinations that are left out are not read; with none it
     /// reads the region and shows it ([`Observer::data`]).
     Compare(IoRegion),
+    /// Writes a pattern to every destination.
+    Pattern(Pattern),
+    /// Reads every destination and looks for the pattern.
+    ComparePattern(Pattern),
 }
 
 impl Work {
@@ -109,15 +113,28 @@ impl Work {
     pub fn source(&self) -> Option<&IoRegion> {
         match self {
             Self::Copy(from) | Self::Compare(from) => Some(from),
-            Self::Zero => None,
+            Self::Zero | Self::Pattern(_) | Self::ComparePattern(_) => None,
         }
+    }
+
+    /// What is made instead of being read.
+    pub(super) fn pattern(&self) -> Option<Pattern> {
+        match self {
+            Self::Pattern(pattern) | Self::ComparePattern(pattern) => Some(*pattern),
+            Self::Copy(_) | Self::Zero | Self::Compare(_) => None,
+        }
+    }
+
+    /// Whether destinations are read and not written.
+    pub(super) fn compares(&self) -> bool {
+        self.direction() == Direction::Read
     }
 
     /// What its destinations are asked for.
     pub(super) fn direction(&self) -> Direction {
         match self {
-            Self::Copy(_) | Self::Zero => Direction::Write,
-            Self::Compare(_) => Direction::Read,
+            Self::Copy(_) | Self::Zero | Self::Pattern(_) => Direction::Write,
+            Self::Compare(_) | Self::ComparePattern(_) => Direction::Read,
         }
     }
 }
@@ -158,7 +175,7 @@ impl Request {
     /// salvages must deal with that piece before it goes on behind it.
     pub fn is_sequential(&self) -> bool {
         let mut dests = self.dests.iter().enumerate().filter(|(index, _)| !self.without.contains(*index));
-        let writes = !matches!(self.work, Work::Compare(_));
+        let writes = !self.work.compares();
         writes && (self.flags.contains(Flags::WRITE_SEQ) || dests.any(|(_, dest)| dest.device.is_sequential()))
     }
 }
@@ -397,8 +414,8 @@ impl Client {
         let bytes = match work {
             // Two pieces share a sub-job's pages: the source's and a destination's.
             Work::Copy(_) if flags.contains(Flags::ONLY_CHANGED) => self.settings.subjob_bytes / 2,
-            Work::Compare(_) => self.settings.subjob_bytes / 2,
-            Work::Copy(_) | Work::Zero => self.settings.subjob_bytes,
+            Work::Compare(_) | Work::ComparePattern(_) => self.settings.subjob_bytes / 2,
+            Work::Copy(_) | Work::Zero | Work::Pattern(_) => self.settings.subjob_bytes,
         };
         let blocks = dests.iter().chain(work.source()).map(|region| region.device.logical_block());
         let block = blocks.fold(MIN_BLOCK, u32::max);

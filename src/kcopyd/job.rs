@@ -394,7 +394,7 @@ impl Job {
     }
 
     pub(super) fn is_comparison(&self) -> bool {
-        matches!(self.new.work, Work::Compare(_))
+        self.new.work.compares()
     }
 }
 

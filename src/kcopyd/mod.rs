@@ -10,7 +10,7 @@
 //!
 //! The kernel has more than its document says, and so has this: [`Client::zero`] (`dm_kcopyd_zero`), the flags
 //! ([`Flags`]), [`Client::prepare_callback`] and [`Prepared::do_callback`], and the [throttle](ThrottleShare).
-//! Beyond the kernel: [comparison](Work::Compare), [limits of speed](SpeedLimit), pause, resume, cancel, a call per finished piece ([`Observer`]), [`Flags::DROP_FAILED`], and
+//! Beyond the kernel: [comparison](Work::Compare), [patterns](Pattern) to test devices with, [limits of speed](SpeedLimit), pause, resume, cancel, a call per finished piece ([`Observer`]), [`Flags::DROP_FAILED`], and
 //! [`Client::flush`].
 //!
 //! # What it promises
@@ -42,6 +42,7 @@ mod content;
 mod job;
 mod limits;
 mod pace;
+mod pattern;
 mod race;
 mod speed;
 mod split;
@@ -59,6 +60,7 @@ mod tests;
 pub use client::{Client, Figures, JobHandle, Prepared, Request, SUBJOB_BYTES, Settings, Work};
 pub use limits::Limit;
 pub use pace::{Direction, PaceFigures, Paces};
+pub use pattern::Pattern;
 pub use race::{Lag, STALLED};
 pub use speed::SpeedLimit;
 #[cfg(test)]

@@ -609,8 +609,10 @@ impl Worker {
         let bytes = span.count.bytes();
         let mut list = None;
         // What makes holes may have to look at what the destination holds there: pages for that.
+        let pattern = job.new.work.pattern();
+        let has_data = job.new.work.source().is_some() || pattern.is_some();
         // A larger one than others are is one that its devices do by themselves.
-        if job.new.work.source().is_some() || job.new.sparse && span.count <= job.new.piece {
+        if has_data || job.new.sparse && span.count <= job.new.piece {
             // A comparison reads the source and one destination after the other beside it; so does a look before a write.
             let sides = if job.is_comparison() || job.looks_first() { 2 } else { 1 };
             let pages = u32::try_from((sides * bytes).div_ceil(PAGE_SIZE as u64)).expect("a sub-job's pages");
@@ -629,7 +631,12 @@ impl Worker {
         let (reads, looks_first) = (job.new.work.source().is_some(), job.looks_first());
         let (memory, phase) = match list {
             Some(list) if reads => (Some(Memory::Pages { list, offset: 0 }), Phase::Reading),
-            list => (None, Phase::Ready(list)),
+            mut list => {
+                if let (Some(list), Some(pattern)) = (&mut list, pattern) {
+                    pattern.fill_list(span.offset, list, super::worker::bytes(span.count));
+                }
+                (None, Phase::Ready(list))
+            }
         };
         let mut sub = SubJob::new(key, span, phase);
         sub.is_unknown = looks_first;

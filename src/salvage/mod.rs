@@ -224,6 +224,10 @@ impl Salvage {
         if self.plan.fatal || progress.compared().is_empty() && !progress.dests.is_empty() {
             return None;
         }
+        if self.compared.is_empty() {
+            // What no destination of a test could take need not be read back.
+            self.compared = progress.lost_everywhere();
+        }
         if let Some(block) = &mut self.block {
             let scratch = self.plan.scratch(progress)?;
             let step = block.next(progress, &scratch);
@@ -425,11 +429,12 @@ impl Salvage {
         for (index, errno) in piece.write_errors {
             progress.verify_failed(spec, *index, &range, *errno);
         }
-        if plan.compared(&range, piece.different) {
+        let different = progress.without_lost(piece.different, &range);
+        if plan.compared(&range, different) {
             recheck.halve(&range, plan.block());
             return Reaction::default();
         }
-        for index in piece.different.iter() {
+        for index in different.iter() {
             progress.verify_failed(spec, index, &range, DIFFERENT);
         }
         Reaction::default()

@@ -131,7 +131,8 @@ impl Plan {
     pub(crate) fn new(spec: &Spec, geometry: Geometry) -> Self {
         let in_order = spec.write_seq || geometry.sequential;
         let on_read = match spec.on_read_error {
-            _ if spec.ignore_error && !in_order => OnRead::Ignore,
+            // A test is to find all that is bad.
+            _ if (spec.ignore_error || spec.action == Action::Test) && !in_order => OnRead::Ignore,
             OnReadError::Zero => OnRead::Zero,
             // A zone has no place for a hole.
             OnReadError::Skip if !geometry.sequential => OnRead::Skip,
@@ -378,7 +379,7 @@ impl Plan {
         let end = end.min(within.end.next_multiple_of(self.block));
         let range = at / self.block * self.block..end.next_multiple_of(self.block).min(progress.total);
         Some(match self.action {
-            Action::Copy | Action::Verify => {
+            Action::Copy | Action::Verify | Action::Test => {
                 Step::Copy { range, dests: lack, flags: self.flags() | self.changed_flag(progress, lack) }
             }
             Action::Zero => Step::Zero { range, dests: lack, flags: self.flags() },
@@ -501,7 +502,7 @@ impl Plan {
                 self.activity = if *zeros { Activity::Zero } else { Activity::Retry };
                 let (range, dests) = (range.clone(), ErrorBits::from_bits(1 << *dest));
                 match self.action {
-                    Action::Copy | Action::Verify if !*zeros => Step::Copy { range, dests, flags },
+                    Action::Copy | Action::Verify | Action::Test if !*zeros => Step::Copy { range, dests, flags },
                     _ => Step::Zero { range, dests, flags },
                 }
             }

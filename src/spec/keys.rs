@@ -126,7 +126,7 @@ pub(crate) fn nearest<'a, T>(name: &[u8], table: &'a [T], name_of: fn(&T) -> &'s
     slip.or_else(|| table.iter().find(begins))
 }
 
-static WORDS: [Word; 24] = [
+static WORDS: [Word; 25] = [
     Word {
         name: "copy",
         value: None,
@@ -144,6 +144,12 @@ static WORDS: [Word; 24] = [
         value: None,
         doc: "as the first word: compare destinations, or a sum (digest=sha256:HEX) with the source, write nothing",
         field: Field::Action(Action::Verify),
+    },
+    Word {
+        name: "test",
+        value: None,
+        doc: "burn-in: write a pattern to every destination, read it back, compare; destroys what is there",
+        field: Field::Action(Action::Test),
     },
     Word {
         name: "from",

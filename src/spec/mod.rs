@@ -74,6 +74,8 @@ pub enum Action {
     Zero,
     /// Compare every destination with the source.
     Verify,
+    /// Write a pattern to every destination, then read it back and compare.
+    Test,
 }
 
 /// A region as written: a path, the first sector, and how many sectors where that was said.
@@ -135,7 +137,7 @@ impl After {
 pub struct Spec {
     /// What it does.
     pub action: Action,
-    /// The source; `None` for `zero` alone.
+    /// The source; `None` for `zero` and `test`.
     pub from: Option<RegionSpec>,
     /// 1 to [`MAX_DESTS`] destinations; bit i of a write-error bitset is destination i. None where a source is compared with its
     /// sums alone.
@@ -181,6 +183,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Whether destinations are read back and compared when all is written.
+    pub fn compares_after(&self) -> bool {
+        self.verify || self.action == Action::Test
+    }
+
     /// The COUNT of the first region that gives one: the length of the job. `None`: the rest of the source.
     pub fn count(&self) -> Option<Sector> {
         self.from.iter().chain(&self.to).find_map(|region| region.count)

@@ -206,7 +206,7 @@ pub(super) fn check(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
         let end = spans.line.end;
         let text = match spec.action {
             Action::Verify => "nothing to compare with; add to=PATH, or a sum: digest=sha256:HEX",
-            Action::Copy | Action::Zero => "no destination; add to=PATH",
+            Action::Copy | Action::Zero | Action::Test => "no destination; add to=PATH",
         };
         return Err(SpecError::syntax(end..end, text));
     }
@@ -228,6 +228,10 @@ fn check_source(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
         (Action::Zero, None) if !spec.digests.is_empty() => {
             Err(SpecError::syntax(spans.line.clone(), "`zero` reads nothing, so there is no digest; drop digest="))
         }
+        (Action::Test, Some(_)) => Err(SpecError::syntax(
+            spans.from.clone(),
+            "`test` makes up what it writes; drop from=, or the word test to copy",
+        )),
         (Action::Copy | Action::Verify, None) => {
             let end = spans.line.end;
             Err(SpecError::syntax(end..end, "no source; add from=PATH, or begin the line with zero to write zeros"))
@@ -247,6 +251,18 @@ fn check_sense(spec: &Spec, spans: &Spans) -> Result<(), SpecError> {
     }
     if spec.changed && spec.action != Action::Copy {
         return refuse("changed", "`changed` is for a copy, which writes what differs; drop changed");
+    }
+    if spec.action == Action::Test {
+        let senseless = [
+            ("verify", spec.verify, "`test` reads back and compares anyway; drop verify"),
+            ("digest", !spec.digests.is_empty(), "`test` makes up what it writes, so there is no digest; drop digest="),
+            ("sparse", spec.sparse, "`test` writes all there is; drop sparse"),
+            ("ignore_error", spec.ignore_error, "`test` goes on after errors anyway; drop ignore_error"),
+            ("on_read_error", spec.on_read_error != OnReadError::Stop, "`test` has no source; drop on_read_error="),
+        ];
+        if let Some((word, _, text)) = senseless.into_iter().find(|(_, is_said, _)| *is_said) {
+            return refuse(word, text);
+        }
     }
     if spec.map.is_some() && spec.action != Action::Copy {
         return refuse("map", "`map` is for a copy: it says what need not be copied; drop map=");

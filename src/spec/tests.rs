@@ -231,13 +231,14 @@ fn label() -> impl Strategy<Value = String> {
 
 /// Regions that a job of that action may have, all of one length.
 fn regions() -> impl Strategy<Value = (Action, Option<RegionSpec>, Vec<RegionSpec>)> {
-    let action = prop::sample::select(vec![Action::Copy, Action::Zero, Action::Verify]);
+    let action = prop::sample::select(vec![Action::Copy, Action::Zero, Action::Verify, Action::Test]);
     let dest = (path(), sector(), any::<bool>());
     (action, path(), sector(), sector(), any::<bool>(), prop::collection::vec(dest, 1..=MAX_DESTS)).prop_map(
         |(action, path, sector, length, counted, dests)| {
             // A COUNT of a destination is the source's too.
             let count = (counted || dests.iter().any(|(_, _, counted)| *counted)).then_some(length);
-            let from = (action != Action::Zero).then_some(RegionSpec { path, sector, count });
+            let has_source = matches!(action, Action::Copy | Action::Verify);
+            let from = has_source.then_some(RegionSpec { path, sector, count });
             let dests = dests.into_iter().map(|(path, sector, counted)| {
                 let counted = action == Action::Zero || counted;
                 RegionSpec { path, sector, count: counted.then_some(length) }
@@ -276,15 +277,17 @@ fn any_spec() -> impl Strategy<Value = Spec> {
             let (on_read_error, on_write_error, retries, client, name, speed_max, after, digests) = words;
             let [ignore_error, write_seq, paused, queue, verify, sparse, create, force_mounted, once, changed] = flags;
             // What contradicts the action or another word is refused.
-            let digests = if action == Action::Zero { Digests::default() } else { digests };
+            let digests = if matches!(action, Action::Zero | Action::Test) { Digests::default() } else { digests };
             // A source may be compared with its sums alone.
             let to = if action == Action::Verify && digests.expects() && queue { Vec::new() } else { to };
-            let verify = verify && action != Action::Zero;
+            let verify = verify && !matches!(action, Action::Zero | Action::Test);
+            let sparse = sparse && action != Action::Test;
+            let on_read_error = if action == Action::Test { OnReadError::Stop } else { on_read_error };
             let create = create && action != Action::Verify;
             let map = map.filter(|_| action == Action::Copy && after.is_none());
             let changed = changed && action == Action::Copy;
             let once = once && name.is_some();
-            let ignore_error = ignore_error && on_read_error == OnReadError::Stop;
+            let ignore_error = ignore_error && action != Action::Test && on_read_error == OnReadError::Stop;
             Spec {
                 action,
                 from,

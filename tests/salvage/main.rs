@@ -14,6 +14,7 @@ mod reading;
 mod relay;
 mod sparse;
 mod sums;
+mod testing;
 mod transient;
 mod vanishing;
 mod verifying;

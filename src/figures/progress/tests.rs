@@ -312,3 +312,29 @@ fn a_map_says_what_is_there_and_what_is_bad() {
         assert_eq!((progress.bad.len(), progress.error.as_deref()), (usize::from(bad > 0), error));
     }
 }
+
+#[test]
+fn what_a_test_could_not_write_is_told_once() {
+    let spec = Spec { action: Action::Test, from: None, ..spec(2) };
+    let mut progress = progress(&spec, 64);
+    progress.taken(&(0..64), ErrorBits::only(1));
+    progress.write_failed(&spec, 0, &(8..16), libc::EIO);
+    assert_eq!(progress.live(), BOTH, "it goes on");
+    assert!(progress.lost_everywhere().is_empty(), "the other one has it");
+    assert_eq!(progress.without_lost(BOTH, &(8..16)), ErrorBits::only(1));
+    assert_eq!(progress.without_lost(BOTH, &(8..17)), BOTH);
+    progress.verify_failed(&spec, 0, &(6..20), libc::EIO);
+    let told = |progress: &Progress| {
+        let bad = progress.bad.iter();
+        bad.map(|range| (range.sector.get(), range.count.get(), range.kind)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&progress), [(1006, 14, BadKind::Failed)]);
+    progress.verify_failed(&spec, 0, &(8..21), DIFFERENT);
+    assert_eq!(told(&progress), [(1006, 14, BadKind::Failed), (1016, 5, BadKind::Differs)]);
+    // A restart knows it, too.
+    let mut after = Progress::new(&spec, Sector::new(64).unwrap());
+    after.bad.clone_from(&progress.bad);
+    after.restore_lost(&spec.to);
+    assert_eq!(after.dests[0].lost().iter().collect::<Vec<_>>(), [std::ops::Range { start: 6, end: 20 }]);
+    assert_eq!(after.bad_of(0, &spec.to[0], |_| true).bytes(), 15 * 512);
+}

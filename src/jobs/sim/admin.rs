@@ -11,11 +11,12 @@ use super::super::job::Job;
 use super::super::open::OpenError;
 use super::super::submit::Ready;
 use super::super::view::{State, Verb};
-use super::super::waiting::LetGo;
-use super::disks::{DISKS, NAMES, SIZE};
+use super::super::waiting::{Found, LetGo};
+use super::disks::{DISKS, NAMES, SIZE, Span};
 use super::random::Random;
 use super::world::{CLIENT, Checked, Later, Pending, World};
-use crate::dm_io::ErrorBits;
+use crate::dm_io::{ErrorBits, IoRegion};
+use crate::figures::Given;
 use crate::io::Op;
 use crate::io::sim::Fault;
 use crate::spec::{self, Action, OnReadError, OnWriteError, Policy, Spec};
@@ -257,33 +258,63 @@ impl World<'_> {
     }
 
     fn ready(&self, spec: Spec, random: &mut Random) -> Option<Ready> {
-        let count = spec.count()?;
+        let (count, seed) = (spec.count()?, random.below(u64::MAX));
         match self.disks.open(&spec, ErrorBits::NONE, self.daemon.client(&spec)) {
             Ok(opened) => {
                 let writes = spec.action != Action::Verify;
-                let stays = random.one_in(2);
+                // What its map says is drawn when it comes.
+                let given = spec.map.is_some().then(Given::default);
+                let stays = given.is_some() || random.one_in(2);
                 let opened = Box::new(opened);
                 let found = if stays { opened.into() } else { LetGo::of(opened, writes, false).ok()? };
-                Some(Ready { spec, count, devices: Ok(found), given: None })
+                Some(Ready { spec, count, devices: Ok(found), given, seed })
             }
-            Err(OpenError::Busy(_, error) | OpenError::InUse(_, error)) if spec.queue => {
-                Some(Ready { spec, count, devices: Err(error.to_string()), given: None })
+            Err(OpenError::Busy(_, error) | OpenError::InUse(_, error)) if spec.queue && spec.map.is_none() => {
+                Some(Ready { spec, count, devices: Err(error.to_string()), given: None, seed })
             }
             Err(_) => None,
         }
     }
 
+    /// A job that has a map is told of what is on its destinations for good, and of some sectors that they are bad.
+    pub(super) fn draw_map(&mut self, one: &mut Ready) {
+        let (Some(given), Some(opened)) = (&mut one.given, one.devices.as_ref().ok().and_then(Found::opened)) else {
+            return;
+        };
+        let Some(from) = &opened.from else { return };
+        let disks = &self.disks;
+        let at = |region: &IoRegion, sector: u64| {
+            let Span { disk, sectors } = disks.span_of(region);
+            Span { disk, sectors: sectors.start + sector..sectors.start + sector + 1 }
+        };
+        for sector in 0..one.count.get() {
+            let data = disks.read(&at(from, sector));
+            let has = |dest: &IoRegion| {
+                let span = at(dest, sector);
+                let volatile = disks.sim.first_volatile(&disks.devices[span.disk], span.sectors.clone());
+                disks.read(&span) == data && volatile.is_none()
+            };
+            match self.random.below(8) {
+                0 => given.bad.insert(sector..sector + 1),
+                1..7 if opened.dests.iter().all(has) => given.there.insert(sector..sector + 1),
+                _ => {}
+            }
+        }
+    }
+
     fn line(&self, random: &mut Random) -> String {
-        let action = random.pick(&["copy", "copy", "copy", "copy", "copy", "zero", "verify"]);
+        let action = random.pick(&["copy", "copy", "copy", "copy", "copy", "zero", "verify", "test"]);
         let count = random.pick(&[0, 1, 1, 8, 8, 16, 16, 24, 24, 40, 40]);
         let mut line = action.to_owned();
         // Few places, so that jobs meet.
         let names = self.names.clone();
         let place = |random: &mut Random| (NAMES[random.pick(&names)].0, random.below(3) * 8);
         let from = place(random);
-        if action == "zero" {
-            let to = place(random);
-            let _ = write!(line, " to={},{},{count}", to.0, to.1);
+        if action == "zero" || action == "test" {
+            for _ in 0..if action == "test" { random.pick(&[1, 1, 2]) } else { 1 } {
+                let to = place(random);
+                let _ = write!(line, " to={},{},{count}", to.0, to.1);
+            }
         } else {
             let _ = write!(line, " from={},{},{count}", from.0, from.1);
             let alone = action == "verify" && random.one_in(3);
@@ -302,18 +333,19 @@ impl World<'_> {
             let _ = write!(line, " client={CLIENT}");
         }
         if action != "verify" {
-            policies(&mut line, action == "copy", random);
+            policies(&mut line, action, random);
         }
         for word in ["paused", "queue", "queue", "queue"] {
             if random.one_in(4) && !line.contains(word) {
                 let _ = write!(line, " {word}");
             }
         }
-        if random.one_in(6) && !self.daemon.core.jobs.is_empty() {
+        let may_wait = !line.contains("map=");
+        if random.one_in(6) && !self.daemon.core.jobs.is_empty() && may_wait {
             let _ = write!(line, " after={}", self.some_job(random));
         }
         let named = random.pick(&[" name=x", " name=x once", " after=x"]);
-        if random.one_in(8) && !(named.contains("after") && line.contains("after")) {
+        if random.one_in(8) && !(named.contains("after") && (line.contains("after") || !may_wait)) {
             line.push_str(named);
         }
         if let Some(rate) = random.pick(&RATES).filter(|_| random.one_in(4)) {
@@ -348,10 +380,16 @@ impl World<'_> {
 }
 
 /// Words that say what is done about errors, and how it is written.
-fn policies(line: &mut String, is_copy: bool, random: &mut Random) {
-    let words: &[&str] = &["ignore_error", "write_seq", "sparse", "verify", "on_write_error=stop"];
+fn policies(line: &mut String, action: &str, random: &mut Random) {
+    let is_copy = action == "copy";
+    let words: &[&str] =
+        &["ignore_error", "write_seq", "sparse", "verify", "on_write_error=stop", "changed", "changed", "map=/map"];
     for word in words {
-        let fits = is_copy || !matches!(*word, "verify" | "sparse");
+        let fits = match *word {
+            "verify" | "sparse" | "changed" | "map=/map" => is_copy && !line.contains(word),
+            "ignore_error" => action != "test",
+            _ => true,
+        };
         if fits && random.one_in(7) && !(*word == "write_seq" && line.contains("ignore_error")) {
             let _ = write!(line, " {word}");
         }

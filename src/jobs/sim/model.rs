@@ -16,9 +16,10 @@ use crate::dm_io::ErrorBits;
 use crate::dm_io::IoRegion;
 use crate::figures::{Cell, Hashing, RangeSet, Speeds, sums_text};
 use crate::journal::{Record, Side};
+use crate::kcopyd::Pattern;
 use crate::salvage::Phase;
-use crate::sector::SECTOR_SIZE;
-use crate::spec;
+use crate::sector::{SECTOR_SIZE, Sector};
+use crate::spec::{self, Action};
 
 /// Running time that a kill may take: two checkpoints, because the flush of the first may hang; and the owner's lag.
 const RUNNING_TIME_LAG: Duration = Duration::from_millis(10_100);
@@ -55,6 +56,8 @@ struct Places {
     source: Option<Span>,
     dests: Vec<Span>,
     writes: bool,
+    /// Of a test: what its pattern is made from.
+    seed: Option<u64>,
 }
 
 impl Places {
@@ -69,7 +72,8 @@ impl Places {
     /// Whether they are the same, but for destinations that were dropped.
     fn is(&self, other: &Self) -> bool {
         let is_same = |(old, new): (&Span, &Span)| old == new || [old.disk, new.disk].contains(&DISKS);
-        (&self.source, self.writes) == (&other.source, other.writes) && self.dests.iter().zip(&other.dests).all(is_same)
+        let same = (&self.source, self.writes, self.seed) == (&other.source, other.writes, other.seed);
+        same && self.dests.iter().zip(&other.dests).all(is_same)
     }
 
     /// Without destinations that were dropped.
@@ -96,7 +100,10 @@ fn set(pairs: &[(u64, u64)]) -> RangeSet {
 
 impl World<'_> {
     /// Before the owner hears of it.
-    pub(super) fn model_before(&mut self, event: &Event) {
+    pub(super) fn model_before(&mut self, event: &mut Event) {
+        if let Event::Submit { ready, .. } = event {
+            ready.iter_mut().for_each(|one| self.draw_map(one));
+        }
         if let Event::Control { id, verb: Verb::Resume, .. } = event
             && self.daemon.core.jobs.get(id).is_some_and(|job| matches!(job.life(), Life::Held(_)))
         {
@@ -156,7 +163,11 @@ impl World<'_> {
                 }
             }
             self.check_running_time(job)?;
-            let figures = (job.progress.copied(), job.progress.durable);
+            let progress = &job.progress;
+            if !progress.live().is_empty() && !progress.same().without(progress.common()).is_empty() {
+                return Err(format!("job {id} counts as equal what its destinations do not have"));
+            }
+            let figures = (progress.copied(), progress.durable);
             // Until it works, what others have written over is taken away; a comparison takes away what is different.
             let copies = job.phase == Phase::Copy && job.work.is_some();
             let moves = copies && matches!(job.state(), State::Running | State::Flushing | State::Paused);
@@ -180,7 +191,12 @@ impl World<'_> {
     fn places(&self, job: &Job, opened: &Opened) -> Places {
         let span = |region: &IoRegion| self.disks.span_of(region);
         let dests = opened.dests.iter().map(span).collect();
-        Places { source: opened.from.as_ref().map(span), dests, writes: job.writes() }
+        Places {
+            source: opened.from.as_ref().map(span),
+            dests,
+            writes: job.writes(),
+            seed: (job.spec().action == Action::Test).then_some(job.seed),
+        }
     }
 
     /// Nobody has the bytes of a job that had begun before a restart.
@@ -272,7 +288,7 @@ impl World<'_> {
                 .map_err(|what| format!("record of job {}, destination {index}: {what}", record.id))?;
             let not = set(&side.overwritten).union(&set(&record.unreadable));
             for range in set(&side.durable).without(&not).iter() {
-                self.check_equal(places.source.as_ref(), span, &range)
+                self.check_equal(places, span, &range)
                     .map_err(|what| format!("record of job {}, destination {index}: {what}", record.id))?;
             }
         }
@@ -322,7 +338,7 @@ impl World<'_> {
         let Some(places) = known else { return Ok(()) };
         for (index, (dest, span)) in job.progress.dests.iter().zip(places.written()).enumerate() {
             for range in dest.durable.without(&job.progress.unreadable).iter() {
-                self.check_equal(places.source.as_ref(), span, &range)
+                self.check_equal(places, span, &range)
                     .map_err(|what| format!("job {id} shows as durable, of destination {index}: {what}"))?;
             }
             let picture = job.sheet(index).map(|sheet| sheet.cells(PICTURE)).ok_or("no picture of a destination")?;
@@ -336,15 +352,20 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A part of a destination has what the source has, for good.
-    fn check_equal(&self, source: Option<&Span>, dest: &Span, range: &std::ops::Range<u64>) -> Checked {
+    /// A part of a destination has what the job puts there, for good.
+    fn check_equal(&self, places: &Places, dest: &Span, range: &std::ops::Range<u64>) -> Checked {
         let part = |span: &Span| {
             let start = span.sectors.start;
             Span { disk: span.disk, sectors: start + range.start..start + range.end }
         };
         let there = part(dest);
         let is = self.disks.read(&there);
-        let want = source.map_or_else(|| vec![0; is.len()], |source| self.disks.read(&part(source)));
+        let mut want = vec![0; is.len()];
+        match (&places.source, places.seed) {
+            (Some(source), _) => want = self.disks.read(&part(source)),
+            (None, Some(seed)) => Pattern { seed, first: range.start }.fill(Sector::ZERO, &mut want),
+            (None, None) => {}
+        }
         if let Some(sector) = is.chunks(512).zip(want.chunks(512)).position(|(is, want)| is != want) {
             return Err(format!("sector {} of {there:?} does not have what it should", sector as u64));
         }
@@ -423,7 +444,7 @@ impl World<'_> {
         }
         for (index, span) in places.dests.iter().enumerate() {
             let whole = 0..span.sectors.end - span.sectors.start;
-            match self.check_equal(places.source.as_ref(), span, &whole) {
+            match self.check_equal(places, span, &whole) {
                 Err(what) if job.writes() || !what.contains("power cut") => {
                     return Err(format!("job {id} is done; destination {index}: {what}"));
                 }

@@ -64,6 +64,8 @@ pub(super) fn effect(effect: &Effect) -> String {
                 crate::kcopyd::Work::Copy(_) => "copy",
                 crate::kcopyd::Work::Zero => "zero",
                 crate::kcopyd::Work::Compare(_) => "compare",
+                crate::kcopyd::Work::Pattern(_) => "pattern",
+                crate::kcopyd::Work::ComparePattern(_) => "look for the pattern",
             };
             format!("start a step of job {id}: {kind} from {} on, at {range:?}, without {without:?}", start.first)
         }

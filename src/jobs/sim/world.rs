@@ -271,9 +271,9 @@ impl<'a> World<'a> {
 
     fn deliver(&mut self, event: Event, effects: &mut Vec<(u64, Effect)>) -> Checked {
         self.number += 1;
-        let Some(event) = self.spoil_event(event) else { return Ok(()) };
+        let Some(mut event) = self.spoil_event(event) else { return Ok(()) };
         self.say(|| format!("event  {}", super::story::event(&event)));
-        self.model_before(&event);
+        self.model_before(&mut event);
         let now = self.clock();
         // Whoever had asked just before would have been told the same.
         let told = match &event {
@@ -340,6 +340,7 @@ impl<'a> World<'a> {
         for record in &mut records {
             match self.wrong {
                 Some(Wrong::ClaimForgotten) => record.claimed = false,
+                Some(Wrong::SeedForgotten) => record.seed = record.seed.map(|seed| seed + 1),
                 Some(Wrong::OverwrittenForgotten) => record.dests.iter_mut().for_each(|dest| dest.overwritten.clear()),
                 Some(Wrong::IdentityForgotten) => {
                     for side in record.dests.iter_mut().chain(&mut record.source) {

@@ -38,6 +38,8 @@ pub(super) enum Wrong {
     OverwrittenForgotten,
     /// A restart does not know what devices are recognised by.
     IdentityForgotten,
+    /// A restart goes on with a test as if its pattern were made from something else.
+    SeedForgotten,
     /// Two changes of state are told in the other order.
     EventsSwapped,
     /// The end is told when its record is asked for.
@@ -64,7 +66,7 @@ impl Wrong {
         }
     }
 
-    pub(super) const ALL: [Self; 24] = [
+    pub(super) const ALL: [Self; 25] = [
         Self::RecordDropped,
         Self::RecordAckEarly,
         Self::FlushSkipped,
@@ -82,6 +84,7 @@ impl Wrong {
         Self::ClaimForgotten,
         Self::OverwrittenForgotten,
         Self::IdentityForgotten,
+        Self::SeedForgotten,
         Self::EventsSwapped,
         Self::EventEarly,
         Self::PieceInvented,

@@ -51,6 +51,7 @@ fn record(id: JobId, generation: u64) -> Record {
         read_errors: 3,
         verified_bytes: 512,
         same: vec![(0, 8)],
+        seed: Some(u64::MAX),
         elapsed: Duration::from_nanos(1_234_567_890),
         final_speed: 5_000_000,
         speeds: Speeds::recorded(250, vec![7, 0, 0, 0, 10 << 10]).expect("few samples"),

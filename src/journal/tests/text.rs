@@ -72,7 +72,7 @@ fn any_record() -> impl Strategy<Value = Record> {
         text(),
         text(),
         any::<(bool, bool, bool, bool)>(),
-        any::<Option<u64>>(),
+        any::<(Option<u64>, Option<u64>)>(),
     );
     let figures = (any::<(u64, u64, u64, u64, u64, u64, u64)>(), time(), ranges(), ranges());
     let sides = (proptest::option::of(side()), proptest::collection::vec(side(), 0..4));
@@ -86,7 +86,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             error,
             digest,
             (read_err, verified, followed, claimed),
-            leader,
+            (leader, seed),
         ) = head;
         let ((write_err, total, durable, bad_bytes, final_speed, read_errors, verified_bytes), elapsed, common, same) =
             figures;
@@ -112,6 +112,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             read_errors,
             verified_bytes,
             same,
+            seed,
             elapsed,
             final_speed,
             speeds: speeds_of(final_speed, elapsed),
@@ -177,6 +178,7 @@ fn the_text_is_the_documented_one() {
         "read_errors 3",
         "verified_bytes 512",
         "same 0+8",
+        "seed 18446744073709551615",
         "elapsed 1.234567890",
         "final_speed 5000000",
         "speeds 250:00070000000000002800",
@@ -246,6 +248,7 @@ fn keys_of_later_versions_are_passed_over_and_missing_ones_are_not() {
         "verified_bytes",
         "speeds",
         "same",
+        "seed",
         "dest.0.doubted",
         "dest.1.doubted",
         "dest.0.zeroed",

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::super::Work;
 use super::super::content::{Part, parts};
 use super::super::job::{Move, Phase, Place};
 use super::super::pace::Direction;
@@ -45,10 +46,10 @@ impl Worker {
         let length = bytes(sub.span.count);
         let all = 0..length;
         match list {
-            Some(list) if job.new.work.source().is_none() => {
+            Some(list) if matches!(job.new.work, Work::Zero) => {
                 self.write_part(key, Op::Punch, all, Some(Memory::Pages { list, offset: 0 }));
             }
-            None if job.new.work.source().is_none() => self.write_zeros(key),
+            None if matches!(job.new.work, Work::Zero) => self.write_zeros(key),
             None => unreachable!("what was read has pages"),
             Some(list) => {
                 let whole = Part { bytes: all, is_zero: false };
