@@ -295,11 +295,6 @@ impl Jobs {
         Some(self.card(id)?.spec())
     }
 
-    /// What its source, where there is one, and its destinations are recognised by after a restart.
-    pub fn identities(&self, id: JobId) -> Option<Vec<Option<String>>> {
-        self.question(id, |job| Some(job.identities.clone()))
-    }
-
     /// How far a destination is, as a mapfile of ddrescue; `None` for jobs without a source.
     pub fn map(&self, id: JobId, index: usize) -> Option<String> {
         self.question(id, move |job| job.map(index)).map(|text| text())

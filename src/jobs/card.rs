@@ -175,10 +175,10 @@ impl Card {
         let moves = shown.moves_in(shown.state);
         let speed = if moves { shown.measured(now) } else { shown.last_speed() };
         let stalled = shown.stalled(now);
-        let goes_on = moves && !shown.is_over;
-        let left = shown.total.saturating_sub(shown.copied);
-        let meter = shown.meter.as_ref().filter(|_| goes_on && !shown.waits_for_some);
-        let eta = meter.and_then(|meter| meter.time_left(now, shown.moved, left, stalled));
+        let (done, left) = shown.work_left();
+        let is_timed = (moves || shown.state == State::Verifying) && !shown.is_over;
+        let meter = shown.meter.as_ref().filter(|_| is_timed && !shown.waits_for_some);
+        let eta = meter.and_then(|meter| meter.time_left(now, done, left, stalled));
         let dests = shown.spec.to.iter().zip(&shown.dests).enumerate().map(|(index, (to, dest))| DestView {
             state: shown.dest_state(index, now),
             copied: dest.copied,
@@ -270,6 +270,19 @@ pub(super) fn client_name(spec: &Spec) -> &str {
 impl Shown {
     fn moves_in(&self, state: State) -> bool {
         state == State::Running || (state == State::Verifying && self.spec.action == Action::Verify)
+    }
+
+    /// What the meter follows, and how much of that is left to the end of all: a copy that is compared has as much again to do.
+    fn work_left(&self) -> (u64, u64) {
+        let Self { state, total, copied, moved, bad_bytes, course, .. } = self;
+        let readable = total.saturating_sub(*bad_bytes);
+        match state {
+            State::Verifying if self.spec.compares_after() => {
+                (course.verified, readable.saturating_sub(course.verified))
+            }
+            State::Running if self.spec.compares_after() => (*moved, total.saturating_sub(*copied) + readable),
+            _ => (*moved, total.saturating_sub(*copied)),
+        }
     }
 
     /// Bytes per second where nothing is copied: of the last five seconds in which something was, where it is over.

@@ -232,6 +232,12 @@ impl Job {
         self.work.as_mut().expect("it was made just now")
     }
 
+    /// Bytes that it has done of what it does now.
+    pub(super) fn done(&self) -> u64 {
+        let reads_back = self.phase == Phase::Verify && self.writes();
+        if reads_back { self.progress.verified } else { self.progress.moved }
+    }
+
     /// Changes where it is in its life. A change that others see is told.
     ///
     /// # Panics
@@ -243,15 +249,15 @@ impl Job {
             return;
         }
         assert!(may_become(old, new), "job {}: {} does not become {}", self.id(), old.as_str(), new.as_str());
-        let (now, moved) = (turn.now.instant, self.progress.moved);
-        let moves = self.card.moves_in(new);
+        let (now, done) = (turn.now.instant, self.done());
+        let moves = self.card.moves_in(new) || new == State::Verifying;
         self.card.show(|shown| {
             match new {
                 _ if moves => {
                     shown.watch.start(now);
-                    shown.meter.get_or_insert_with(Box::<Meter>::default).start(now, moved);
+                    shown.meter.get_or_insert_with(Box::<Meter>::default).start(now, done);
                 }
-                State::Flushing | State::Verifying => shown.watch.start(now),
+                State::Flushing => shown.watch.start(now),
                 _ => shown.watch.stop(now),
             }
             if new.is_ended() {

@@ -176,7 +176,9 @@ impl Job {
                 progress.dests[dest].differs();
             }
         }
-        (progress.read_errors, progress.verified) = (record.read_errors, record.verified_bytes);
+        // A comparison begins anew.
+        progress.verified = if record.state.is_ended() { record.verified_bytes } else { 0 };
+        progress.read_errors = record.read_errors;
         progress.restore_compared_at(&self.spec);
         progress.restore_lost(&self.spec.to);
         progress.restored(record.bad_bytes, ranges(&record.common), record.durable);

@@ -202,6 +202,7 @@ impl Job {
 
     /// A piece of the step has ended.
     pub(super) fn piece_ended(&mut self, ended: &EndedPiece, turn: &mut Turn<'_>) {
+        let done = self.done();
         let Self { work: Some(work), progress, card, spec, phase, .. } = self else { return };
         let Some(run) = &work.step else { return };
         let (before, compared_before) = (progress.moved, progress.verified);
@@ -218,14 +219,16 @@ impl Job {
         }
         let moved = progress.moved;
         // What a comparison finds equal is copied and compared at once.
-        let done = moved.saturating_sub(before).max(progress.verified.saturating_sub(compared_before));
-        if done > 0 {
-            card.show(|shown| shown.speeds.add(shown.watch.elapsed(turn.now.instant), done));
+        let more = moved.saturating_sub(before).max(progress.verified.saturating_sub(compared_before));
+        if more > 0 {
+            card.show(|shown| shown.speeds.add(shown.watch.elapsed(turn.now.instant), more));
         }
-        if moved > before {
-            card.show(|shown| {
+        let (has_grown, before) = (moved > before, done);
+        let done = self.done();
+        if has_grown || done > before {
+            self.card.show(|shown| {
                 if let Some(meter) = &mut shown.meter {
-                    meter.sample(turn.now.instant, moved);
+                    meter.sample(turn.now.instant, done);
                 }
                 shown.progressed = turn.now.wall;
             });

@@ -246,3 +246,30 @@ fn what_makes_no_sense_is_refused() {
     end(&daemon, id, "done");
     assert!(to.iter().all(|disk| disk.contents()[..512] != image(512, OLD)[..]));
 }
+
+#[test]
+fn the_time_left_is_to_the_end_of_all_of_it() {
+    if !need::fault_disk() {
+        return;
+    }
+    let (from, to) = (disk(SIZE, 512, OLD), [disk(SIZE, 512, OLD + 1)]);
+    let daemon = start(&["state=none", "subjob_kb=64"]);
+    let speed = SIZE / 4;
+    let copy = format!("from={} to={} verify", from.path().display(), to[0].path().display());
+    for line in [copy, spec(&to, "")] {
+        let id = daemon.job(&format!("{line} speed_max={speed}")).unwrap();
+        for state in ["running", "verifying"] {
+            until("a time", || {
+                let status = daemon.status(id);
+                let verified: u64 = status.get("verified").parse().unwrap();
+                let left = 2 * SIZE - status.copied() - verified;
+                let Some(eta) = status.eta_usec().filter(|_| status.state() == state) else { return None };
+                let honest = left * 1_000_000 / speed;
+                assert!(eta > honest / 2, "{honest} would be honest:\n{status}");
+                Some(())
+            });
+        }
+        let status = end(&daemon, id, "done");
+        assert_eq!(status.eta_usec(), None, "\n{status}");
+    }
+}

@@ -1,5 +1,6 @@
 //! What a job's devices are, as people call them: model, serial number, wwid, size.
 
+use crate::blkdev::DeviceCard;
 use crate::jobs::{JobId, Jobs};
 
 /// What is known of a device; `None` where nothing is.
@@ -21,28 +22,16 @@ impl Device {
         }
     }
 
-    /// What an identity of a device tells, as a job keeps it to recognise its devices after a restart: see
-    /// [`crate::blkdev::identity`].
-    fn of_identity(identity: &str) -> Self {
-        let value = |key: &str| {
-            let found = identity.split(';').find_map(|part| part.trim_start_matches("on=").strip_prefix(key));
-            found.filter(|value| !value.is_empty()).map(str::to_owned)
-        };
-        let first = identity.split(";on=").next().unwrap_or_default();
-        let sectors = first.split(';').find_map(|part| part.strip_prefix("sectors=")?.parse::<u64>().ok());
-        Self {
-            model: None,
-            serial: value("serial:"),
-            wwid: value("wwid:"),
-            size: sectors.and_then(|sectors| sectors.checked_mul(512)),
-        }
+    fn of_card(card: &DeviceCard) -> Self {
+        let DeviceCard { size, model, serial, wwid, .. } = card.clone();
+        Self { model, serial, wwid, size: Some(size) }
     }
 }
 
 /// What is known of a job's source, where it has one, and of its destinations.
 pub(in crate::fs) fn all(jobs: &Jobs, id: JobId) -> Vec<Option<Device>> {
-    let identities = jobs.identities(id).unwrap_or_default();
-    identities.iter().map(|text| text.as_deref().map(Device::of_identity)).collect()
+    let devices = jobs.devices(id).unwrap_or_default();
+    devices.iter().map(|device| device.card.as_deref().map(Device::of_card)).collect()
 }
 
 /// What is known of a job's destinations, each in a few words.
@@ -56,14 +45,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_tells_what_is_printed_on_the_disk() {
+    fn a_card_tells_what_is_printed_on_the_disk() {
         let text = |text: &str| Some(text.to_owned());
-        let disk = Device::of_identity("wwid:naa.5000c500a1b2c3d4;sectors=4096");
-        assert_eq!((disk.wwid, disk.serial, disk.size), (text("naa.5000c500a1b2c3d4"), None, Some(2 << 20)));
-        let part = Device::of_identity("part:1+2048;sectors=64;on=serial:VB123;sectors=4096");
-        assert_eq!((part.serial.clone(), part.size, part.label()), (text("VB123"), Some(32 << 10), text("VB123")));
-        assert_eq!(Device::of_identity("inode:7;born=1.0;on=uuid:00"), Device::default());
-        let both = Device { model: text("WDC WD40EFRX"), serial: text("WD-1"), ..Device::default() };
+        let card = DeviceCard { size: 2 << 20, serial: text("WD-1"), ..DeviceCard::default() };
+        let disk = Device::of_card(&card);
+        assert_eq!((disk.label(), disk.size), (text("WD-1"), Some(2 << 20)));
+        let both = Device { model: text("WDC WD40EFRX"), ..disk };
         assert_eq!(both.label(), text("WDC WD40EFRX WD-1"));
     }
 }
