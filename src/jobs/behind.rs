@@ -27,7 +27,9 @@ use crate::salvage::Phase;
 /// The destinations of such a list.
 pub(super) fn late_dests(late: &[(usize, Instant)]) -> ErrorBits {
     let mut dests = ErrorBits::NONE;
-    late.iter().for_each(|(index, _)| dests.set(*index));
+    for (index, _) in late {
+        dests.set(*index);
+    }
     dests
 }
 
@@ -116,8 +118,9 @@ impl Job {
         }
         let mut owing = late_dests(&self.late);
         let flushes = &self.work().flushes;
-        let flushing: Vec<usize> = behind.iter().filter(|index| flushes[*index].asked.is_some()).collect();
-        flushing.into_iter().for_each(|index| owing.set(index));
+        for index in behind.iter().filter(|index| flushes[*index].asked.is_some()) {
+            owing.set(index);
+        }
         let ready = behind.without(owing);
         if ready.is_empty() && !behind.is_empty() {
             return false;
@@ -132,7 +135,7 @@ impl Job {
     }
 
     /// Whether some of its destinations come later.
-    pub(super) fn waits_for_some(&self) -> bool {
+    fn waits_for_some(&self) -> bool {
         self.work.is_some() && !self.progress.behind().is_empty()
     }
 
@@ -176,8 +179,23 @@ impl Job {
                 path(index),
                 remedy(index)
             )),
+            Stalled::Pages(index) => {
+                let owes = "which does not answer, keeps those of its client: set more aside in clients/";
+                let client = self.spec().client.as_deref().unwrap_or(super::clients::DEFAULT);
+                Some(format!(
+                    "waits for pages: {}, {owes}{client}/pages, or start again with a larger `pages=`",
+                    path(index)
+                ))
+            }
             Stalled::Dest(_) | Stalled::Source => None,
         }
+    }
+
+    /// Who keeps the pages without which its client can begin nothing at all.
+    fn is_without_pages(&self) -> Option<usize> {
+        let (index, _) = self.late.first()?;
+        let figures = self.opened()?.client.figures();
+        (figures.pages_waiting > 0 && figures.subjobs_in_flight == 0).then_some(*index)
     }
 
     /// Looks at who has answered nothing for a while.
@@ -191,7 +209,9 @@ impl Job {
             let hung: Vec<usize> = awaited.iter().filter(hangs).collect();
             let busy = awaited.iter().filter(|index| !flushes[*index].is_idle()).count();
             if !hung.is_empty() && busy == hung.len() && hung.len() < awaited.count() as usize {
-                hung.into_iter().for_each(|index| self.leave_behind(index, Lag::Stalled));
+                for index in hung {
+                    self.leave_behind(index, Lag::Stalled);
+                }
                 self.go_on(turn);
             }
         }
@@ -201,6 +221,7 @@ impl Job {
             let dest = present.iter().find(|index| shown.unanswered(*index, now) >= STALLED);
             dest.map(Stalled::Dest).or_else(|| moves.then_some(Stalled::Source))
         });
+        let stalled = self.is_without_pages().map(Stalled::Pages).or(stalled);
         let spec = std::sync::Arc::clone(&self.spec);
         let (source, behind) = (spec.from.as_ref(), self.progress.behind());
         let stalled = stalled.filter(|stalled| *stalled != Stalled::Source || source.is_some() && behind.is_empty());
@@ -209,7 +230,7 @@ impl Job {
         if let Some(stalled) = stalled.filter(|_| is_new && self.work.is_some()) {
             let path = match stalled {
                 Stalled::Source => source.map(|from| &from.path),
-                Stalled::Dest(index) => spec.to.get(index).map(|to| &to.path),
+                Stalled::Dest(index) | Stalled::Pages(index) => spec.to.get(index).map(|to| &to.path),
             };
             if let Some(path) = path {
                 log::warn!("{self} stalls: {} has answered nothing for {} s", path.display(), STALLED.as_secs());

@@ -43,8 +43,6 @@ pub(super) struct Shown {
     pub(super) copied: u64,
     /// Bytes that some destination has taken, for the meter.
     pub(super) moved: u64,
-    /// Destinations that are behind come later: nobody knows when all is done.
-    pub(super) waits_for_some: bool,
     pub(super) durable: u64,
     pub(super) bad_bytes: u64,
     /// Why it failed, is held, or waits.
@@ -106,7 +104,6 @@ impl Card {
             total,
             copied: 0,
             moved: 0,
-            waits_for_some: false,
             durable: 0,
             bad_bytes: 0,
             error: None,
@@ -177,7 +174,9 @@ impl Card {
         let stalled = shown.stalled(now);
         let (done, left) = shown.work_left();
         let is_timed = (moves || shown.state == State::Verifying) && !shown.is_over;
-        let meter = shown.meter.as_ref().filter(|_| is_timed && !shown.waits_for_some);
+        // Of those that are behind nobody knows when they are done.
+        let waits_for_some = shown.dests.iter().any(|dest| dest.state == DestState::Behind);
+        let meter = shown.meter.as_ref().filter(|_| is_timed && !waits_for_some);
         let eta = meter.and_then(|meter| meter.time_left(now, done, left, stalled));
         let dests = shown.spec.to.iter().zip(&shown.dests).enumerate().map(|(index, (to, dest))| DestView {
             state: shown.dest_state(index, now),

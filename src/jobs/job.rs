@@ -314,7 +314,6 @@ impl Job {
             shown.total = progress.total_bytes();
             shown.copied = progress.copied();
             shown.moved = progress.moved;
-            shown.waits_for_some = self.waits_for_some();
             shown.durable = progress.durable;
             shown.bad_bytes = progress.bad_bytes();
             shown.course.phase = self.activity();

@@ -65,6 +65,8 @@ pub(super) enum Stalled {
     Source,
     /// A destination.
     Dest(usize),
+    /// Nobody, but there are no pages: a destination that was left behind keeps them.
+    Pages(usize),
 }
 
 /// How far the flush of a destination is. What it had taken when the flush began is durable once that is recorded.

@@ -117,10 +117,10 @@ fn a_job_with_one_behind_goes_on_after_a_kill() {
     assert_eq!(rig.dests[SICK].check(SEED), Ok(()));
 }
 
-/// What a job is limited by where reads and writes take so many milliseconds.
-fn limit(option: &str, words: &str, reads: u64, writes: &[u64]) -> String {
+/// What a job of so many MiB is limited by where reads and writes take so many milliseconds.
+fn limit(option: &str, words: &str, mib: u64, reads: u64, writes: &[u64]) -> String {
     let slow = |op, millis| {
-        let disk = FaultDisk::builder(16 << 20).start();
+        let disk = FaultDisk::builder(mib << 20).start();
         if millis > 0 {
             disk.rule(op, .., Fault::Delay(Duration::from_millis(millis)));
         }
@@ -148,10 +148,34 @@ fn a_job_says_what_it_waits_for_most() {
     if !need::fault_disk() {
         return;
     }
-    assert_eq!(limit("subjob_kb=64", "", 0, &[0, 40]), "dest 1");
-    assert_eq!(limit("subjob_kb=64", "", 40, &[0]), "source");
-    assert_eq!(limit("subjob_kb=64", "speed_max=4M", 0, &[0]), "speed_max");
-    assert_eq!(limit("throttle=5", "", 0, &[0]), "throttle");
+    assert_eq!(limit("subjob_kb=64", "", 4, 0, &[0, 400]), "dest 1");
+    assert_eq!(limit("subjob_kb=64", "", 4, 400, &[0]), "source");
+    assert_eq!(limit("subjob_kb=64", "speed_max=2M", 4, 0, &[0]), "speed_max");
+    assert_eq!(limit("throttle=5", "", 48, 0, &[0]), "throttle");
     // One piece takes all the pages there are.
-    assert_eq!(limit("pages=128,client_pages=128", "", 20, &[20]), "pages");
+    assert_eq!(limit("pages=128,client_pages=128", "", 4, 200, &[200]), "pages");
+}
+
+#[test]
+fn a_job_whose_pages_are_with_one_that_hangs_says_so() {
+    if !need::fault_disk() {
+        return;
+    }
+    let source = LoopDevice::new(SIZE, 512);
+    source.fill(SEED);
+    let (good, sick) = (FaultDisk::builder(SIZE).start(), FaultDisk::builder(SIZE).start());
+    sick.rule(Op::Write, .., Fault::Hang);
+    // Eight pieces are all there is, and all eight hang.
+    let options = ["state=none", "pages=128", "client_pages=128", "subjob_kb=64", "subjobs=8"];
+    let builder = options.iter().fold(Daemon::builder(PROGRAM), |builder, option| builder.option(*option));
+    let mut daemon = builder.start();
+    let (from, good_path, sick_path) = (source.path().display(), good.path(), sick.path());
+    let spec = format!("from={from} to={} to={}", good_path.display(), sick_path.display());
+    let id = daemon.job(&spec).unwrap();
+    let error = crate::kit::until_reason(&daemon, id, "waits for pages");
+    assert!(error.contains(&sick_path.display().to_string()) && error.contains("clients/default/pages"), "{error}");
+    sick.release();
+    assert_eq!(daemon.wait(id).state(), "done");
+    assert_eq!((good.check(SEED), sick.check(SEED)), (Ok(()), Ok(())));
+    daemon.stop();
 }

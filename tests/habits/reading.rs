@@ -45,8 +45,7 @@ pub(crate) const ROWS: &[Row] = &[
     is("bash", "find $M/jobs -mindepth 1 -maxdepth 1 -type d -printf '%f\\n' | sort -n", "1\n2\n3\n4\n"),
     is("bash", "find $M/state -type l -printf '%P\\n' | sort", "cancelled/2\ndone/1\npaused/4\nrunning/3\n"),
     row("bash", "ls -lR $M", 0, Said::Has(&["good -> ../jobs/1", "long -> ../jobs/3", "65536"])),
-    row("bash", "tar cf - $M 2> /dev/null | tar tf - | grep -c jobs/1/", 0, Said::Is("15\
-")),
+    row("bash", "tar cf - $M 2> /dev/null | tar tf - | grep -c jobs/1/", 0, Said::Is("15\n")),
     is(
         "bash",
         "stat -c '%a %F %s' $M/jobs/1 $M/jobs/new $M/jobs/1/status",
