@@ -51,12 +51,15 @@ pub(crate) struct Core {
     requests: Slab<Request>,
     transfers: Slab<Region>,
     done: Vec<Completion>,
+    is_background: bool,
 }
 
 struct Request {
     token: u64,
     bytes: u64,
     started: Duration,
+    /// It has idle priority.
+    is_background: bool,
     op: Op,
     /// Regions that have not ended.
     left: usize,
@@ -104,7 +107,14 @@ struct Run {
 
 impl Core {
     pub(crate) fn new(backend: Box<dyn Backend>, pool: &Arc<PagePool>) -> Self {
-        Self { backend, pool: Arc::clone(pool), requests: Slab::new(), transfers: Slab::new(), done: Vec::new() }
+        Self {
+            backend,
+            pool: Arc::clone(pool),
+            requests: Slab::new(),
+            transfers: Slab::new(),
+            done: Vec::new(),
+            is_background: false,
+        }
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -135,6 +145,11 @@ impl Core {
         self.requests.is_empty()
     }
 
+    /// Requests that are started from here on give way to others, or do not.
+    pub(crate) fn set_background(&mut self, is_background: bool) {
+        self.is_background = is_background;
+    }
+
     /// Starts a request. `regions` are those that take part: index, device, first sector, count. `most` is the largest
     /// count, and `memory` has as many bytes; a zero and a flush take none. A punch may have some as scratch space: a device that
     /// answers discards with zeros then gives space back by them; and it, or one without write-zeroes, is written only where it does
@@ -151,6 +166,7 @@ impl Core {
             token,
             bytes: most.bytes(),
             started: self.backend.now(),
+            is_background: self.is_background,
             op,
             left: 1,
             errors: ErrorBits::NONE,
@@ -195,6 +211,7 @@ impl Core {
 
     fn submit(&mut self, mut region: Region) {
         let request = &self.requests[region.request];
+        let is_background = request.is_background;
         let mut left = region.length - region.moved;
         let memory = match region.op {
             Op::Write if matches!(request.op, Op::Zero | Op::Punch) => {
@@ -211,6 +228,7 @@ impl Core {
         if op == Op::Write && device.loss() == Some(CUT) {
             return self.done.push(Completion { token, result: Err(CUT) });
         }
+        self.backend.set_background(is_background);
         // SAFETY: the memory belongs to the slot in `requests`, or to the pool that `self` keeps, and neither goes before
         // the completion with this token was reaped; see the invariants.
         unsafe { self.backend.submit(Transfer { token, op, device, position, length: left, memory }) };

@@ -146,6 +146,9 @@ pub trait Backend {
         unimplemented!("only a simulated process can be gone while its backend is there");
     }
 
+    /// Transfers that are queued from here on have idle I/O priority, or that of the process.
+    fn set_background(&mut self, _is_background: bool) {}
+
     /// Whether the page pool is registered with it as fixed buffers.
     fn has_fixed_buffers(&self) -> bool {
         false

@@ -141,6 +141,18 @@ pub(super) fn signal(counter: &File) {
     unsafe { libc::write(counter.as_raw_fd(), one.as_ptr().cast(), one.len()) };
 }
 
+/// The I/O priority of whoever gives way to all others: `IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0)`.
+pub(super) const IDLE_PRIORITY: u16 = 3 << 13;
+/// `IOPRIO_WHO_PROCESS`: one thread, as the kernel has it.
+const ONE_THREAD: libc::c_long = 1;
+
+/// Gives this thread idle I/O priority, or the usual one. A kernel without priorities treats all alike.
+pub(super) fn set_idle_priority(is_idle: bool) {
+    let priority = if is_idle { libc::c_long::from(IDLE_PRIORITY) } else { 0 };
+    // SAFETY: no memory of ours is touched.
+    unsafe { libc::syscall(libc::SYS_ioprio_set, ONE_THREAD, 0 as libc::c_long, priority) };
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

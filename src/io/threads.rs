@@ -25,6 +25,7 @@ const STACK: usize = 64 << 10;
 
 pub(super) struct Threads {
     shared: Arc<Shared>,
+    is_background: bool,
 }
 
 struct Shared {
@@ -40,7 +41,8 @@ struct Shared {
 struct Work {
     /// Threads that one device may occupy.
     device_threads: usize,
-    queue: VecDeque<Transfer>,
+    /// With whether each has idle priority.
+    queue: VecDeque<(Transfer, bool)>,
     /// Threads at work, by device.
     busy: HashMap<usize, usize>,
     threads: usize,
@@ -60,13 +62,13 @@ fn device_key(transfer: &Transfer) -> usize {
 
 impl Work {
     /// The first transfer whose device has a thread to spare.
-    fn take(&mut self) -> Option<Transfer> {
+    fn take(&mut self) -> Option<(Transfer, bool)> {
         let free =
             |transfer: &Transfer| self.busy.get(&device_key(transfer)).copied().unwrap_or(0) < self.device_threads;
-        let place = self.queue.iter().position(free)?;
-        let transfer = self.queue.remove(place)?;
+        let place = self.queue.iter().position(|(transfer, _)| free(transfer))?;
+        let (transfer, is_background) = self.queue.remove(place)?;
         *self.busy.entry(device_key(&transfer)).or_default() += 1;
-        Some(transfer)
+        Some((transfer, is_background))
     }
 
     fn give_back(&mut self, key: usize) {
@@ -100,7 +102,7 @@ impl Threads {
             done_came: Condvar::new(),
             waker,
         };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), is_background: false }
     }
 }
 
@@ -108,17 +110,23 @@ impl Shared {
     /// The life of a thread.
     fn serve(&self) {
         let mut work = self.work.lock();
+        // A thread begins with the priority of its process.
+        let mut has_idle_priority = false;
         loop {
             if work.closing {
                 return;
             }
-            let Some(transfer) = work.take() else {
+            let Some((transfer, is_background)) = work.take() else {
                 work.idle += 1;
                 self.work_came.wait(&mut work);
                 work.idle -= 1;
                 continue;
             };
             drop(work);
+            if has_idle_priority != is_background {
+                sys::set_idle_priority(is_background);
+                has_idle_priority = is_background;
+            }
             let key = device_key(&transfer);
             let completion = perform(&transfer);
             // The device's reference goes before its completion is seen, so that who sees it can close the device.
@@ -152,7 +160,7 @@ impl Backend for Threads {
     #[allow(unsafe_code)]
     unsafe fn submit(&mut self, transfer: Transfer) {
         let mut work = self.shared.work.lock();
-        work.queue.push_back(transfer);
+        work.queue.push_back((transfer, self.is_background));
         if work.idle < work.queue.len() && work.threads < MAX_THREADS {
             let shared = Arc::clone(&self.shared);
             let builder = std::thread::Builder::new().name("kcopyfs-io".into()).stack_size(STACK);
@@ -196,6 +204,10 @@ impl Backend for Threads {
     fn now(&self) -> Duration {
         super::uptime()
     }
+
+    fn set_background(&mut self, is_background: bool) {
+        self.is_background = is_background;
+    }
 }
 
 impl Drop for Threads {
@@ -224,9 +236,9 @@ mod tests {
             for token in 0..400 {
                 let device = Arc::clone(&devices[usize::from(token >= 200)]);
                 let (op, memory) = (Op::Read, Segments::None);
-                work.queue.push_back(Transfer { token, op, device, position: 0, length: 0, memory });
+                work.queue.push_back((Transfer { token, op, device, position: 0, length: 0, memory }, false));
             }
-            let taken: Vec<Transfer> = std::iter::from_fn(|| work.take()).collect();
+            let taken: Vec<Transfer> = std::iter::from_fn(|| work.take()).map(|(transfer, _)| transfer).collect();
             let first = taken.iter().filter(|transfer| transfer.token < 200).count();
             assert_eq!((first, taken.len()), (most, 2 * most), "one that hangs leaves the other its own");
         }

@@ -42,6 +42,8 @@ pub(super) struct Uring {
     waiting: std::collections::VecDeque<squeue::Entry>,
     /// Does the discards, which no ring before Linux 6.12 knows; made for the first of them.
     beside: Option<Threads>,
+    /// What is queued now has idle priority.
+    is_background: bool,
     /// Its memory is registered: it goes after the ring.
     _pool: Arc<PagePool>,
 }
@@ -50,6 +52,7 @@ struct Flying {
     transfer: Transfer,
     /// The kernel's description of a scattered transfer.
     vectors: Vec<libc::iovec>,
+    is_background: bool,
 }
 
 impl Uring {
@@ -83,6 +86,7 @@ impl Uring {
             flying: Slab::new(),
             waiting: std::collections::VecDeque::new(),
             beside: None,
+            is_background: false,
             _pool: Arc::clone(pool),
         };
         this.arm_wake();
@@ -114,8 +118,10 @@ impl Uring {
         }
     }
 
+    /// What the kernel is asked for. It takes a priority with reads and writes alone.
     fn entry(key: usize, flying: &Flying, fixed: bool) -> squeue::Entry {
-        let Flying { transfer, vectors } = flying;
+        let Flying { transfer, vectors, is_background } = flying;
+        let priority = if *is_background { sys::IDLE_PRIORITY } else { 0 };
         let fd = Fd(transfer.device.raw_fd());
         let position = transfer.position;
         let entry = match (transfer.op, transfer.memory.as_slice()) {
@@ -128,18 +134,22 @@ impl Uring {
                 let length = u32::try_from(piece.length).unwrap_or(u32::MAX);
                 match (op, piece.fixed.filter(|_| fixed)) {
                     (Op::Read, Some(index)) => {
-                        opcode::ReadFixed::new(fd, start, length, index).offset(position).build()
+                        opcode::ReadFixed::new(fd, start, length, index).offset(position).ioprio(priority).build()
                     }
-                    (Op::Read, None) => opcode::Read::new(fd, start, length).offset(position).build(),
-                    (_, Some(index)) => opcode::WriteFixed::new(fd, start, length, index).offset(position).build(),
-                    (_, None) => opcode::Write::new(fd, start, length).offset(position).build(),
+                    (Op::Read, None) => opcode::Read::new(fd, start, length).offset(position).ioprio(priority).build(),
+                    (_, Some(index)) => {
+                        opcode::WriteFixed::new(fd, start, length, index).offset(position).ioprio(priority).build()
+                    }
+                    (_, None) => opcode::Write::new(fd, start, length).offset(position).ioprio(priority).build(),
                 }
             }
             (op, _) => {
                 let count = u32::try_from(vectors.len()).unwrap_or(u32::MAX);
                 match op {
-                    Op::Read => opcode::Readv::new(fd, vectors.as_ptr(), count).offset(position).build(),
-                    _ => opcode::Writev::new(fd, vectors.as_ptr(), count).offset(position).build(),
+                    Op::Read => {
+                        opcode::Readv::new(fd, vectors.as_ptr(), count).offset(position).ioprio(priority).build()
+                    }
+                    _ => opcode::Writev::new(fd, vectors.as_ptr(), count).offset(position).ioprio(priority).build(),
                 }
             }
         };
@@ -202,7 +212,7 @@ impl Backend for Uring {
         }
         let pieces = transfer.memory.as_slice();
         let vectors = if pieces.len() > 1 { sys::io_vectors(pieces) } else { Vec::new() };
-        let key = self.flying.insert(Flying { transfer, vectors });
+        let key = self.flying.insert(Flying { transfer, vectors, is_background: self.is_background });
         let entry = Self::entry(key, &self.flying[key], self.fixed);
         self.push(entry);
     }
@@ -235,6 +245,13 @@ impl Backend for Uring {
 
     fn has_fixed_buffers(&self) -> bool {
         self.fixed
+    }
+
+    fn set_background(&mut self, is_background: bool) {
+        self.is_background = is_background;
+        if let Some(beside) = &mut self.beside {
+            beside.set_background(is_background);
+        }
     }
 }
 

@@ -140,6 +140,8 @@ impl Work {
 }
 
 /// What a job is to do, in full; [`Client::copy`] and [`Client::zero`] are shorter.
+// Each is a choice of its own.
+#[allow(clippy::struct_excessive_bools)]
 pub struct Request {
     /// What it does.
     pub work: Work,
@@ -161,6 +163,9 @@ pub struct Request {
     pub in_order: bool,
     /// Is told of every piece.
     pub observer: Option<Box<dyn Observer>>,
+    /// It stays out of the way of others: idle I/O priority, and no more in flight than leaves the latency of its devices nearly as it is
+    /// without it, down to one piece and rests between. With a fixed number of sub-jobs the priority is all.
+    pub background: bool,
     /// A destination that stalls while others answer, or is so slow that pages run out, takes no part any more: the others go on at
     /// their own pace. Not once a piece could not be read: then nothing should have to be read twice.
     pub leaves_behind: bool,
@@ -405,6 +410,7 @@ impl Client {
             sparse,
             in_order,
             observer,
+            background,
             leaves_behind,
             answered,
         } = request;
@@ -437,6 +443,7 @@ impl Client {
             paused,
             sparse,
             in_order,
+            background,
             leaves_behind,
             observer,
             answered,
@@ -488,6 +495,7 @@ fn request(work: Work, dests: &[IoRegion], flags: Flags) -> Request {
         sparse: false,
         in_order: false,
         observer: None,
+        background: false,
         leaves_behind: false,
         answered: None,
     }

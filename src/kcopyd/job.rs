@@ -27,6 +27,8 @@ pub(super) type Notify = Box<dyn FnOnce(Outcome) + Send>;
 pub(super) type Answered = Box<dyn FnMut(usize) + Send>;
 
 /// A job as it is asked for. Regions are checked.
+// As in `Request`.
+#[allow(clippy::struct_excessive_bools)]
 pub(super) struct NewJob {
     pub(super) serial: u64,
     pub(super) work: Work,
@@ -41,6 +43,8 @@ pub(super) struct NewJob {
     pub(super) paused: bool,
     pub(super) sparse: bool,
     pub(super) in_order: bool,
+    /// It stays out of the way of others.
+    pub(super) background: bool,
     /// A destination that does not keep up may fall behind.
     pub(super) leaves_behind: bool,
     pub(super) observer: Option<Box<dyn Observer>>,
@@ -462,6 +466,11 @@ impl Activity {
     /// From now on the job waits for that.
     pub(super) fn waits(&self, limit: Option<Limit>) {
         self.waits.lock().waits(limit, self.epoch.elapsed());
+    }
+
+    /// The job has waited for that until now, since it was last said.
+    pub(super) fn waited(&self, limit: Option<Limit>) {
+        self.waits.lock().waited(limit, self.epoch.elapsed());
     }
 
     /// What it has waited for most, of late.

@@ -52,6 +52,12 @@ impl Waits {
         self.now = limit;
     }
 
+    /// It has waited for that until now, since it was asked about last.
+    pub(super) fn waited(&mut self, limit: Option<Limit>, now: Duration) {
+        self.now = limit;
+        self.settle(now);
+    }
+
     /// What it has waited for most.
     pub(super) fn most(&mut self, now: Duration) -> Option<Limit> {
         self.settle(now);
@@ -115,5 +121,7 @@ mod tests {
         waits.waits(None, at(60_000));
         assert_eq!(waits.most(at(63_000)), Some(Limit::Throttle));
         assert_eq!(waits.most(at(66_000)), None);
+        waits.waited(Some(Limit::Source), at(66_500));
+        assert_eq!(waits.most(at(66_500)), Some(Limit::Source));
     }
 }

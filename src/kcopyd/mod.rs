@@ -39,6 +39,7 @@
 
 mod client;
 mod content;
+mod courtesy;
 mod job;
 mod limits;
 mod pace;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::courtesy::Courtesy;
 use super::window::Window;
 use crate::blkdev::{Device, Target};
 
@@ -68,6 +69,7 @@ pub(super) struct Pace(Arc<Mutex<Shared>>);
 #[derive(Debug)]
 struct Shared {
     window: Window,
+    courtesy: Courtesy,
     /// Clients that use it now.
     users: u32,
     /// When it was asked for last.
@@ -104,7 +106,15 @@ impl Paces {
         if table.paces.len() >= REMEMBERED && !table.paces.contains_key(&(target, direction)) {
             table.forget_oldest();
         }
-        let new = || Arc::new(Mutex::new(Shared { window: Window::new(piece), users: 0, asked, path: PathBuf::new() }));
+        let new = || {
+            Arc::new(Mutex::new(Shared {
+                window: Window::new(piece),
+                courtesy: Courtesy::new(),
+                users: 0,
+                asked,
+                path: PathBuf::new(),
+            }))
+        };
         let pace = Arc::clone(table.paces.entry((target, direction)).or_insert_with(new));
         let mut shared = pace.lock();
         shared.users += 1;
@@ -130,6 +140,17 @@ impl Pace {
     pub(super) fn share(&self) -> u64 {
         let shared = self.0.lock();
         shared.window.bytes() / u64::from(shared.users.max(1))
+    }
+
+    /// Pieces that all background jobs of one client may have in flight, and until when they rest.
+    pub(super) fn courtesy(&self) -> (u64, Duration) {
+        let shared = self.0.lock();
+        (shared.courtesy.pieces(), shared.courtesy.rests_until())
+    }
+
+    /// A transfer of a background job has ended.
+    pub(super) fn background_ended(&self, now: Duration, took: Duration) {
+        self.0.lock().courtesy.ended(now, took);
     }
 
     pub(super) fn started(&self, now: Duration, bytes: u64) {

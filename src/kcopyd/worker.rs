@@ -229,6 +229,7 @@ impl Worker {
     pub(super) fn turn(&mut self, wait: Wait) -> Wait {
         let mut finished = std::mem::take(&mut self.finished);
         self.core.reap(wait, &mut finished);
+        self.look_at_limits_after_sleep();
         while let Some(message) = self.mailbox.take() {
             self.receive(message);
         }
@@ -236,6 +237,9 @@ impl Worker {
             self.io_ended(end);
         }
         self.finished = finished;
+        for lane in self.lanes.rested(self.core.now()) {
+            self.serve(lane);
+        }
         let next = loop {
             self.freed = false;
             let next = self.begin_pieces();
@@ -245,9 +249,10 @@ impl Worker {
                 break next;
             }
         };
-        let next = [next, self.look].into_iter().flatten().min();
+        let end_of_rest = self.lanes.next_end_of_rest(self.core.now());
+        let next = [next, self.look, end_of_rest].into_iter().flatten().min();
         self.publish();
-        self.look_at_limits();
+        self.look_at_limits(next);
         self.call_back();
         match next {
             // Callbacks may have asked for more, and what was queued above must reach the devices: both happen there.
@@ -288,6 +293,7 @@ impl Worker {
             Message::Callback(notify, outcome) => self.ended.push_back((notify, outcome)),
             Message::Flush(device, notify) => {
                 let owner = Owner::Flush(self.flushes.insert(notify));
+                self.core.set_background(false);
                 let region = [(0, &device, Sector::ZERO, Sector::ZERO)];
                 self.core.start(owner.token(), Op::Flush, region, Sector::ZERO, None);
             }
@@ -312,9 +318,11 @@ impl Worker {
         let is_real = !matches!(self.settings.backend, BackendKind::Sim(_));
         let observer = new.observer.as_mut().filter(|_| is_real && new.in_order);
         let viewing = observer.and_then(|observer| observer.view()).map(Viewing::new);
+        let is_background = new.background;
         let mut job = Job::new(new);
         job.viewing = viewing;
         let key = self.jobs.insert(job);
+        self.lanes.set_background(key, is_background);
         self.by_serial.insert(serial, key);
         self.line_up(key);
         self.settle(key);
@@ -407,6 +415,7 @@ impl Worker {
         }
         if job.is_over && job.late.is_empty() {
             self.jobs.remove(key);
+            self.lanes.set_background(key, false);
         }
     }
 

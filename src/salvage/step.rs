@@ -182,6 +182,7 @@ pub(crate) fn request(
         sparse,
         in_order: sees,
         observer: None,
+        background: spec.background,
         leaves_behind,
         answered: None,
     }

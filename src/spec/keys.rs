@@ -126,7 +126,7 @@ pub(crate) fn nearest<'a, T>(name: &[u8], table: &'a [T], name_of: fn(&T) -> &'s
     slip.or_else(|| table.iter().find(begins))
 }
 
-static WORDS: [Word; 25] = [
+static WORDS: [Word; 26] = [
     Word {
         name: "copy",
         value: None,
@@ -240,6 +240,12 @@ static WORDS: [Word; 25] = [
             set: |spec, text| values::speed(text).map(|speed| spec.speed_max = speed),
             get: |spec| spec.speed_max.map(|speed| speed.to_string()),
         },
+    },
+    Word {
+        name: "background",
+        value: None,
+        doc: "stay out of the way: idle I/O priority, and little in flight where others use the devices",
+        field: Field::Flag { set: |spec| spec.background = true, get: |spec| spec.background },
     },
     Word {
         name: "paused",

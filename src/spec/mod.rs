@@ -164,6 +164,8 @@ pub struct Spec {
     pub speed_max: Option<u64>,
     /// Starts paused.
     pub paused: bool,
+    /// Stays out of the way of whoever else uses its devices.
+    pub background: bool,
     /// Starts when that job is done.
     pub after: Option<After>,
     /// Waits for busy destinations instead of EBUSY.

@@ -272,10 +272,11 @@ fn any_spec() -> impl Strategy<Value = Spec> {
         prop::option::of(after()),
         digests(),
     );
-    (regions(), words, any::<[bool; 10]>(), prop::option::of(path())).prop_map(
+    (regions(), words, any::<[bool; 11]>(), prop::option::of(path())).prop_map(
         |((action, from, to), words, flags, map)| {
             let (on_read_error, on_write_error, retries, client, name, speed_max, after, digests) = words;
-            let [ignore_error, write_seq, paused, queue, verify, sparse, create, force_mounted, once, changed] = flags;
+            let [ignore_error, write_seq, paused, queue, verify, sparse, create, force_mounted, once, changed, background] =
+                flags;
             // What contradicts the action or another word is refused.
             let digests = if matches!(action, Action::Zero | Action::Test) { Digests::default() } else { digests };
             // A source may be compared with its sums alone.
@@ -303,6 +304,7 @@ fn any_spec() -> impl Strategy<Value = Spec> {
                 name,
                 speed_max,
                 paused,
+                background,
                 after,
                 queue,
                 once,

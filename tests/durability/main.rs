@@ -16,6 +16,7 @@ mod mix;
 mod night;
 mod order;
 mod overwritten;
+mod pace;
 mod power;
 mod races;
 mod restart;

@@ -1,5 +1,6 @@
 //! The promises of the room, one by one; `random` holds random jobs against a reference.
 
+mod background;
 mod behind;
 mod changed;
 mod content;
@@ -116,6 +117,24 @@ impl Observer for Log {
     }
 }
 
+/// Lets time go by for two clients of one stepped simulation until `is_over`.
+///
+/// # Panics
+/// If that takes a day.
+fn drive(mut engines: [&mut Stepped; 2], now: &mut Duration, mut is_over: impl FnMut() -> bool) {
+    while !is_over() {
+        let due: Vec<_> = engines.iter_mut().filter_map(|engine| engine.turn(*now).next).collect();
+        if engines.iter().any(|engine| engine.is_woken()) {
+            continue;
+        }
+        if is_over() {
+            return;
+        }
+        *now = due.into_iter().min().expect("something is under way").max(*now);
+        assert!(*now < Duration::from_secs(86_400), "it does not end");
+    }
+}
+
 /// A request with nothing special.
 fn plain(work: Work, dests: &[Arc<Device>]) -> Request {
     Request {
@@ -128,6 +147,7 @@ fn plain(work: Work, dests: &[Arc<Device>]) -> Request {
         sparse: false,
         in_order: false,
         observer: None,
+        background: false,
         leaves_behind: false,
         answered: None,
     }

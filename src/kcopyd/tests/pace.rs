@@ -53,3 +53,45 @@ fn a_window_at_many_devices_that_answer_slowly_is_deep() {
     let (ours, eight) = (copy(None, &from, &dests), copy(Some(8), &from, &dests));
     assert!(ours * 4 <= eight, "{ours:?} against {eight:?}");
 }
+
+#[test]
+fn two_clients_share_a_device_within_a_fifth() {
+    let array = latency(5000);
+    let disk_like = Service { servers: 1, bandwidth: 100 << 20, ..latency(1000) };
+    let flash = Service { servers: 8, bandwidth: 100 << 20, ..latency(100) };
+    for service in [array, disk_like, flash] {
+        let sim = Sim::stepped(9);
+        let pool = PagePool::new(8192).unwrap();
+        let settings = Settings { subjob_bytes: PIECE, ..Settings::default() };
+        // They share the table of paces, as the clients of a daemon do.
+        let mut clients = [(); 2].map(|()| Stepped::new(&pool, 256, settings.clone(), &sim).unwrap());
+        let timed = |service: &Service| {
+            let device = disk(1, SIZE);
+            sim.behave(&device, Behaviour { service: Some(service.clone()), ..Behaviour::default() });
+            device
+        };
+        let shared = timed(&service);
+        let (sender, ends) = channel();
+        let logs: Vec<Log> = clients
+            .iter()
+            .map(|client| {
+                let log = Log::default();
+                let quick =
+                    Service { servers: 64, latency: Duration::ZERO..Duration::from_nanos(1), ..service.clone() };
+                let request = Request {
+                    observer: Some(Box::new(log.clone())),
+                    ..plain(Work::Copy(whole(&shared)), &[timed(&quick)])
+                };
+                client.client.submit(request, sender.clone(), tell).unwrap();
+                log
+            })
+            .collect();
+        let [one, two] = &mut clients;
+        let mut now = Duration::ZERO;
+        drive([&mut *one, &mut *two], &mut now, || ends.try_recv().is_ok());
+        let mut done: Vec<usize> = logs.iter().map(|log| log.0.lock().len()).collect();
+        done.sort_unstable();
+        assert!(done[0] * 10 >= done[1] * 8, "{done:?} pieces: {service:?}");
+        drive([one, two], &mut now, || ends.try_recv().is_ok());
+    }
+}

@@ -99,6 +99,7 @@ fn start(case: &JobCase, sim: &Sim, client: &Client) -> Running {
         sparse: false,
         in_order: false,
         observer: Some(Box::new(log.clone())),
+        background: false,
         leaves_behind: false,
         answered: None,
     };

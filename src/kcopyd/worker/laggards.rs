@@ -109,7 +109,7 @@ impl Worker {
         };
         if count > 0 {
             match job.late.iter_mut().find(|(other, _)| *other == dest) {
-                Some((_, late)) => *late += count,
+                Some((_, sum)) => *sum += count,
                 None => job.late.push((dest, count)),
             }
         }

@@ -2,9 +2,10 @@
 //!
 //! # Invariants
 //! A job of which nothing is in flight at a device is never held back there, whatever others have in flight: what hangs there
-//! holds up itself alone. So whatever waits in a lane is looked at again when an I/O of its own job ends there.
+//! holds up itself alone. So whatever waits in a lane is looked at again when an I/O of its own job ends there; what rests there, when
+//! its rest ends.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ struct Lane {
     pace: Pace,
     /// Bytes in flight that this client began.
     in_flight: u64,
+    /// The same of background jobs.
+    background: u64,
     /// I/Os in flight of each job that has some.
     jobs: HashMap<usize, u32>,
     waiting: VecDeque<(usize, Waiting)>,
@@ -46,11 +49,13 @@ pub(super) struct Lanes {
     /// Windows count; otherwise every I/O begins at once.
     limited: bool,
     table: BTreeMap<Key, Lane>,
+    /// Jobs that stay out of the way.
+    background: BTreeSet<usize>,
 }
 
 impl Lanes {
     pub(super) fn new(paces: Paces, piece: u64, limited: bool) -> Self {
-        Self { paces, piece, limited, table: BTreeMap::new() }
+        Self { paces, piece, limited, table: BTreeMap::new(), background: BTreeSet::new() }
     }
 
     fn lane(&mut self, device: &Device, direction: Direction) -> &mut Lane {
@@ -58,6 +63,7 @@ impl Lanes {
         table.entry(key(device, direction)).or_insert_with(|| Lane {
             pace: paces.join(device, direction, *piece),
             in_flight: 0,
+            background: 0,
             jobs: HashMap::new(),
             waiting: VecDeque::new(),
         })
@@ -69,9 +75,42 @@ impl Lanes {
         self.table.clear();
     }
 
+    /// A job stays out of the way of others, or is gone.
+    pub(super) fn set_background(&mut self, job: usize, is_background: bool) {
+        if is_background {
+            self.background.insert(job);
+        } else if self.background.remove(&job) && self.background.is_empty() {
+            // Nobody rests any more.
+            self.table.retain(|_, lane| !lane.is_idle());
+        }
+    }
+
     /// Whether a job may begin an I/O there now.
-    pub(super) fn has_room(&self, key: Key, job: usize, bytes: u64) -> bool {
-        !self.limited || self.table.get(&key).is_none_or(|lane| lane.has_room(job, bytes))
+    pub(super) fn has_room(&self, key: Key, job: usize, now: Duration, bytes: u64) -> bool {
+        let is_background = self.background.contains(&job);
+        let has_room = |lane: &Lane| {
+            lane.has_room(job, bytes) && (!is_background || lane.has_room_behind_others(self.piece, job, now, bytes))
+        };
+        !self.limited || self.table.get(&key).is_none_or(has_room)
+    }
+
+    /// When the next rest ends of a lane in which something waits.
+    pub(super) fn next_end_of_rest(&self, now: Duration) -> Option<Duration> {
+        if self.background.is_empty() {
+            return None;
+        }
+        let waiting = self.table.values().filter(|lane| !lane.waiting.is_empty());
+        waiting.map(|lane| lane.pace.courtesy().1).filter(|end| *end > now).min()
+    }
+
+    /// Lanes in which something of a background job waits, and may have rested enough.
+    pub(super) fn rested(&self, now: Duration) -> Vec<Key> {
+        if self.background.is_empty() {
+            return Vec::new();
+        }
+        let waits = |lane: &Lane| lane.waiting.iter().any(|(job, _)| self.background.contains(job));
+        let rested = self.table.iter().filter(|(_, lane)| waits(lane) && lane.pace.courtesy().1 <= now);
+        rested.map(|(key, _)| *key).collect()
     }
 
     /// Bytes that this client may have in flight there.
@@ -91,8 +130,10 @@ impl Lanes {
     /// An I/O begins.
     pub(super) fn started(&mut self, at: (&Device, Direction), job: usize, now: Duration, bytes: u64) {
         if self.limited {
+            let behind_others = if self.background.contains(&job) { bytes } else { 0 };
             let lane = self.lane(at.0, at.1);
             lane.in_flight += bytes;
+            lane.background += behind_others;
             *lane.jobs.entry(job).or_default() += 1;
             lane.pace.started(now, bytes);
         }
@@ -100,8 +141,13 @@ impl Lanes {
 
     /// An I/O has ended.
     pub(super) fn ended(&mut self, key: Key, job: usize, now: Duration, end: &Finished) {
+        let is_background = self.background.contains(&job);
         let Some(lane) = self.table.get_mut(&key) else { return };
         lane.in_flight -= end.bytes;
+        if is_background {
+            lane.background -= end.bytes;
+            lane.pace.background_ended(now, now.saturating_sub(end.started));
+        }
         if end.errors.is_empty() {
             lane.pace.ended(now, end.bytes, end.started);
         } else {
@@ -117,10 +163,14 @@ impl Lanes {
     }
 
     /// The next that may go on there, with its job.
-    pub(super) fn next(&mut self, key: Key) -> Option<(usize, Waiting)> {
-        let piece = self.piece;
-        let lane = self.table.get_mut(&key)?;
-        let place = lane.waiting.iter().position(|(job, _)| lane.has_room(*job, piece))?;
+    pub(super) fn next(&mut self, key: Key, now: Duration) -> Option<(usize, Waiting)> {
+        let Self { piece, background, table, .. } = self;
+        let lane = table.get_mut(&key)?;
+        let has_room = |job: usize| {
+            lane.has_room(job, *piece)
+                && (!background.contains(&job) || lane.has_room_behind_others(*piece, job, now, *piece))
+        };
+        let place = lane.waiting.iter().position(|(job, _)| has_room(*job))?;
         let next = lane.waiting.remove(place);
         self.close_idle(key);
         next
@@ -138,13 +188,14 @@ impl Lanes {
                     lane.waiting.push_back((owner, what));
                 }
             }
-            !lane.is_idle()
+            !self.background.is_empty() || !lane.is_idle()
         });
         out
     }
 
     fn close_idle(&mut self, key: Key) {
-        if self.table.get(&key).is_some_and(Lane::is_idle) {
+        // A rest is remembered.
+        if self.background.is_empty() && self.table.get(&key).is_some_and(Lane::is_idle) {
             self.table.remove(&key);
         }
     }
@@ -157,6 +208,12 @@ impl Lanes {
 impl Lane {
     fn has_room(&self, job: usize, bytes: u64) -> bool {
         !self.jobs.contains_key(&job) || self.in_flight + bytes <= self.pace.share()
+    }
+
+    /// Whether a background job is in nobody's way there.
+    fn has_room_behind_others(&self, piece: u64, job: usize, now: Duration, bytes: u64) -> bool {
+        let (pieces, rests_until) = self.pace.courtesy();
+        now >= rests_until && (!self.jobs.contains_key(&job) || self.background + bytes <= pieces * piece)
     }
 
     fn is_idle(&self) -> bool {

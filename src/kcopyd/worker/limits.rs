@@ -2,26 +2,34 @@
 
 use std::time::Duration;
 
-use super::super::job::{Phase, Place};
+use super::super::job::{Activity, Phase, Place};
 use super::super::limits::Limit;
 use super::{Worker, lanes};
 use crate::dm_io::ErrorBits;
 
-/// Between two looks. While the client sleeps nothing changes.
+/// Between two looks, while the client is awake.
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Worker {
-    /// Enters what every job waits for.
-    pub(super) fn look_at_limits(&mut self) {
-        let now = self.core.now();
-        if now < self.limits_looked_at + LOOK {
-            return;
+    /// The client has slept: enters what every job has waited for meanwhile. Nothing that came has been looked at yet.
+    pub(super) fn look_at_limits_after_sleep(&mut self) {
+        if self.core.now() >= self.limits_looked_at + LOOK {
+            self.enter_limits(Activity::waited);
         }
-        self.limits_looked_at = now;
-        for (key, job) in &self.jobs {
-            if !job.is_over {
-                job.new.activity.waits(self.limit_of(key));
-            }
+    }
+
+    /// Enters what every job waits for, before the client sleeps until then or for no known time.
+    pub(super) fn look_at_limits(&mut self, until: Option<Duration>) {
+        let now = self.core.now();
+        if now >= self.limits_looked_at + LOOK || until.is_some_and(|until| until >= now + LOOK) {
+            self.enter_limits(Activity::waits);
+        }
+    }
+
+    fn enter_limits(&mut self, enter: impl Fn(&Activity, Option<Limit>)) {
+        self.limits_looked_at = self.core.now();
+        for (key, job) in self.jobs.iter().filter(|(_, job)| !job.is_over) {
+            enter(&job.new.activity, self.limit_of(key));
         }
     }
 
@@ -68,7 +76,7 @@ impl Worker {
         let Some(region) = job.new.dests.get(dest) else { return false };
         let lane = lanes::key(&region.device, job.new.work.direction());
         if self.settings.subjobs.is_none() {
-            return !self.lanes.has_room(lane, key, job.new.piece.bytes());
+            return !self.lanes.has_room(lane, key, self.core.now(), job.new.piece.bytes());
         }
         let waits = |piece: &&usize| self.subs[**piece].waits_only_for(ErrorBits::only(dest));
         job.pieces.iter().filter(waits).count() * 4 >= job.pieces.len() * 3

@@ -30,6 +30,7 @@ impl Worker {
         sub.ios += 1;
         job.new.activity.start();
         let region = [(0, &from.device, place(from, sub.span.offset), sub.span.count)];
+        core.set_background(job.new.background);
         core.start(Owner::SubJob(key).token(), Op::Read, region, sub.span.count, Some(memory));
     }
 
@@ -96,7 +97,7 @@ impl Worker {
         let lane = lanes::key(&region.device, Direction::Write);
         sub.owes(dest);
         self.jobs[sub.job].race.owes(dest, self.core.now());
-        if self.lanes.has_room(lane, sub.job, part.len() as u64) {
+        if self.lanes.has_room(lane, sub.job, self.core.now(), part.len() as u64) {
             self.start_write(key, dest, part);
         } else {
             self.lanes.wait(lane, sub.job, Waiting::Write { sub: key, dest, part });
@@ -115,6 +116,7 @@ impl Worker {
         let count = Sector::whole_in(part.len() as u64);
         let list = Arc::clone(sub.list.as_ref().expect("the pages of a piece that is written"));
         let memory = Memory::Shared { list, offset: part.start };
+        core.set_background(job.new.background);
         core.start(
             Owner::Write(key, dest).token(),
             Op::Write,
@@ -135,6 +137,7 @@ impl Worker {
             job.new.activity.start_at(dest);
             let region = &job.new.dests[dest];
             let part = [(dest, &region.device, place(region, sub.span.offset), sub.span.count)];
+            core.set_background(job.new.background);
             core.start(Owner::Write(key, dest).token(), Op::Zero, part, sub.span.count, None);
         }
     }
@@ -163,13 +166,13 @@ impl Worker {
     /// The lane of a job's source, if it has no room for a piece.
     pub(super) fn full_lane(&self, job: usize) -> Option<Key> {
         let lane = lanes::key(&self.jobs[job].new.work.source()?.device, Direction::Read);
-        let has_room = self.lanes.has_room(lane, job, self.piece_max(job).bytes());
+        let has_room = self.lanes.has_room(lane, job, self.core.now(), self.piece_max(job).bytes());
         (!has_room).then_some(lane)
     }
 
     /// An I/O has ended in that lane: what waits there may go on.
     pub(super) fn serve(&mut self, lane: Key) {
-        while let Some((job, what)) = self.lanes.next(lane) {
+        while let Some((job, what)) = self.lanes.next(lane, self.core.now()) {
             match what {
                 Waiting::Piece => {
                     self.jobs[job].place = Place::Line;
@@ -226,9 +229,8 @@ impl Worker {
     /// Goes on with a piece of which something was not begun.
     pub(super) fn pass_over(&mut self, what: Waiting) {
         match what {
-            Waiting::Piece => {}
             Waiting::Write { sub, .. } if self.subs.get(sub).is_some_and(|sub| !sub.is_over) => self.written(sub),
-            Waiting::Write { .. } => {}
+            Waiting::Piece | Waiting::Write { .. } => {}
             Waiting::Compare { sub, dest, list } => self.compare(sub, list, dest + 1),
         }
     }
@@ -245,6 +247,7 @@ impl Worker {
         let to = sub.to.without(sub.failed_bits());
         let dests = job.new.dests.iter().enumerate().filter(|(index, _)| to.contains(*index));
         let regions = dests.map(|(index, dest)| (index, &dest.device, place(dest, offset), count));
+        core.set_background(job.new.background);
         core.start(Owner::SubJob(key).token(), op, regions, count, memory);
     }
 
@@ -269,7 +272,7 @@ impl Worker {
         let lane = lanes::key(&job.new.dests[index].device, Direction::Read);
         let sub = &self.subs[key];
         self.jobs[sub.job].race.owes(index, self.core.now());
-        if self.lanes.has_room(lane, sub.job, sub.span.count.bytes()) {
+        if self.lanes.has_room(lane, sub.job, self.core.now(), sub.span.count.bytes()) {
             self.start_compare(key, index, list);
         } else {
             self.lanes.wait(lane, sub.job, Waiting::Compare { sub: key, dest: index, list });
@@ -285,6 +288,7 @@ impl Worker {
         job.new.activity.start_at(index);
         let region = [(0, &dest.device, place(dest, sub.span.offset), sub.span.count)];
         let memory = Memory::Pages { list, offset: bytes(sub.span.count) };
+        core.set_background(job.new.background);
         core.start(Owner::SubJob(key).token(), Op::Read, region, sub.span.count, Some(memory));
     }
 
