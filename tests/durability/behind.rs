@@ -88,8 +88,8 @@ fn one_that_hangs_is_dropped_and_its_disk_is_nobodys_until_it_answers() {
     daemon.control(id, "drop 7").unwrap();
     let status = daemon.wait(id);
     assert_eq!((status.state(), status.durable(), status.write_err()), ("degraded", SIZE, 0), "\n{status}");
-    let states: Vec<_> = daemon.dests(id).into_iter().map(|dest| dest.state).collect();
-    assert_eq!(states, [&["done"; SICK][..], &["dropped"]].concat());
+    let seen: Vec<_> = daemon.dests(id).into_iter().map(|dest| dest.state).collect();
+    assert_eq!(seen, [&["done"; SICK][..], &["dropped"]].concat());
     let refused = daemon.refused(&format!("zero to={},0,8", rig.path()));
     assert_eq!(refused.errno, libc::EBUSY, "{}", refused.reason);
     rig.dests[SICK].release();

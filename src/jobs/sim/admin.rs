@@ -190,7 +190,14 @@ impl World<'_> {
         for (name, ..) in &names[1..names.len().min(4)] {
             let _ = write!(line, " to={name}");
         }
-        line.push_str(random.pick(&[" verify", " verify", " verify digest=sha256", " write_seq verify", ""]));
+        line.push_str(random.pick(&[
+            " verify",
+            " verify",
+            " verify digest=sha256",
+            " write_seq verify",
+            " background",
+            "",
+        ]));
         let slow = self.disks.now[names[1].1];
         let op = random.pick(&[Op::Write, Op::Write, Op::Read, Op::Flush]);
         let (start, delay) = (random.below(32), Duration::from_secs(6 + random.below(20)));

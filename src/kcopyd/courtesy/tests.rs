@@ -29,7 +29,7 @@ fn alone_it_fills_the_device() {
             "{servers}: {}",
             courtesy.pieces()
         );
-        let took = play(&mut courtesy, servers, 0, 6400, start) - start;
+        let took = play(&mut courtesy, servers, 0, 6400, start).saturating_sub(start);
         assert!(took * 10 <= micros(1000 * 6400 / servers) * 11, "{servers}: {took:?}");
     }
 }
@@ -41,10 +41,10 @@ fn beside_others_it_is_down_to_one_piece_and_rests_and_it_comes_back() {
     let busy = play(&mut courtesy, 1, 4, 30, alone);
     assert_eq!(courtesy.pieces(), 1);
     let later = play(&mut courtesy, 1, 4, 20, busy);
-    let (at_work, took) = (micros(1000 * 20), later - busy);
+    let (at_work, took) = (micros(1000 * 20), later.saturating_sub(busy));
     assert!(took > at_work * 100, "one of a hundred at most meets it: {took:?}");
     // The others have gone.
     let back = play(&mut courtesy, 1, 0, 200, later);
-    let fast = play(&mut courtesy, 1, 0, 1000, back) - back;
+    let fast = play(&mut courtesy, 1, 0, 1000, back).saturating_sub(back);
     assert!(fast * 10 <= micros(1000 * 1000) * 11, "{fast:?}");
 }

@@ -18,8 +18,11 @@ enum Told {
     Ended(Outcome),
 }
 
+/// When what was told.
+type Tale = Vec<(Duration, Told)>;
+
 #[derive(Clone)]
-struct Tape(Sim, Arc<Mutex<Vec<(Duration, Told)>>>, Arc<Mutex<Vec<(u64, ErrorBits)>>>);
+struct Tape(Sim, Arc<Mutex<Tale>>, Arc<Mutex<Vec<(u64, ErrorBits)>>>);
 
 impl Tape {
     fn note(&self, told: Told) {
@@ -87,7 +90,7 @@ impl Rig {
     }
 
     /// Ends the client, which answers all that is late. What was told.
-    fn finish(self) -> (Vec<Arc<Device>>, Arc<Device>, Vec<(Duration, Told)>) {
+    fn finish(self) -> (Vec<Arc<Device>>, Arc<Device>, Tale) {
         let Self { client, from, dests, tape, .. } = self;
         client.destroy();
         let told = tape.1.lock().clone();
