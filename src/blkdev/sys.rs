@@ -13,7 +13,7 @@ use super::zones::{REPORT_HEADER, REPORT_ZONE};
 
 /// `BLKSSZGET`, `BLKGETSIZE64` and `BLKROGET` of linux/fs.h, which libc does not name on every target.
 const BLKSSZGET: libc::Ioctl = 0x1268;
-const BLKGETSIZE64: libc::Ioctl = 0x8008_1272;
+const BLKGETSIZE64: libc::Ioctl = 0x8008_1272_u32 as libc::Ioctl;
 const BLKROGET: libc::Ioctl = 0x125e;
 /// `BLKREPORTZONE` of linux/blkzoned.h.
 const BLKREPORTZONE: libc::Ioctl = 0xc010_1282_u32 as libc::Ioctl;

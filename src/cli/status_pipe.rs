@@ -158,7 +158,7 @@ fn close_all_but(kept: Option<RawFd>, first: RawFd) {
     };
     for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
         // SAFETY: nothing in this process uses one of them again: none is open yet, or the process ends.
-        unsafe { libc::close_range(first, last, 0) };
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     }
 }
 

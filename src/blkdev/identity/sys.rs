@@ -9,8 +9,8 @@ use std::os::fd::AsRawFd;
 use nix::sys::{statfs, statvfs};
 
 /// `FS_IOC_GETVERSION` and `FS_IOC_GETFSUUID` of linux/fs.h; the latter is there since Linux 6.9.
-const FS_IOC_GETVERSION: libc::Ioctl = 0x8008_7601;
-const FS_IOC_GETFSUUID: libc::Ioctl = 0x8011_1500;
+const FS_IOC_GETVERSION: libc::Ioctl = 0x8008_7601_u32 as libc::Ioctl;
+const FS_IOC_GETFSUUID: libc::Ioctl = 0x8011_1500_u32 as libc::Ioctl;
 
 /// `struct fsuuid2` of linux/fs.h.
 #[repr(C)]
