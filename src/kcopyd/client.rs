@@ -125,6 +125,11 @@ impl Work {
         }
     }
 
+    /// Whether its writes go by the pace of each device. Zeros do not: they are no measure of it.
+    pub(super) fn has_lanes(&self) -> bool {
+        !matches!(self, Self::Zero)
+    }
+
     /// Whether destinations are read and not written.
     pub(super) fn compares(&self) -> bool {
         self.direction() == Direction::Read

@@ -95,8 +95,7 @@ impl Worker {
     fn leave_to(&mut self, key: usize, dest: usize) {
         let (sub, job) = self.sub_and_job(key);
         let Some(region) = job.new.dests.get(dest) else { return };
-        // Zeros have no lane.
-        let lane = job.new.work.source().map(|_| lanes::key(&region.device, job.new.work.direction()));
+        let lane = job.new.work.has_lanes().then(|| lanes::key(&region.device, job.new.work.direction()));
         let count = match sub.phase {
             Phase::Writing => sub.leave_behind(dest, lane),
             // One that waited for room there goes on by itself.

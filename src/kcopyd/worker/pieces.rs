@@ -155,7 +155,7 @@ impl Worker {
         let new = &self.jobs[sub.job].new;
         match (&sub.phase, owner) {
             (_, Owner::Write(_, dest)) => {
-                new.work.source().map(|_| lanes::key(&new.dests[dest].device, Direction::Write))
+                new.work.has_lanes().then(|| lanes::key(&new.dests[dest].device, Direction::Write))
             }
             (Phase::Reading, _) => new.work.source().map(|from| lanes::key(&from.device, Direction::Read)),
             (Phase::Comparing(dest), _) => Some(lanes::key(&new.dests[*dest].device, Direction::Read)),
