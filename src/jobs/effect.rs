@@ -1,6 +1,7 @@
 //! What the owner has others do: everything that may block, that moves data, or that somebody waits for.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::card::Card;
@@ -17,8 +18,8 @@ use crate::kcopyd::{Client, Request};
 
 /// Something to be done, in the order in which the owner says it.
 pub(super) enum Effect {
-    /// Open a job's devices, but for some destinations. Answer: `Opened`.
-    Open { card: Arc<Card>, attempt: u64, without: ErrorBits },
+    /// Open a job's devices, but for some destinations; by other paths than its own where some are given. Answer: `Opened`.
+    Open { card: Arc<Card>, attempt: u64, without: ErrorBits, paths: Option<Arc<[PathBuf]>> },
     /// Lock the bytes of a job's destination files, make them long enough, and ask zoned destinations what they hold. Answer:
     /// `Locked`.
     Lock { id: JobId, attempt: u64, dests: Vec<IoRegion>, sparse: bool },

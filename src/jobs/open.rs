@@ -9,7 +9,7 @@
 
 use std::cell::OnceCell;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::clients::{Clients, DEFAULT};
@@ -40,6 +40,8 @@ pub(super) struct Opened {
     pub(super) cards: Vec<Arc<DeviceCard>>,
     /// What it reaches, until that is claimed.
     pub(super) footprint: Option<Footprint>,
+    /// The paths that the system has for its regions, where those of the spec are others: they lead there still when a link is changed.
+    pub(super) real_paths: Option<Arc<[PathBuf]>>,
     /// Destinations that were not opened, or were let go: something in memory, which nobody reads or writes, has their place.
     pub(super) without: ErrorBits,
 }
@@ -147,7 +149,8 @@ impl Opened {
         }
         let client = Arc::clone(&self.client);
         let (identities, cards, without) = (Vec::new(), Vec::new(), ErrorBits::NONE);
-        Ok(Self { client, from: None, dests: vec![dest], identities, cards, footprint: None, without })
+        let (dests, footprint, real_paths) = (vec![dest], None, None);
+        Ok(Self { client, from: None, dests, identities, cards, footprint, real_paths, without })
     }
 
     /// Its bytes by names that last.
@@ -288,8 +291,8 @@ pub(super) fn open(spec: &Spec, without: ErrorBits, with: &Opener<'_>) -> std::r
         }
     };
     let dests = Vec::with_capacity(spec.to.len());
-    let (identities, cards) = (Vec::new(), Vec::new());
-    let mut opened = Opened { client, from, dests, identities, cards, footprint: None, without };
+    let (identities, cards, footprint, real_paths) = (Vec::new(), Vec::new(), None, None);
+    let mut opened = Opened { client, from, dests, identities, cards, footprint, real_paths, without };
     let objection = |opened: &Opened| match objection(spec, opened.geometry()) {
         Some((word, what)) => {
             let error = Error::new(ErrorKind::Invalid, what);
@@ -304,6 +307,7 @@ pub(super) fn open(spec: &Spec, without: ErrorBits, with: &Opener<'_>) -> std::r
             let identities = regions().map(|region| blkdev::identity(&region.device)).collect();
             let cards = regions().map(|region| with.devices.card(&region.device)).collect();
             (opened.identities, opened.cards) = (identities, cards);
+            opened.real_paths = real_paths_of(spec, &opened);
             Ok(opened)
         }
         Err(why) => {
@@ -337,6 +341,28 @@ fn add_dests(opened: &mut Opened, spec: &Spec, count: Sector, with: &Opener<'_>)
         }
     }
     Ok(())
+}
+
+/// The paths that the system has for what is open, as far as it has any, if one differs from the spec's.
+fn real_paths_of(spec: &Spec, opened: &Opened) -> Option<Arc<[PathBuf]>> {
+    let said = spec.from.iter().chain(&spec.to).map(|region| PathBuf::from(&region.path));
+    let sources = usize::from(opened.from.is_some());
+    let regions = opened.from.iter().chain(&opened.dests).zip(said.clone()).enumerate();
+    let real: Vec<PathBuf> = regions
+        .map(|(at, (region, said))| match at.checked_sub(sources) {
+            Some(index) if opened.without.contains(index) => said,
+            _ => std::fs::read_link(format!("/proc/self/fd/{}", region.device.raw_fd())).unwrap_or(said),
+        })
+        .collect();
+    (!real.iter().eq(said.collect::<Vec<_>>().iter())).then(|| real.into())
+}
+
+/// A spec with other paths, those of the source first.
+pub(super) fn with_paths(mut spec: Spec, paths: &[PathBuf]) -> Spec {
+    for (region, path) in spec.from.iter_mut().chain(&mut spec.to).zip(paths) {
+        region.path = path.clone().into();
+    }
+    spec
 }
 
 /// The largest power of two that divides both.

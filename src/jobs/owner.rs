@@ -22,7 +22,7 @@ use super::clients::Clients;
 use super::core::Core;
 use super::effect::{Effect, Start};
 use super::event::{EndedPiece, Event, Reply};
-use super::open::{Opener, lock_files, look_at_zones, look_for_holes, open, stretch_files};
+use super::open::{Opener, lock_files, look_at_zones, look_for_holes, open, stretch_files, with_paths};
 use super::recorder::Recorder;
 use super::turn::Now;
 use super::view::{Change, JobId};
@@ -178,10 +178,12 @@ impl Hands {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Open { card, attempt, without } => {
+            Effect::Open { card, attempt, without, paths } => {
                 let (inbox, opening) = (Arc::clone(&self.inbox), Arc::clone(&self.opening));
                 self.workers.run(move || {
-                    let result = opening.with(&inbox, false, |with| open(&card.spec(), without, with)).map(Box::new);
+                    let other = paths.map(|paths| with_paths((*card.spec()).clone(), &paths));
+                    let spec = || other.as_ref().map_or_else(|| card.spec(), |other| Arc::new(other.clone()));
+                    let result = opening.with(&inbox, false, |with| open(&spec(), without, with)).map(Box::new);
                     inbox.send(Event::Opened { id: card.id, attempt, result });
                 });
             }

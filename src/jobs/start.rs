@@ -14,6 +14,9 @@
 //! What is busy at 1, 2 or 3 has the job give its place up; it is tried again when another job ends, or in a second. A
 //! pause or a cancel at any point leaves the job where it is; `resume` goes on from there.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use super::behind::late_dests;
 use super::effect::Effect;
 use super::job::{Claim, Devices, Follows, Job};
@@ -35,7 +38,7 @@ impl Job {
         self.start(turn);
     }
 
-    fn is_starting(&self) -> bool {
+    pub(super) fn is_starting(&self) -> bool {
         matches!(self.life(), Life::Starting(_))
     }
 
@@ -72,6 +75,9 @@ impl Job {
 
     /// One that knows what it reaches asks for that first: as long as somebody is in the way nothing is opened.
     fn claim_and_open(&mut self, turn: &mut Turn<'_>) {
+        if let Some(kept) = &mut self.kept {
+            kept.has_looked = false;
+        }
         match self.claim {
             Claim::None if self.kept.is_some() => match self.claim(turn) {
                 Ok(()) => self.open(turn),
@@ -87,10 +93,15 @@ impl Job {
 
     /// Has a worker open its devices.
     pub(super) fn open(&mut self, turn: &mut Turn<'_>) {
+        self.open_by(None, turn);
+    }
+
+    /// The same, by other paths than its own.
+    pub(super) fn open_by(&mut self, paths: Option<Arc<[PathBuf]>>, turn: &mut Turn<'_>) {
         let attempt = turn.next_attempt();
         self.devices = Devices::Opening(attempt);
         let without = self.progress.dropped;
-        turn.push(Effect::Open { card: std::sync::Arc::clone(&self.card), attempt, without });
+        turn.push(Effect::Open { card: Arc::clone(&self.card), attempt, without, paths });
     }
 
     /// A destination was dropped while its devices are being opened: they are opened anew, without it.
@@ -253,6 +264,9 @@ impl Job {
     fn recognise(&mut self, opened: Box<Opened>, turn: &mut Turn<'_>) {
         if let Err(why) = self.are_its_own(&opened) {
             turn.push(Effect::Close { id: self.id(), devices: opened, answer: false });
+            if self.looks_where_they_were(turn) {
+                return;
+            }
             return self.hold(why, turn);
         }
         self.take_back(turn);
@@ -296,6 +310,9 @@ impl Job {
 
     fn not_opened(&mut self, why: OpenError, turn: &mut Turn<'_>) {
         let starts = self.is_starting();
+        if self.looks_where_they_were(turn) {
+            return;
+        }
         self.claim_in_vain(turn);
         match why {
             // A late write of a killed daemon, or another program: it is tried again.

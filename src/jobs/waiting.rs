@@ -6,9 +6,11 @@
 //! 2. It keeps its claim, what its devices are recognised by, and what it reaches. Destinations that are block devices stay open,
 //!    through the one descriptor that all jobs have of each: nobody else may mount or format them meanwhile.
 //! 3. Of many new jobs of one write each lets go as soon as it was judged, before the next is opened ([`LetGo`]).
-//! 4. When its turn comes it claims what it reaches, if it had no claim; only then its devices are opened, and must be the same. It
+//! 4. When its turn comes it claims what it reaches, if it had no claim; only then its devices are opened, and must be the same. Where
+//!    its paths lead elsewhere by now, the paths that the system had for its devices are tried once. It
 //!    claims once more what it reaches now, its files are locked again, and it goes on.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::effect::Effect;
@@ -37,6 +39,10 @@ pub(super) struct Kept {
     pub(super) footprint: Option<Footprint>,
     /// Destinations that were let go for good.
     without: ErrorBits,
+    /// As [`Opened::real_paths`].
+    real_paths: Option<Arc<[PathBuf]>>,
+    /// In this start they were tried.
+    pub(super) has_looked: bool,
     /// Destination files that `create` made, with what they reach, for a job that may yet be refused.
     made: Vec<(MadeFile, Vec<Extent>)>,
 }
@@ -122,6 +128,8 @@ impl Kept {
             exclusive,
             footprint: opened.footprint.take(),
             without: opened.without,
+            real_paths: opened.real_paths.take(),
+            has_looked: false,
             made: opened.dests.iter().filter_map(made).collect(),
         }
     }
@@ -136,9 +144,9 @@ impl Kept {
     /// For somebody to close it.
     fn into_opened(self) -> Option<Box<Opened>> {
         let dests: Vec<_> = self.exclusive.into_iter().map(|(_, dest)| dest).collect();
-        let (identities, cards, footprint) = (Vec::new(), Vec::new(), None);
-        let without = ErrorBits::NONE;
-        let opened = Opened { client: self.client, from: None, dests, identities, cards, footprint, without };
+        let (identities, cards, footprint, real_paths) = (Vec::new(), Vec::new(), None, None);
+        let (client, without) = (self.client, ErrorBits::NONE);
+        let opened = Opened { client, from: None, dests, identities, cards, footprint, real_paths, without };
         (!opened.dests.is_empty()).then(|| Box::new(opened))
     }
 }
@@ -214,6 +222,20 @@ impl Job {
         }
     }
 
+    /// Its paths do not lead to its devices any more: they are looked for where they were. False if that was tried, or there is nothing
+    /// to try.
+    pub(super) fn looks_where_they_were(&mut self, turn: &mut Turn<'_>) -> bool {
+        let starts = self.is_starting();
+        let Some(kept) = self.kept.as_mut().filter(|kept| starts && !kept.has_looked) else { return false };
+        let paths = kept.real_paths.clone();
+        kept.has_looked = true;
+        let looks = paths.is_some();
+        if looks {
+            self.open_by(paths, turn);
+        }
+        looks
+    }
+
     /// Its devices could not be opened. What no record says that it has claimed others may have until it is tried again.
     pub(super) fn claim_in_vain(&mut self, turn: &mut Turn<'_>) {
         if self.kept.is_some() && self.claim != Claim::None && !self.claim_is_told {
@@ -237,7 +259,19 @@ impl Job {
             let place = kept.exclusive.iter().position(|(other, _)| *other == index);
             let exclusive = place.map_or(Vec::new(), |place| vec![kept.exclusive.remove(place)]);
             let (client, without, made) = (Arc::clone(&kept.client), ErrorBits::NONE, Vec::new());
-            close(id, Some(Box::new(Kept { client, exclusive, footprint: None, without, made })), turn);
+            close(
+                id,
+                Some(Box::new(Kept {
+                    client,
+                    exclusive,
+                    footprint: None,
+                    without,
+                    real_paths: None,
+                    has_looked: false,
+                    made,
+                })),
+                turn,
+            );
         }
     }
 

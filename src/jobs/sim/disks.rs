@@ -179,8 +179,8 @@ impl<'a> Disks<'a> {
         }
         let identities = from.iter().chain(&dests).map(|region| self.identity(region)).collect();
         let cards = from.iter().chain(&dests).map(|region| Arc::new(self.card(region))).collect();
-        let footprint = Some(footprint);
-        Ok(Opened { client: Arc::clone(client), from, dests, identities, cards, footprint, without })
+        let (footprint, real_paths) = (Some(footprint), None);
+        Ok(Opened { client: Arc::clone(client), from, dests, identities, cards, footprint, real_paths, without })
     }
 
     /// What is in a region now, where its disk is there.

@@ -22,7 +22,7 @@ impl World<'_> {
     pub(super) fn carry_out(&mut self, asked: u64, effect: Effect) -> Checked {
         self.say(|| format!("         -> {}", super::story::effect(&effect)));
         match effect {
-            Effect::Open { card, attempt, without } => self.after_work(Later::Open(card, attempt, without)),
+            Effect::Open { card, attempt, without, .. } => self.after_work(Later::Open(card, attempt, without)),
             Effect::Lock { id, attempt, .. } => {
                 let result = self.lock().map(|()| Vec::new());
                 self.after_work(Later::Event(Event::Locked { id, attempt, result }));
