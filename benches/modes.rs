@@ -84,41 +84,42 @@ fn run() -> Result<()> {
     let daemon = Daemon::builder(env!("CARGO_BIN_EXE_kcopyfs")).option("state=none");
     let daemon = daemon.try_start().map_err(|refused| format!("it did not start: {refused:?}"))?;
     let shown = |path: &Path| path.display().to_string();
-    let [s, z, d, e, i, t, m] =
-        [source.path(), zeros.path(), dest.path(), same.path(), &image, &thin, &made].map(shown);
-    let sum = shell(&format!("sha256sum {i} | cut -d' ' -f1"))?;
+    let [from, blank, to, equal] = [&source, &zeros, &dest, &same].map(|disk| shown(disk.path()));
+    let [image, thin, made] = [&image, &thin, &made].map(|path| shown(path));
+    let sum = shell(&format!("sha256sum {image} | cut -d' ' -f1"))?;
     let sum = sum.trim();
-    let dd = |from: &str| format!("dd if={from} of={d} bs=1M iflag=direct oflag=direct conv=fsync,notrunc status=none");
-    let mode = |name, job: String, command: Option<String>| Mode { name, job, before: String::new(), command, bytes };
+    let dd =
+        |source: &str| format!("dd if={source} of={to} bs=1M iflag=direct oflag=direct conv=fsync,notrunc status=none");
+    let new = |name, job: String, command: Option<String>| Mode { name, job, before: String::new(), command, bytes };
     let modes = [
-        mode("copy", format!("from={s} to={d}"), Some(dd(&s))),
-        mode("copy, write_seq", format!("from={s} to={d} write_seq"), Some(dd(&s))),
-        mode("copy, verify", format!("from={s} to={d} verify"), Some(format!("{} && cmp {s} {d}", dd(&s)))),
-        mode(
+        new("copy", format!("from={from} to={to}"), Some(dd(&from))),
+        new("copy, write_seq", format!("from={from} to={to} write_seq"), Some(dd(&from))),
+        new("copy, verify", format!("from={from} to={to} verify"), Some(format!("{} && cmp {from} {to}", dd(&from)))),
+        new(
             "copy, digest=sha256",
-            format!("from={s} to={d} digest=sha256"),
-            Some(format!("{} && sha256sum {s}", dd(&s))),
+            format!("from={from} to={to} digest=sha256"),
+            Some(format!("{} && sha256sum {from}", dd(&from))),
         ),
-        mode("copy, digest=blake3", format!("from={s} to={d} digest=blake3"), Some(dd(&s))),
-        mode(
+        new("copy, digest=blake3", format!("from={from} to={to} digest=blake3"), Some(dd(&from))),
+        new(
             "copy, both digests",
-            format!("from={s} to={d} digest=sha256,blake3"),
-            Some(format!("{} && sha256sum {s}", dd(&s))),
+            format!("from={from} to={to} digest=sha256,blake3"),
+            Some(format!("{} && sha256sum {from}", dd(&from))),
         ),
-        mode(
+        new(
             "copy, sparse, of data",
-            format!("from={s} to={d} sparse"),
-            Some(dd(&s).replace("notrunc", "notrunc,sparse")),
+            format!("from={from} to={to} sparse"),
+            Some(dd(&from).replace("notrunc", "notrunc,sparse")),
         ),
-        mode("copy, sparse, of zeros", format!("from={z} to={d} sparse"), Some(dd(&z))),
-        mode("zero", format!("zero to={d},0,{}", bytes / 512), Some(format!("blkdiscard -z {d}"))),
-        mode("verify", format!("verify from={s} to={e}"), Some(format!("cmp {s} {e}"))),
-        mode("verify, a sum", format!("verify from={i} digest=sha256:{sum}"), Some(format!("sha256sum {i}"))),
+        new("copy, sparse, of zeros", format!("from={blank} to={to} sparse"), Some(dd(&blank))),
+        new("zero", format!("zero to={to},0,{}", bytes / 512), Some(format!("blkdiscard -z {to}"))),
+        new("verify", format!("verify from={from} to={equal}"), Some(format!("cmp {from} {equal}"))),
+        new("verify, a sum", format!("verify from={image} digest=sha256:{sum}"), Some(format!("sha256sum {image}"))),
         Mode {
             name: "copy, sparse, 2 TiB of hole",
-            job: format!("from={t} to={m} create sparse"),
-            before: format!("rm -f {m}"),
-            command: Some(format!("cp --sparse=always {t} {m}")),
+            job: format!("from={thin} to={made} create sparse"),
+            before: format!("rm -f {made}"),
+            command: Some(format!("cp --sparse=always {thin} {made}")),
             bytes: HOLE,
         },
     ];
@@ -145,7 +146,7 @@ fn run() -> Result<()> {
     println!("{:<28} {:>10} {:>10} {:>6}", "mode", "MiB/s", "command", "ratio");
     for (mode, measured) in modes.iter().zip(&mut measured) {
         let job = median(&mut measured.job);
-        let rate = |time: Duration| mode.bytes as f64 / MIB as f64 / time.as_secs_f64();
+        let rate = |time: Duration| mebibytes(mode.bytes) / time.as_secs_f64();
         match &mode.command {
             Some(command) => {
                 let other = median(&mut measured.command);
@@ -174,6 +175,10 @@ fn thin(folder: &Path) -> Result<PathBuf> {
 fn word(command: &str) -> String {
     let parts = command.split(" && ").map(|part| part.split(' ').next().unwrap_or_default());
     parts.collect::<Vec<_>>().join(" + ")
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    u32::try_from(bytes / MIB).map_or(f64::MAX, f64::from)
 }
 
 fn median(times: &mut [Duration]) -> Duration {

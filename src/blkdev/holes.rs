@@ -73,7 +73,7 @@ mod tests {
         let file = std::fs::File::create(&path).unwrap();
         file.set_len(300 * MIB).unwrap();
         for at in [20, 21, 30, 100] {
-            file.write_all_at(&[1; MIB as usize], at * MIB).unwrap();
+            file.write_all_at(&vec![1; MIB as usize], at * MIB).unwrap();
         }
         let device = Device::buffered(&path).unwrap();
         let found = device.look_for_holes(0..300 * MIB);
@@ -81,12 +81,13 @@ mod tests {
         let holes = [0..20 * MIB, 31 * MIB..100 * MIB, 101 * MIB..300 * MIB];
         assert_eq!(found.holes, holes);
         let part = device.look_for_holes(40 * MIB..101 * MIB);
-        assert_eq!(part.holes, [40 * MIB..100 * MIB]);
+        assert!(part.holes.len() == 1 && part.holes[0] == (40 * MIB..100 * MIB));
         assert_eq!(device.look_for_holes(90 * MIB..101 * MIB).holes, []);
         // What was cut off is no hole.
         file.set_len(200 * MIB).unwrap();
         let cut = device.look_for_holes(150 * MIB..300 * MIB);
-        assert_eq!((cut.bytes, cut.holes), (150 * MIB..300 * MIB, vec![150 * MIB..200 * MIB]));
+        assert_eq!(cut.bytes, 150 * MIB..300 * MIB);
+        assert!(cut.holes.len() == 1 && cut.holes[0] == (150 * MIB..200 * MIB));
         assert_eq!(device.look_for_holes(250 * MIB..300 * MIB).holes, []);
     }
 }

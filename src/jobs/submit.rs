@@ -71,7 +71,7 @@ impl Jobs {
     pub(super) fn all_ready(&self, specs: Vec<Spec>, with: &Opener<'_>) -> std::result::Result<Vec<Ready>, Refusal> {
         let mut ready: Vec<Ready> = Vec::with_capacity(specs.len());
         for (index, spec) in specs.into_iter().enumerate() {
-            match self.ready(spec, index < OPEN_MAX || with.looks, with) {
+            match self.ready(&spec, index < OPEN_MAX || with.looks, with) {
                 Ok(one) => ready.push(one),
                 Err((place, error)) => {
                     ready.into_iter().filter_map(Ready::opened).for_each(|opened| opened.undo(with));
@@ -84,7 +84,7 @@ impl Jobs {
 
     /// Opens what a spec needs. Of many that say `once`, those that come too late are told so, and not what of its devices
     /// is busy by then.
-    fn ready(&self, spec: Spec, stays: bool, with: &Opener<'_>) -> std::result::Result<Ready, (Place, Error)> {
+    fn ready(&self, spec: &Spec, stays: bool, with: &Opener<'_>) -> std::result::Result<Ready, (Place, Error)> {
         let name = spec.name.clone().filter(|_| spec.once);
         let check_once = || {
             let checked = name.clone().map_or(Ok(()), |name| self.check_once(name));

@@ -55,6 +55,8 @@ pub(super) fn act(state: State, verb: Verb) -> Result<Action> {
 
 /// What is known when a job's last I/O has ended.
 #[derive(Clone, Copy, Debug)]
+// One flag a question.
+#[allow(clippy::struct_excessive_bools)]
 pub(super) struct End {
     /// Whether it was cancelled before its end.
     pub(super) cancelled: bool,

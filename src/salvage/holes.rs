@@ -74,7 +74,7 @@ mod tests {
             assert_eq!(holes.first(&range), part, "{range:?}");
         }
         // The job's end need not be a block's.
-        holes.found(64..100, &[70..100], 8, 100);
+        holes.found(64..100, &[64..65, 70..100], 8, 100);
         assert_eq!(holes.first(&(64..100)), Part::Data(64..72));
         assert_eq!(holes.first(&(72..100)), Part::Hole(72..100));
     }

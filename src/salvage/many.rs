@@ -12,7 +12,7 @@ const PIECE: u64 = 1024;
 const ONE_OF: u64 = 16;
 
 fn is_bad(sector: u64) -> bool {
-    let mixed = (sector / ONE_OF ^ 0x9e37_79b9).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = ((sector / ONE_OF) ^ 0x9e37_79b9).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     sector % ONE_OF == (mixed >> 40) % ONE_OF
 }
 

@@ -14,6 +14,9 @@ use kcopyfs_support::{LoopDevice, Rng, need};
 use super::{OLD, at, end, start, until};
 
 const MIB: u64 = 1 << 20;
+/// Mebibytes of the sources.
+const WIDE: u64 = 160;
+const CRASHED: u64 = 200;
 
 /// A file of that size with a byte of its own in each mebibyte of its data, and holes elsewhere.
 fn thin(path: &Path, size: u64, data: &[Range<u64>]) {
@@ -53,7 +56,7 @@ fn room(path: &Path) -> u64 {
 }
 
 fn to(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| format!(" to={}", path.display())).collect()
+    paths.iter().map(|path| format!(" to={}", path.display())).collect::<Vec<_>>().concat()
 }
 
 #[test]
@@ -89,7 +92,6 @@ fn destinations_hold_zeros_where_the_source_has_holes() {
     if !need::loops() || !need::fuse() {
         return;
     }
-    const SIZE: u64 = 160;
     let mut rng = Rng::from_env_or(31);
     for (io, block, words) in [
         ("io=uring", 512, "digest=sha256"),
@@ -101,10 +103,10 @@ fn destinations_hold_zeros_where_the_source_has_holes() {
         // Holes that are large enough, and some that are not.
         let first = rng.within(1..30);
         let data = [first..first + 1, first + 3..first + 4, 60..62, 100..100 + rng.within(1..40)];
-        thin(&from, SIZE * MIB, &data);
+        thin(&from, WIDE * MIB, &data);
         // Everywhere something else.
-        fs::write(&full, vec![0xee; at(SIZE * MIB)]).expect("a file");
-        let device = LoopDevice::new(SIZE * MIB, block);
+        fs::write(&full, vec![0xee; at(WIDE * MIB)]).expect("a file");
+        let device = LoopDevice::new(WIDE * MIB, block);
         device.fill(OLD);
         let daemon = start(&["state=none", io]);
         let dests = to(&[made.clone(), full.clone(), device.path().to_path_buf()]);
@@ -122,14 +124,8 @@ fn destinations_hold_zeros_where_the_source_has_holes() {
         let part = format!("from={},40M,61M to={} sparse digest=sha256", from.display(), device.path().display());
         let id = daemon.job(&part).unwrap();
         end(&daemon, id, "done");
-        assert_eq!(
-            device.read(20 * MIB..22 * MIB),
-            vec![1 + 60; at(2 * MIB)]
-                .iter()
-                .enumerate()
-                .map(|(index, _)| { if index < at(MIB) { 61 } else { 62 } })
-                .collect::<Vec<u8>>()
-        );
+        let wanted: Vec<u8> = [61, 62].map(|byte| vec![byte; at(MIB)]).concat();
+        assert!(device.read(20 * MIB..22 * MIB) == wanted);
         assert!(device.read(0..20 * MIB).iter().all(|byte| *byte == 0));
     }
 }
@@ -139,13 +135,12 @@ fn a_sparse_copy_goes_on_after_a_crash() {
     if !need::fuse() {
         return;
     }
-    const SIZE: u64 = 200;
     let dir = tempfile::tempdir().expect("a scratch directory");
     let [from, full] = ["from", "full"].map(|name| dir.path().join(name));
-    thin(&from, SIZE * MIB, &[20..24, 60..64, 100..140, 199..200]);
-    fs::write(&full, vec![0xee; at(SIZE * MIB)]).expect("a file");
+    thin(&from, CRASHED * MIB, &[20..24, 60..64, 100..140, 199..200]);
+    fs::write(&full, vec![0xee; at(CRASHED * MIB)]).expect("a file");
     let mut daemon = start(&[]);
-    let spec = format!("from={}{} sparse digest=sha256 speed_max=8M", from.display(), to(&[full.clone()]));
+    let spec = format!("from={}{} sparse digest=sha256 speed_max=8M", from.display(), to(std::slice::from_ref(&full)));
     let id = daemon.job(&spec).unwrap();
     until("progress", || (daemon.status(id).durable() > 8 * MIB).then_some(()));
     daemon.kill9();
