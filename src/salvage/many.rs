@@ -1,6 +1,6 @@
 //! Very many bad blocks: a step costs what it changes, and not what there is.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::*;
 use crate::sector::Sector;
@@ -16,6 +16,13 @@ fn is_bad(sector: u64) -> bool {
     sector % ONE_OF == (mixed >> 40) % ONE_OF
 }
 
+/// What this thread has had of a processor: other than time it does not depend on who else wants one.
+fn cpu_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("a figure of the thread");
+    let nanoseconds = text.split(' ').next().and_then(|word| word.parse().ok());
+    Duration::from_nanos(nanoseconds.expect("a number"))
+}
+
 /// Salvages a disk with that many bad sectors; returns the steps that it took, and the time of the plan and the figures alone.
 fn salvage(bad: u64) -> (u64, Duration) {
     let total = bad * ONE_OF;
@@ -23,7 +30,7 @@ fn salvage(bad: u64) -> (u64, Duration) {
     let spec = spec::parse(line.as_bytes()).unwrap().spec;
     let mut progress = Progress::new(&spec, Sector::new(total).unwrap());
     let mut salvage = Salvage::new(&spec, Geometry::default());
-    let begun = Instant::now();
+    let begun = cpu_time();
     let mut steps = 0;
     while let Some(step) = salvage.next(&spec, Phase::Copy, &mut progress, None) {
         steps += 1;
@@ -45,7 +52,7 @@ fn salvage(bad: u64) -> (u64, Duration) {
             salvage.piece(&spec, Phase::Copy, &step, &piece, &[], &mut progress);
         }
     }
-    let took = begun.elapsed();
+    let took = cpu_time().saturating_sub(begun);
     assert_eq!(progress.bad_bytes(), bad * 512);
     assert_eq!(progress.copied(), (total - bad) * 512);
     assert!(progress.dests[0].zeroed().bytes() == bad * 512 && progress.read_err);
