@@ -117,8 +117,9 @@ mod tests {
 
     const FRAME: Frame = Frame { start: 4096, length: 1 << 20, block: 1, source_block: 1, most: 100 };
 
-    fn ranges(set: &RangeSet) -> Vec<Range<u64>> {
-        set.iter().collect()
+    /// First sectors and ends.
+    fn ranges(set: &RangeSet) -> Vec<(u64, u64)> {
+        set.iter().map(|range| (range.start, range.end)).collect()
     }
 
     fn refusal(text: &str, frame: Frame) -> String {
@@ -132,21 +133,21 @@ mod tests {
                     #      pos        size  status\n0 4096 ?\n0x1000  0x400  +\n0x1400  01000  -\n\
                     5632 512 *\n6144 512 / # a note\n0x1A00  0x200  +\n";
         let given = parse(text.as_bytes(), FRAME).unwrap();
-        assert_eq!((ranges(&given.there), ranges(&given.bad)), (vec![0..2, 5..6], vec![2..3]));
+        assert_eq!((ranges(&given.there), ranges(&given.bad)), (vec![(0, 2), (5, 6)], vec![(2, 3)]));
         // An older one has no pass.
         let given = parse(b"0 +\n4096 1048576 +", FRAME).unwrap();
-        assert_eq!((ranges(&given.there), given.bad.is_empty()), (vec![0..2048], true));
+        assert_eq!((ranges(&given.there), given.bad.is_empty()), (vec![(0, 2048)], true));
     }
 
     #[test]
     fn parts_of_blocks_are_to_be_done() {
         let coarse = Frame { block: 8, source_block: 2, ..FRAME };
         let given = parse(b"0 ? 1\n4096 5000 +\n9096 100 ?\n9196 20000 -\n", coarse).unwrap();
-        assert_eq!((ranges(&given.there), ranges(&given.bad)), (vec![0..8], vec![10..48]));
+        assert_eq!((ranges(&given.there), ranges(&given.bad)), (vec![(0, 8)], vec![(10, 48)]));
         // The end of the region is a whole block, however short.
         let odd = Frame { length: (1 << 20) - 512, ..coarse };
         let given = parse(b"0 ? 1\n4096 1048064 +\n", odd).unwrap();
-        assert_eq!(ranges(&given.there), [0..2047]);
+        assert_eq!(ranges(&given.there), [(0, 2047)]);
         // Less than a sector is nothing.
         let given = parse(b"0 ? 1\n4100 300 +\n4400 300 -\n", FRAME).unwrap();
         assert!(given.there.is_empty() && given.bad.is_empty());

@@ -108,8 +108,8 @@ fn sectors(number: u64) -> Sector {
     Sector::new(number).expect("inside a region that was checked")
 }
 
-/// A step as the engine takes it. A test writes and looks for the pattern of `seed`. `source_is_sick`: it has shown read errors, so
-/// nothing is to be read twice.
+/// A step as the engine takes it. A test writes and looks for the pattern of `pattern_seed`. `source_is_sick`: it has shown read
+/// errors, so nothing is to be read twice.
 ///
 /// # Panics
 /// For [`Step::HashZeros`] and [`Step::FindHoles`], which are none of the engine's.
@@ -118,7 +118,7 @@ pub(crate) fn request(
     from: Option<&IoRegion>,
     to: &[IoRegion],
     speed_max: &SpeedLimit,
-    seed: u64,
+    pattern_seed: u64,
     step: &Step,
     source_is_sick: bool,
 ) -> Request {
@@ -130,7 +130,7 @@ pub(crate) fn request(
     let source = || part(from.expect("a copy has a source"));
     let all = || to.iter().map(part).collect();
     let is_test = spec.action == Action::Test;
-    let pattern = Pattern { seed, first: range.start };
+    let pattern = Pattern { seed: pattern_seed, first: range.start };
     let (work, regions, dests, flags) = match step {
         Step::Copy { dests, flags, .. } if is_test => (Work::Pattern(pattern), all(), *dests, *flags),
         Step::Compare { dests, .. } if is_test => {

@@ -76,7 +76,7 @@ fn what_cannot_be_read_of_a_destination_is_written() {
     to[0].rule(Op::Read, bad, Fault::Err(libc::EIO));
     let id = daemon.job(&spec(&from, &to, "changed")).unwrap();
     let status = end(&daemon, id, "done");
-    assert_eq!(written(&to[0]), [3 * PIECE..4 * PIECE], "\n{status}");
+    assert_eq!(written(&to[0]), std::slice::from_ref(&(3 * PIECE..4 * PIECE)), "\n{status}");
     assert!(written(&to[1]).is_empty() && daemon.errors(id).is_empty(), "\n{status}");
     assert_eq!(status.get("same"), (SIZE - PIECE).to_string());
 }

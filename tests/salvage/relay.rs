@@ -1,5 +1,6 @@
 //! A rescue that is handed on: from here to ddrescue, and back, by maps; and what `map=` takes and refuses.
 
+use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -186,7 +187,8 @@ fn a_map_that_does_not_fit_is_refused_with_its_line() {
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let file = folder.path().join("map");
     let daemon = start(&["state=none"]);
-    let many: String = (0..200_000).map(|place| format!("{} 1 +\n", place * 2)).collect();
+    let mut many = String::new();
+    (0..200_000).for_each(|place| writeln!(many, "{} 1 +", place * 2).unwrap());
     let cases: [(&str, &str, i32); 6] = [
         ("", "line 1: ", libc::EINVAL),
         ("hello world\n", "line 1: ", libc::EINVAL),

@@ -1,6 +1,6 @@
 //! `test`: what a burn-in finds of disks that are bad, lie, or are smaller than they say.
 
-use std::ops::Range;
+use std::{fmt::Write as _, ops::Range};
 
 use kcopyfs_support::{Daemon, Fault, FaultDisk, Op, Rng, daemon::Status, need};
 
@@ -10,8 +10,11 @@ const SIZE: u64 = 4 << 20;
 const PIECE: u64 = 64 << 10;
 
 fn spec(to: &[FaultDisk], words: &str) -> String {
-    let regions: String = to.iter().map(|disk| format!(" to={}", disk.path().display())).collect();
-    format!("test{regions} {words}")
+    let mut spec = format!("test {words}");
+    for disk in to {
+        let _ = write!(spec, " to={}", disk.path().display());
+    }
+    spec
 }
 
 /// The seed and the number that each sector has, which it should have by its place.
@@ -108,8 +111,8 @@ fn bad_blocks_are_told_to_the_block() {
         assert_told(&daemon, id, 0, &join(bad));
         assert!(daemon.errors(id).iter().all(|range| range.errno == "EIO"), "{:?}", daemon.errors(id));
         assert_told(&daemon, id, 1, &[]);
-        let states: Vec<_> = daemon.dests(id).into_iter().map(|dest| dest.state).collect();
-        assert_eq!(states, ["failed", "done"]);
+        let verdicts: Vec<_> = daemon.dests(id).into_iter().map(|dest| dest.state).collect();
+        assert_eq!(verdicts, ["failed", "done"]);
     }
 }
 
@@ -263,7 +266,7 @@ fn the_time_left_is_to_the_end_of_all_of_it() {
                 let status = daemon.status(id);
                 let verified: u64 = status.get("verified").parse().unwrap();
                 let left = 2 * SIZE - status.copied() - verified;
-                let Some(eta) = status.eta_usec().filter(|_| status.state() == state) else { return None };
+                let eta = status.eta_usec().filter(|_| status.state() == state)?;
                 let honest = left * 1_000_000 / speed;
                 assert!(eta > honest / 2, "{honest} would be honest:\n{status}");
                 Some(())

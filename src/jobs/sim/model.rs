@@ -102,7 +102,9 @@ impl World<'_> {
     /// Before the owner hears of it.
     pub(super) fn model_before(&mut self, event: &mut Event) {
         if let Event::Submit { ready, .. } = event {
-            ready.iter_mut().for_each(|one| self.draw_map(one));
+            for one in ready {
+                self.draw_map(one);
+            }
         }
         if let Event::Control { id, verb: Verb::Resume, .. } = event
             && self.daemon.core.jobs.get(id).is_some_and(|job| matches!(job.life(), Life::Held(_)))
