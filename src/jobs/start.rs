@@ -114,7 +114,10 @@ impl Job {
     /// Lets go of the devices and the bytes of destinations that were dropped, once nothing of the job is in flight there.
     pub(super) fn let_go_of_dropped(&mut self, turn: &mut Turn<'_>) {
         let is_at_work = self.work.as_ref().is_some_and(|work| work.step.is_some());
-        if is_at_work || matches!(self.claim, Claim::Locking(_)) {
+        // An earlier record is on its way to disk yet: before the one that tells of the drop nobody else may have a record that says
+        // that the bytes are its own.
+        let is_untold = turn.keeps && self.claim != Claim::None && !self.recording.is_idle();
+        if is_at_work || is_untold || matches!(self.claim, Claim::Locking(_)) {
             return;
         }
         self.let_go_of_kept(turn);

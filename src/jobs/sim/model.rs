@@ -303,6 +303,8 @@ impl World<'_> {
         match side.card.as_str() {
             "" => Ok(()),
             card if card == expected => Ok(()),
+            // It is not known where a destination was that had been dropped before the restart.
+            _ if span.disk == DISKS => Ok(()),
             card => Err(format!("the card says {card}, and should say {expected}")),
         }
     }

@@ -47,8 +47,8 @@ impl Worker {
         let length = bytes(sub.span.count);
         let all = 0..length;
         match list {
-            Some(list) if matches!(job.new.work, Work::Zero) => {
-                self.write_part(key, Op::Punch, all, Some(Memory::Pages { list, offset: 0 }));
+            list if matches!(job.new.work, Work::Zero) && job.new.sparse => {
+                self.write_part(key, Op::Punch, all, list.map(|list| Memory::Pages { list, offset: 0 }));
             }
             None if matches!(job.new.work, Work::Zero) => self.write_zeros(key),
             None => unreachable!("what was read has pages"),
