@@ -3,6 +3,7 @@
 //! The manager is a socket in `NOTIFY_SOCKET`; the journal is a file that `JOURNAL_STREAM` names by device and inode. Needs FUSE,
 //! and for a slow state directory root and loop devices.
 
+use std::os::unix::fs::FileExt as _;
 use std::{
     fs::{self, File},
     os::unix::{fs::MetadataExt as _, net::UnixDatagram},
@@ -196,14 +197,10 @@ fn the_journal_has_a_severity_a_line_and_no_second_time_stamp() {
     }
     let mut service = Service::start(OPTIONS, Stderr::Journal);
     service.hear("READY=1");
-    let (from, gone) = (service.image("from"), service.image("gone"));
-    let to = |name: &str| service.path(name).display().to_string();
-    service.job(&format!("from={from} to={} create name=nightly", to("to")));
-    // The source is cut once the job has its descriptor: a read beyond its end.
-    fs::write(service.mount.path().join("jobs/new"), format!("from={gone} to={} create paused\n", to("other")))
-        .unwrap();
-    File::options().write(true).open(&gone).and_then(|file| file.set_len(4096)).expect("cut it");
-    fs::write(service.mount.path().join("jobs/2/control"), "resume\n").expect("resume");
+    let (from, to) = (service.image("from"), service.path("to").display().to_string());
+    service.job(&format!("from={from} to={to} create name=nightly"));
+    File::options().write(true).open(&to).and_then(|file| file.write_all_at(b"another", 4096)).expect("change it");
+    fs::write(service.mount.path().join("jobs/new"), format!("verify from={from} to={to}\n")).unwrap();
     let _ = fs::read(service.mount.path().join("wait/2"));
     // A refused spec is somebody's mistake, and logged.
     fs::write(service.mount.path().join("jobs/new"), "from=/nonexistent to=/nonexistent\n").expect_err("refused");
@@ -219,7 +216,7 @@ fn the_journal_has_a_severity_a_line_and_no_second_time_stamp() {
     assert_eq!(severity("job 1 (nightly) is done"), 6, "information:\n{log}");
     assert_eq!(severity("job 2 is failed: "), 4, "a warning:\n{log}");
     let (_, failed) = entries.iter().find(|(_, text)| text.starts_with("job 2 is failed")).expect("seen above");
-    assert!(failed.contains(&gone) && failed.contains("sector 8"), "path and sector:\n{log}");
+    assert!(failed.contains(&to) && failed.contains("sector 8"), "path and sector:\n{log}");
     // The journal has the time and the unit.
     for (_, text) in &entries {
         assert!(!text.contains("kcopyfs::") && !text.contains("INFO") && !text.contains("WARN"), "{text}");

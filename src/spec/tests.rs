@@ -275,8 +275,19 @@ fn any_spec() -> impl Strategy<Value = Spec> {
     (regions(), words, any::<[bool; 11]>(), prop::option::of(path())).prop_map(
         |((action, from, to), words, flags, map)| {
             let (on_read_error, on_write_error, retries, client, name, speed_max, after, digests) = words;
-            let [ignore_error, write_seq, paused, queue, verify, sparse, create, force_mounted, once, changed, background] =
-                flags;
+            let [
+                ignore_error,
+                write_seq,
+                paused,
+                queue,
+                verify,
+                sparse,
+                create,
+                force_mounted,
+                once,
+                changed,
+                background,
+            ] = flags;
             // What contradicts the action or another word is refused.
             let digests = if matches!(action, Action::Zero | Action::Test) { Digests::default() } else { digests };
             // A source may be compared with its sums alone.
