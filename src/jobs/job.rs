@@ -50,6 +50,8 @@ pub(super) struct Job {
     pub(super) recognised: bool,
     /// It comes from a record in which it had its claim, and does not have it back yet.
     pub(super) returning: bool,
+    /// Destinations that were dropped, and whose bytes are its own until that is on disk.
+    pub(super) unreleased: ErrorBits,
     pub(super) follows: Follows,
     /// What others have written over since, by destination: it is copied again.
     pub(super) overwritten: Option<Box<[RangeSet]>>,
@@ -171,6 +173,7 @@ impl Job {
             lasting: None,
             recognised: true,
             returning: false,
+            unreleased: ErrorBits::NONE,
             follows: Follows::Nobody,
             overwritten: None,
             digest: None,

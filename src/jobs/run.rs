@@ -425,6 +425,7 @@ impl Job {
         if self.claim == Claim::Recording {
             self.claim = Claim::Ready;
         }
+        self.release_dropped(turn);
         self.go_on(turn);
     }
 

@@ -24,6 +24,7 @@ use super::open::{OpenError, Opened, Zoned};
 use super::state::{Life, PausedBy, Wait};
 use super::turn::Turn;
 use super::view::State;
+use crate::dm_io::ErrorBits;
 use crate::error::Error;
 use crate::salvage::Phase;
 
@@ -114,13 +115,11 @@ impl Job {
     /// Lets go of the devices and the bytes of destinations that were dropped, once nothing of the job is in flight there.
     pub(super) fn let_go_of_dropped(&mut self, turn: &mut Turn<'_>) {
         let is_at_work = self.work.as_ref().is_some_and(|work| work.step.is_some());
-        // An earlier record is on its way to disk yet: before the one that tells of the drop nobody else may have a record that says
-        // that the bytes are its own.
-        let is_untold = turn.keeps && self.claim != Claim::None && !self.recording.is_idle();
-        if is_at_work || is_untold || matches!(self.claim, Claim::Locking(_)) {
+        if is_at_work || matches!(self.claim, Claim::Locking(_)) {
             return;
         }
         self.let_go_of_kept(turn);
+        self.release_dropped(turn);
         let Devices::Open(opened) = &mut self.devices else { return };
         // Who owes an answer keeps what it has.
         let late = late_dests(&self.late);
@@ -134,6 +133,20 @@ impl Job {
                     opened.without.set(index);
                 }
             }
+            if self.claim != Claim::None {
+                self.unreleased.set(index);
+            }
+        }
+        self.release_dropped(turn);
+    }
+
+    /// Lets others have the bytes of what was dropped. Not while a record is on its way to disk, which may be one from before the drop:
+    /// after a kill two jobs would take the bytes for theirs.
+    pub(super) fn release_dropped(&mut self, turn: &mut Turn<'_>) {
+        if turn.keeps && !self.recording.is_idle() {
+            return;
+        }
+        for index in std::mem::replace(&mut self.unreleased, ErrorBits::NONE).iter() {
             if self.claim != Claim::None {
                 turn.claims.release_dest(self.card.id, index);
             }
@@ -173,6 +186,7 @@ impl Job {
             Err(conflict) => return Err(conflict.error(&format!("job {}", conflict.owner))),
         }
         self.claim = Claim::Claimed;
+        self.unreleased = ErrorBits::NONE;
         // One that had begun is known as such.
         self.claim_is_told = std::mem::take(&mut self.returning);
         self.forget_overwritten();

@@ -254,7 +254,7 @@ impl Job {
                 footprint.leave_out(index);
             }
             if claimed {
-                turn.claims.release_dest(id, index);
+                self.unreleased.set(index);
             }
             let place = kept.exclusive.iter().position(|(other, _)| *other == index);
             let exclusive = place.map_or(Vec::new(), |place| vec![kept.exclusive.remove(place)]);
