@@ -10,7 +10,7 @@ readonly tree=/run/kcopyfs state=/run/kcopyfs-state
 readonly MIB=2048 # sectors
 readonly case_name=${1:?}
 daemon_io=${2:-auto}
-failures=0 checks=0 known=()
+failures=0 checks=0
 cp /ctl/program /run/program
 
 finish() {
@@ -27,19 +27,10 @@ pass() { # NAME
     printf 'PASS %s %s\n' "$case_name" "$1"
 }
 
-# A check whose name `known_to_fail` has told prints KNOWN instead: the case says what must be, the program is not there yet.
 fail() { # NAME WHY
-    local name
     checks=$((checks + 1))
-    for name in "${known[@]}"; do
-        [[ $name == "$1" ]] && printf 'KNOWN %s %s: %s\n' "$case_name" "$1" "$2" && return
-    done
     failures=$((failures + 1))
     printf 'FAIL %s %s: %s\n' "$case_name" "$1" "$2"
-}
-
-known_to_fail() { # NAME...
-    known+=("$@")
 }
 
 # The case cannot go on: what it needs is not there.

@@ -375,7 +375,7 @@ impl Job {
             Life::Cancelling(_) => Some("cancelled; waits for the I/O in flight".to_owned()),
             Life::Held(why) | Life::Paused(PausedBy::Daemon(why)) => Some(why.clone()),
             Life::Ended(end) => self.why_ended(*end),
-            _ if let Some(why) = trouble.filter(|_| waits_for_record) => Some(waits_for_directory(why)),
+            _ if waits_for_record && trouble.is_some() => trouble.map(waits_for_directory),
             Life::Queued(Wait::Job(after)) => Some(format!("waits for job {after}")),
             Life::Queued(Wait::Device(why)) | Life::Starting(Some(why)) => Some(format!("waits: {why}")),
             _ => self.why_it_waits().or_else(|| self.progress.error.clone()),

@@ -48,8 +48,12 @@ impl Job {
         self.let_go_of_dropped(turn);
         match self.devices {
             _ if turn.stopping => return,
-            Devices::Closed if let Some(why) = self.late_of_an_earlier_run() => return self.wait_for_device(why, turn),
-            Devices::Closed => return self.claim_and_open(turn),
+            Devices::Closed => {
+                return match self.late_of_an_earlier_run() {
+                    Some(why) => self.wait_for_device(why, turn),
+                    None => self.claim_and_open(turn),
+                };
+            }
             Devices::Opening(_) | Devices::Closing => return,
             Devices::Open(_) => {}
         }

@@ -156,11 +156,11 @@ impl Ready {
     pub(super) fn into_job(self, id: JobId, leader: Option<JobId>, now: SystemTime) -> Job {
         let claimed = self.claims_now().is_some();
         let Self { spec, count, devices, given, seed } = self;
-        let life = match &devices {
+        let life = match (leader, &devices) {
             _ if spec.paused => Life::Paused(PausedBy::Administrator),
-            _ if let Some(leader) = leader => Life::Queued(Wait::Job(leader)),
-            Ok(_) => Life::Queued(Wait::Turn),
-            Err(why) => Life::Queued(Wait::Device(why.clone())),
+            (Some(leader), _) => Life::Queued(Wait::Job(leader)),
+            (None, Ok(_)) => Life::Queued(Wait::Turn),
+            (None, Err(why)) => Life::Queued(Wait::Device(why.clone())),
         };
         let mut job = Job::new(id, spec, now, count, life);
         job.follows = Follows::after(leader);

@@ -78,11 +78,6 @@ make_images() {
     is 'the disks are free' '' "$(assembled)"
 }
 
-# Without a lock of the whole disk udev looks at it while the job has it open; LVM then fails to activate what it sees, and does
-# not try again.
-known_to_fail 'a physical volume: udev knows nothing of the half-written clone' \
-    'an md member: udev knows nothing of the half-written clone' 'a physical volume: assembled once the job has ended'
-
 make_images
 
 clone 'a physical volume' /root/pv.img "${by_id}2" twins-data
