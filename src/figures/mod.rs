@@ -10,6 +10,7 @@
 
 mod bad;
 mod cells;
+mod dest;
 mod digest;
 mod map;
 mod mapfile;
@@ -17,16 +18,18 @@ mod meter;
 mod progress;
 mod ranges;
 mod speeds;
+mod wrong;
 
 pub use bad::{BadKind, BadRange};
 pub(crate) use cells::Sheet;
 pub use cells::{CELLS_MAX, Cell, Cells};
+pub use dest::DestState;
+pub(crate) use dest::{Dest, DestMark};
 pub(crate) use digest::{Hashing, sums_text};
 pub(crate) use map::Map;
 pub(crate) use mapfile::{Frame, Given, parse as parse_map};
 pub(crate) use meter::{Meter, Stopwatch};
-pub use progress::DestState;
-pub(crate) use progress::{DIFFERENT, Dest, DestMark, Progress};
+pub(crate) use progress::{DIFFERENT, Progress};
 pub(crate) use ranges::RangeSet;
 pub use speeds::Rate;
 pub(crate) use speeds::Speeds;

@@ -8,187 +8,13 @@
 use std::ops::Range;
 
 use super::bad::{self, BadKind, BadRange};
+use super::dest::{Dest, DestMark, DestState};
 use super::ranges::RangeSet;
-use crate::blkdev::{CUT, DELETED, GONE, HELD, reset};
+use super::wrong::{Verb, sentence};
 use crate::dm_io::ErrorBits;
 use crate::error::errno_name;
 use crate::sector::{SECTOR_SIZE, Sector};
 use crate::spec::{Action, RegionSpec, Spec};
-
-/// Where a destination is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DestState {
-    /// Takes part.
-    Active,
-    /// Takes part, and has answered nothing for a while.
-    Stalled,
-    /// Does not keep up with the others, and is caught up later.
-    Behind,
-    /// Has everything, flushed.
-    Done,
-    /// Was given up, or lacks pieces.
-    Failed,
-    /// Read back differently.
-    Mismatch,
-    /// Nothing has failed on it, but the job ended, or was told to give it up, before it had everything.
-    Dropped,
-}
-
-impl DestState {
-    /// The word for it in `dests`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Stalled => "stalled",
-            Self::Behind => "behind",
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Mismatch => "mismatch",
-            Self::Dropped => "dropped",
-        }
-    }
-}
-
-/// One destination's figures.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Dest {
-    pub(crate) taken: RangeSet,
-    pub(crate) durable: RangeSet,
-    /// Where it was given zeros for what could not be read; `None` where there is no such place, as with most.
-    zeros: Option<Box<Zeros>>,
-    /// `None` while nothing has gone wrong with it, as with most.
-    trouble: Option<Box<Trouble>>,
-    /// A flush of it has failed once, also before a retry.
-    doubted: bool,
-    /// Of a zoned device, one of its zones, in sectors of the device.
-    pub(crate) zone: Option<Range<u64>>,
-}
-
-/// Where a destination holds zeros for what could not be read: nobody writes them a second time. Other than its figures this
-/// outlives a retry, so that what was saved there meanwhile by other means stays.
-#[derive(Clone, Debug, Default)]
-struct Zeros {
-    written: RangeSet,
-    durable: RangeSet,
-}
-
-/// What has gone wrong with a destination.
-#[derive(Clone, Debug, Default)]
-struct Trouble {
-    /// What it could not take, while the job goes on writing to it.
-    lost: RangeSet,
-    errors: u64,
-    first_error: Option<(i32, Sector)>,
-    /// The first error was found by comparing: one that lies before it takes its place.
-    was_compared: bool,
-    mismatch: bool,
-    /// A flush failed. What the device lost by that nobody knows, and a later flush does not tell.
-    flush_failed: bool,
-}
-
-static NOTHING: RangeSet = RangeSet::new();
-
-impl Dest {
-    /// What is kept of one in a record.
-    pub(crate) fn recorded(
-        taken: RangeSet,
-        durable: RangeSet,
-        errors: u64,
-        first_error: Option<(i32, Sector)>,
-    ) -> Self {
-        let trouble = (errors > 0).then(|| Box::new(Trouble { errors, first_error, ..Trouble::default() }));
-        Self { taken, durable, trouble, ..Self::default() }
-    }
-
-    /// The same, with zeros that a record says it has.
-    pub(crate) fn with_zeros(mut self, durable: RangeSet) -> Self {
-        if !durable.is_empty() {
-            self.zeros = Some(Box::new(Zeros { written: durable.clone(), durable }));
-        }
-        self
-    }
-
-    /// Where it was given zeros for what could not be read.
-    pub(crate) fn zeroed(&self) -> &RangeSet {
-        self.zeros.as_ref().map_or(&NOTHING, |zeros| &zeros.written)
-    }
-
-    /// What is durable of it and of its zeros is kept, its errors are forgotten.
-    fn again(&mut self) {
-        let (durable, zeros) = (std::mem::take(&mut self.durable), self.zeros.take());
-        let zeros = zeros.map(|zeros| zeros.durable).unwrap_or_default();
-        let (zone, doubted) = (self.zone.take(), self.doubted);
-        *self = Self { taken: durable.clone(), durable, zone, doubted, ..Self::default() }.with_zeros(zeros);
-    }
-
-    /// What it could not take, while the job goes on writing to it.
-    pub(crate) fn lost(&self) -> &RangeSet {
-        self.trouble.as_ref().map_or(&NOTHING, |trouble| &trouble.lost)
-    }
-
-    /// Its errors.
-    pub(crate) fn errors(&self) -> u64 {
-        self.trouble.as_ref().map_or(0, |trouble| trouble.errors)
-    }
-
-    /// The first of them, and where.
-    pub(crate) fn first_error(&self) -> Option<(i32, Sector)> {
-        self.trouble.as_ref()?.first_error
-    }
-
-    /// It was found different.
-    pub(crate) fn differs(&mut self) {
-        self.trouble().mismatch = true;
-    }
-
-    fn is_different(&self) -> bool {
-        self.trouble.as_ref().is_some_and(|trouble| trouble.mismatch)
-    }
-
-    /// What a flush that begins now will cover.
-    // Each destination is to be flushed by itself.
-    pub(crate) fn mark(&self) -> DestMark {
-        DestMark { taken: self.taken.clone(), zeros: self.zeroed().clone() }
-    }
-
-    /// Whether it has got anything, data or zeros, that is not durable.
-    // As above.
-    pub(crate) fn needs_flush(&self) -> bool {
-        let lacks = |zeros: &Zeros| zeros.written.bytes() != zeros.durable.bytes();
-        self.taken.bytes() != self.durable.bytes() || self.zeros.as_deref().is_some_and(lacks)
-    }
-
-    /// What was written to it and is not durable may be lost.
-    pub(crate) fn is_doubtful(&self) -> bool {
-        self.trouble.as_ref().is_some_and(|trouble| trouble.flush_failed)
-    }
-
-    /// A flush of it has failed once: what it gives back may be of a cache that lost it.
-    pub(crate) fn is_doubted(&self) -> bool {
-        self.doubted
-    }
-
-    /// That is so.
-    pub(crate) fn doubt(&mut self) {
-        self.doubted = true;
-    }
-
-    fn note(&mut self, errno: i32, sector: Sector, was_compared: bool) {
-        let trouble = self.trouble();
-        trouble.errors += 1;
-        let is_first = match trouble.first_error {
-            Some((_, first)) => trouble.was_compared && was_compared && sector < first,
-            None => true,
-        };
-        if is_first {
-            (trouble.first_error, trouble.was_compared) = (Some((errno, sector)), was_compared);
-        }
-    }
-
-    fn trouble(&mut self) -> &mut Trouble {
-        self.trouble.get_or_insert_default()
-    }
-}
 
 /// The figures of a job. Ranges count sectors from the job's beginning.
 #[derive(Debug)]
@@ -236,21 +62,6 @@ pub(crate) struct Progress {
     tests: bool,
     /// Go on writing to a destination that failed.
     keeps_failed: bool,
-}
-
-/// What a destination had taken, and where it was given zeros, when a flush of it began.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct DestMark {
-    taken: RangeSet,
-    zeros: RangeSet,
-}
-
-// As above.
-impl DestMark {
-    /// What one flush or another covers.
-    pub(crate) fn union(&self, other: &Self) -> Self {
-        Self { taken: self.taken.union(&other.taken), zeros: self.zeros.union(&other.zeros) }
-    }
 }
 
 impl Progress {
@@ -483,7 +294,7 @@ impl Progress {
     pub(crate) fn write_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
         if self.live().contains(index) {
             self.note(Verb::Write, &spec.to[index], Some(index), range, errno);
-            self.dests[index].trouble().lost.insert(range.clone());
+            self.dests[index].lose(range);
             self.lose(index);
         }
     }
@@ -527,11 +338,8 @@ impl Progress {
     fn note(&mut self, verb: Verb, region: &RegionSpec, dest: Option<usize>, range: &Range<u64>, errno: i32) {
         let sector = Sector::new(region.sector.get() + range.start).unwrap_or(Sector::MAX);
         let count = Sector::new(range.end - range.start).unwrap_or(Sector::ZERO);
-        let (kind, compares) = match verb {
-            Verb::Read | Verb::Write => (BadKind::Failed, false),
-            Verb::ReadBack => (BadKind::Failed, true),
-            Verb::Verify => (BadKind::Differs, true),
-        };
+        let kind = if verb == Verb::Verify { BadKind::Differs } else { BadKind::Failed };
+        let compares = verb.compares();
         if !bad::enter(&mut self.bad, BadRange { dest, kind, sector, count, errno }) {
             self.unlisted += 1;
         }
@@ -541,16 +349,9 @@ impl Progress {
         // A comparison bisects what it meets in any order: what is told is the first on the disk.
         let is_first = self.error.is_none() || compares && self.compared_at.is_some_and(|first| range.start < first);
         if is_first {
-            let (path, verb) = (region.path.to_string_lossy(), verb.as_str());
+            let zone = dest.and_then(|index| self.dests[index].zone.as_ref());
             self.compared_at = compares.then_some(range.start);
-            self.error = Some(match errno {
-                DIFFERENT => format!("{verb} {path}: different in {}", span(sector, count)),
-                DELETED => format!("{verb} {path}: ENOENT, the file was deleted meanwhile"),
-                CUT => format!("{verb} {path}: ENXIO, it was cut shorter meanwhile; seen in {}", span(sector, count)),
-                GONE => format!("{verb} {path}: ENODEV, the device is gone; seen in {}", span(sector, count)),
-                HELD => held(&path, sector, count, dest.and_then(|index| self.dests[index].zone.as_ref())),
-                errno => format!("{verb} {path}: {} in {}", errno_name(errno), span(sector, count)),
-            });
+            self.error = Some(sentence(verb, &region.path.to_string_lossy(), (sector, count), errno, zone));
         }
     }
 
@@ -559,10 +360,7 @@ impl Progress {
         let (before, dropped) = (self.live(), self.dropped);
         for (index, errno) in failed.iter().filter(|(index, _)| !dropped.contains(*index)) {
             let region = &spec.to[*index];
-            let dest = &mut self.dests[*index];
-            dest.trouble().flush_failed = true;
-            dest.doubt();
-            dest.note(*errno, region.sector, false);
+            self.dests[*index].flush_failed(*errno, region.sector);
             let path = region.path.to_string_lossy();
             self.error.get_or_insert_with(|| format!("flush {path}: {}", errno_name(*errno)));
             self.lose(*index);
@@ -571,7 +369,6 @@ impl Progress {
     }
 
     /// What a destination had taken when a flush of it began is durable, and recorded.
-    // As above.
     pub(crate) fn dest_made_durable(&mut self, index: usize, flushed: &DestMark) {
         let (durable, zeros) = (self.durable_after(index, flushed), self.zeros_after(index, flushed));
         self.dests[index].durable = durable;
@@ -582,7 +379,6 @@ impl Progress {
     }
 
     /// What is durable on a destination once that is recorded. What it had lost meanwhile is not.
-    // As above.
     pub(crate) fn durable_after(&self, index: usize, flushed: &DestMark) -> RangeSet {
         let dest = &self.dests[index];
         // Where another flush has failed since, nobody knows what the device has lost.
@@ -593,7 +389,6 @@ impl Progress {
     }
 
     /// Where zeros for what could not be read are durable on a destination once that is recorded.
-    // As above.
     pub(crate) fn zeros_after(&self, index: usize, flushed: &DestMark) -> RangeSet {
         self.zeros(index).union(&flushed.zeros)
     }
@@ -694,43 +489,6 @@ impl Progress {
 
 /// Bytes that a destination may have less than another and not be far behind: more than can be in flight.
 const FAR: u64 = 128 << 20;
-
-/// What was being done where something went wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verb {
-    Read,
-    Write,
-    ReadBack,
-    Verify,
-}
-
-impl Verb {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::ReadBack => "read back",
-            Self::Verify => "verify",
-        }
-    }
-}
-
-fn span(sector: Sector, count: Sector) -> String {
-    if count.get() == 1 { format!("sector {sector}") } else { format!("the {count} sectors from {sector}") }
-}
-
-/// A zone holds other data than what is to be written there: what to do.
-fn held(path: &str, sector: Sector, count: Sector, zone: Option<&Range<u64>>) -> String {
-    let remedy = match zone {
-        Some(zone) => {
-            let length = zone.end - zone.start;
-            let start = zone.start + (sector.get() - zone.start) / length * length;
-            format!("`{}`, then `retry`", reset(start, length, path))
-        }
-        None => "reset the zone, then `retry`".to_owned(),
-    };
-    format!("write {path}: ENOTEMPTY, its zone holds other data than the source in {}: {remedy}", span(sector, count))
-}
 
 /// The errno that a range has which is different.
 pub(crate) const DIFFERENT: i32 = libc::EBADMSG;

@@ -140,6 +140,11 @@ impl RangeSet {
         self.iter_from(sector).next()
     }
 
+    /// Where the range ends that has that sector, if one has it.
+    pub(crate) fn end_at(&self, sector: u64) -> Option<u64> {
+        self.first_from(sector).filter(|range| range.start <= sector).map(|range| range.end)
+    }
+
     /// What of a range is in it.
     pub(crate) fn within(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
         let Range { start, end } = *range;

@@ -45,6 +45,7 @@ mod limits;
 mod pace;
 mod pattern;
 mod race;
+mod request;
 mod speed;
 mod split;
 #[cfg(test)]
@@ -58,11 +59,12 @@ mod zeros;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, Figures, JobHandle, Prepared, Request, SUBJOB_BYTES, Settings, Work};
+pub use client::{Client, Figures, JobHandle, Prepared, SUBJOB_BYTES, Settings};
 pub use limits::Limit;
 pub use pace::{Direction, PaceFigures, Paces};
 pub use pattern::Pattern;
 pub use race::{Lag, STALLED};
+pub use request::{Request, Work};
 pub use speed::SpeedLimit;
 #[cfg(test)]
 pub(crate) use stepped::{Stepped, Turn};

@@ -15,6 +15,7 @@
 //! 4. A step of a comparison, or of an ordered copy, ends at what cannot be read; that is cleared up before the data behind it.
 
 mod holes;
+mod left;
 mod plan;
 mod recheck;
 mod step;
@@ -22,7 +23,8 @@ mod step;
 use std::ops::Range;
 
 use self::holes::Part;
-use self::plan::{Block, Event, Left, Plan, is_gone};
+use self::left::Left;
+use self::plan::{Block, Event, Plan, is_gone};
 use self::recheck::{Recheck, Whose};
 pub(crate) use self::step::{Step, request};
 use crate::dm_io::ErrorBits;
@@ -238,7 +240,7 @@ impl Salvage {
             progress.verified = self.compared.bytes();
             self.block = None;
         }
-        let bulk = self.plan.next_compare(progress, &self.compared);
+        let bulk = Left::first(&self.plan, progress, &self.compared);
         let bulk_start = bulk.as_ref().map_or(progress.total, Left::start);
         let recheck = self.recheck.first().filter(|start| hashed.is_none() || *start <= bulk_start);
         let due = recheck.unwrap_or(bulk_start);
@@ -295,7 +297,7 @@ impl Salvage {
         if at >= due {
             return None;
         }
-        if progress.unreadable.first_from(at).is_none_or(|range| range.start > at) {
+        if progress.unreadable.end_at(at).is_none() {
             match self.plan.holes.as_ref().map(|holes| holes.first(&(at..due))) {
                 Some(Part::Unknown(range)) => return Some(Step::FindHoles { range }),
                 Some(Part::Hole(range)) => {

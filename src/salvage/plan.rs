@@ -44,6 +44,7 @@ use std::ops::Range;
 
 pub(super) use self::block::{Block, Event};
 use self::locate::Locate;
+use self::policy::{OnRead, Policy};
 pub(crate) use self::suspect::halves;
 use self::suspect::{Suspect, first_half};
 use super::holes::{Holes, Part};
@@ -51,8 +52,8 @@ use super::step::{Scratch, Step};
 use super::{Activity, Geometry};
 use crate::dm_io::ErrorBits;
 use crate::figures::{Progress, RangeSet};
-use crate::kcopyd::{Flags, Piece};
-use crate::spec::{Action, OnReadError, OnWriteError, Spec};
+use crate::kcopyd::Piece;
+use crate::spec::{Action, Spec};
 
 /// Sectors that fail one after the other before an area counts as dead: 4 MiB.
 const DEAD: u64 = 8192;
@@ -68,33 +69,10 @@ const UNTRIED: usize = 1 << 20;
 /// Pieces that failed when the job was about to stop, of which the first is told: as many as may be in flight.
 const LOCATING: usize = 64;
 
-/// What becomes of what cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OnRead {
-    Stop,
-    Zero,
-    Skip,
-    /// kcopyd's `IGNORE_ERROR`: zeros, by the piece.
-    Ignore,
-}
-
 /// A job's plan.
-// One flag a policy.
-#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug)]
 pub(crate) struct Plan {
-    action: Action,
-    on_read: OnRead,
-    stops_on_write: bool,
-    retries: u32,
-    ordered: bool,
-    in_order: bool,
-    /// Pieces are written only where they differ.
-    only_changed: bool,
-    /// Sectors in the source's logical block.
-    source_block: u64,
-    /// Sectors in the coarsest logical block of the job's devices.
-    block: u64,
+    policy: Policy,
     /// Pieces that failed once.
     untried: RangeSet,
     /// How the last of them failed.
@@ -129,25 +107,8 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(spec: &Spec, geometry: Geometry) -> Self {
-        let in_order = spec.write_seq || geometry.sequential;
-        let on_read = match spec.on_read_error {
-            // A test is to find all that is bad.
-            _ if (spec.ignore_error || spec.action == Action::Test) && !in_order => OnRead::Ignore,
-            OnReadError::Zero => OnRead::Zero,
-            // A zone has no place for a hole.
-            OnReadError::Skip if !geometry.sequential => OnRead::Skip,
-            OnReadError::Stop | OnReadError::Skip => OnRead::Stop,
-        };
         Self {
-            action: spec.action,
-            on_read,
-            stops_on_write: spec.on_write_error == OnWriteError::Stop,
-            retries: spec.retries,
-            ordered: in_order || !spec.digests.is_empty(),
-            in_order,
-            only_changed: spec.changed,
-            source_block: geometry.source_block,
-            block: geometry.coarsest(),
+            policy: Policy::new(spec, geometry),
             untried: RangeSet::new(),
             untried_errno: libc::EIO,
             piece: geometry.coarsest(),
@@ -208,14 +169,14 @@ impl Plan {
         if let Some(first) = self.locating.first() {
             // In order nothing behind that piece was written, and not all that lies before it.
             let before = 0..first.piece();
-            let bulk = if self.ordered { self.lacking(progress, before) } else { None };
+            let bulk = if self.policy.ordered { self.lacking(progress, before) } else { None };
             return bulk.or_else(|| self.next_locate(spec, progress));
         }
         // A step that was broken off has left something undone, behind which the bulk is already.
         if let Some(step) = looked_at.and_then(|range| self.lacking(progress, range)) {
             return Some(step);
         }
-        if self.ordered {
+        if self.policy.ordered {
             return self.next_in_order(spec, progress);
         }
         self.is_full = self.untried.len() >= if self.is_full { UNTRIED / 2 } else { UNTRIED };
@@ -226,7 +187,7 @@ impl Plan {
 
     /// The job ends: what could not be read until now, and which destinations failed.
     fn tell_unread(&mut self, spec: &Spec, progress: &mut Progress) {
-        let is_told = self.on_read == OnRead::Stop && self.locating.is_empty() && progress.read_err;
+        let is_told = self.policy.on_read == OnRead::Stop && self.locating.is_empty() && progress.read_err;
         let mut unread = std::mem::take(&mut self.untried);
         for suspect in std::mem::take(&mut self.suspects).into_values() {
             match suspect {
@@ -248,8 +209,8 @@ impl Plan {
     fn next_locate(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
         self.activity = Activity::Scrape;
         while let Some(locate) = self.locating.first() {
-            if let Some(range) = locate.next(self.block, self.source_block) {
-                let is_part = range.end - range.start < self.block;
+            if let Some(range) = locate.next(self.policy.block, self.policy.source_block) {
+                let is_part = range.end - range.start < self.policy.block;
                 let scratch = if is_part { self.scratch(progress)? } else { return Some(Step::Probe { range }) };
                 return Some(Step::Gather { range, scratch, zeros: false });
             }
@@ -261,7 +222,7 @@ impl Plan {
         }
         for locate in self.locating.drain(..).take(1) {
             let (range, errno) = locate.seen();
-            if locate.has_failed_again() && range.end - range.start <= self.source_block {
+            if locate.has_failed_again() && range.end - range.start <= self.policy.source_block {
                 progress.unreadable(spec, range, errno);
             } else {
                 progress.read_failed(spec, range, errno);
@@ -318,7 +279,7 @@ impl Plan {
 
     /// The source was looked at for holes.
     pub(super) fn holes_found(&mut self, known: Range<u64>, found: &[Range<u64>], total: u64) {
-        let block = self.block;
+        let block = self.policy.block;
         if let Some(holes) = &mut self.holes {
             holes.found(known, found, block, total);
         }
@@ -329,14 +290,14 @@ impl Plan {
     fn lacking(&self, progress: &Progress, within: Range<u64>) -> Option<Step> {
         let live = progress.present();
         let is_apart = |at: u64| {
-            let ends = [&self.untried, &progress.unreadable].map(|set| end_at(set, at));
+            let ends = [&self.untried, &progress.unreadable].map(|set| set.end_at(at));
             // Few: those that are looked at just now.
             let suspects = self.suspects.values().map(Suspect::range).filter(|range| range.contains(&at));
             ends.into_iter().flatten().chain(suspects.map(|range| range.end)).max()
         };
         let has = |index: usize, at: u64| {
             let dest = &progress.dests[index];
-            end_at(&dest.taken, at).max(end_at(dest.lost(), at))
+            dest.taken.end_at(at).max(dest.lost().end_at(at))
         };
         let mut at = within.start;
         let lack = loop {
@@ -376,43 +337,15 @@ impl Plan {
             }
         }
         // What lies outside of `within` is for another time, unless it is the bulk itself.
-        let end = end.min(within.end.next_multiple_of(self.block));
-        let range = at / self.block * self.block..end.next_multiple_of(self.block).min(progress.total);
-        Some(match self.action {
+        let end = end.min(within.end.next_multiple_of(self.policy.block));
+        let range =
+            at / self.policy.block * self.policy.block..end.next_multiple_of(self.policy.block).min(progress.total);
+        Some(match self.policy.action {
             Action::Copy | Action::Verify | Action::Test => {
-                Step::Copy { range, dests: lack, flags: self.flags() | self.changed_flag(progress, lack) }
+                Step::Copy { range, dests: lack, flags: self.policy.bulk_copy(progress, lack) }
             }
-            Action::Zero => Step::Zero { range, dests: lack, flags: self.flags() },
+            Action::Zero => Step::Zero { range, dests: lack, flags: self.policy.bulk() },
         })
-    }
-
-    fn order_flag(&self) -> Flags {
-        if self.in_order { Flags::WRITE_SEQ } else { Flags::NONE }
-    }
-
-    /// What a destination gives back whose flush has failed may be of a cache: it is written to, and not asked.
-    fn changed_flag(&self, progress: &Progress, dests: ErrorBits) -> Flags {
-        let looks = self.only_changed && !dests.iter().any(|index| progress.dests[index].is_doubted());
-        if looks { Flags::ONLY_CHANGED } else { Flags::NONE }
-    }
-
-    fn flags(&self) -> Flags {
-        let read = match self.on_read {
-            OnRead::Stop if self.retries == 0 => Flags::NONE,
-            _ if self.ordered => Flags::NONE,
-            _ => Flags::SKIP_UNREADABLE,
-        };
-        self.order_flag() | read | self.write_flags()
-    }
-
-    fn write_flags(&self) -> Flags {
-        match (self.retries, self.stops_on_write) {
-            (0, false) if self.on_read == OnRead::Ignore => Flags::KEEP_FAILED,
-            (0, false) => Flags::DROP_FAILED,
-            (0, true) => Flags::NONE,
-            _ if self.ordered => Flags::NONE,
-            _ => Flags::KEEP_FAILED,
-        }
     }
 
     fn next_suspect(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
@@ -445,12 +378,11 @@ impl Plan {
     }
 
     fn look_at_untried(&mut self, range: Range<u64>) {
-        let bisects = matches!(self.on_read, OnRead::Zero | OnRead::Skip);
-        if bisects && range.end - range.start > self.block {
+        if self.policy.on_read.bisects() && range.end - range.start > self.policy.block {
             self.split(&range, self.untried_errno);
         } else {
             // With `ignore_error` it may have failed for a neighbour: that is no try.
-            let tries = u32::from(self.on_read == OnRead::Stop);
+            let tries = u32::from(self.policy.on_read == OnRead::Stop);
             self.push(Suspect::Read { range, tries });
         }
     }
@@ -462,13 +394,12 @@ impl Plan {
     /// The step that clears a suspect up, unless it is known what becomes of it.
     fn look_at(&mut self, mut suspect: Suspect, spec: &Spec, progress: &mut Progress) -> Option<Step> {
         let live = progress.present();
-        // One piece or few: what fails of it comes back here.
-        let flags = self.order_flag() | Flags::KEEP_FAILED;
-        // What could not be read was not compared; what could not be written is written again.
-        let read_flags = flags | self.changed_flag(progress, live);
+        let read_flags = self.policy.few_copied(progress, live);
+        // What could not be written is written again.
+        let flags = self.policy.few();
         let step = match &mut suspect {
             Suspect::Read { range, tries } => {
-                let again = *tries > 0 || self.on_read == OnRead::Ignore;
+                let again = *tries > 0 || self.policy.on_read == OnRead::Ignore;
                 self.activity = if again { Activity::Retry } else { Activity::Scrape };
                 Step::Copy { range: range.clone(), dests: live, flags: read_flags }
             }
@@ -484,7 +415,11 @@ impl Plan {
                     return None;
                 }
                 let range = self.probe_block(range, *place);
-                if self.ordered { Step::Probe { range } } else { Step::Copy { range, dests: live, flags: read_flags } }
+                if self.policy.ordered {
+                    Step::Probe { range }
+                } else {
+                    Step::Copy { range, dests: live, flags: read_flags }
+                }
             }
             Suspect::Block(block) => {
                 self.activity = Activity::Scrape;
@@ -492,8 +427,8 @@ impl Plan {
                 let start = block.range().start;
                 if self.scratch_of.replace(start) != Some(start) {
                     // Another block lies in the scratch block.
-                    let fills = self.on_read == OnRead::Zero;
-                    **block = Block::new(block.range().clone(), self.source_block, fills);
+                    let fills = self.policy.on_read == OnRead::Zero;
+                    **block = Block::new(block.range().clone(), self.policy.source_block, fills);
                 }
                 block.next(progress, &scratch)?
             }
@@ -501,7 +436,7 @@ impl Plan {
             Suspect::Write { range, dest, zeros, .. } => {
                 self.activity = if *zeros { Activity::Zero } else { Activity::Retry };
                 let (range, dests) = (range.clone(), ErrorBits::from_bits(1 << *dest));
-                match self.action {
+                match self.policy.action {
                     Action::Copy | Action::Verify | Action::Test if !*zeros => Step::Copy { range, dests, flags },
                     _ => Step::Zero { range, dests, flags },
                 }
@@ -514,7 +449,7 @@ impl Plan {
 
     /// Bisects a range, or has it probed first where its neighbourhood is dead.
     fn split(&mut self, range: &Range<u64>, errno: i32) {
-        let blocks = (range.end - range.start) / self.block;
+        let blocks = (range.end - range.start) / self.policy.block;
         if self.dead >= DEAD && blocks > PROBES {
             return self.push(Suspect::Probe { range: range.clone(), place: 0, errno });
         }
@@ -522,16 +457,16 @@ impl Plan {
     }
 
     fn halve(&mut self, range: &Range<u64>) {
-        for range in halves(range, self.block) {
+        for range in halves(range, self.policy.block) {
             self.push(Suspect::Read { range, tries: 0 });
         }
     }
 
     /// The block at a place of a range: the first, the last, and between them evenly.
     fn probe_block(&self, range: &Range<u64>, place: u64) -> Range<u64> {
-        let last = (range.end - range.start) / self.block - 1;
-        let start = range.start + place * last / (PROBES - 1) * self.block;
-        start..start + self.block
+        let last = (range.end - range.start) / self.policy.block - 1;
+        let start = range.start + place * last / (PROBES - 1) * self.policy.block;
+        start..start + self.policy.block
     }
 
     fn give_up(&mut self, spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32) {
@@ -554,7 +489,7 @@ impl Plan {
 
     /// The first lost range for which live destinations have no zeros yet, and which.
     fn first_unzeroed(&mut self, progress: &Progress) -> Option<(Range<u64>, ErrorBits)> {
-        if !matches!(self.on_read, OnRead::Zero | OnRead::Ignore) {
+        if !self.policy.on_read.fills() {
             return None;
         }
         let waits = |index: usize, at: u64| {
@@ -574,7 +509,7 @@ impl Plan {
             let mut next = u64::MAX;
             for index in live.iter() {
                 let dest = &progress.dests[index];
-                let until = end_at(dest.zeroed(), at).max(end_at(dest.lost(), at)).max(waits(index, at));
+                let until = dest.zeroed().end_at(at).max(dest.lost().end_at(at)).max(waits(index, at));
                 if let Some(until) = until {
                     next = next.min(until);
                 } else {
@@ -599,12 +534,13 @@ impl Plan {
     fn next_zero(&mut self, spec: &Spec, progress: &mut Progress) -> Option<Step> {
         let (range, dests) = self.first_unzeroed(progress)?;
         self.activity = Activity::Zero;
-        if range.start.is_multiple_of(self.block) && range.end.is_multiple_of(self.block) {
-            return Some(Step::Zero { range, dests, flags: self.order_flag() | self.write_flags() });
+        if range.start.is_multiple_of(self.policy.block) && range.end.is_multiple_of(self.policy.block) {
+            return Some(Step::Zero { range, dests, flags: self.policy.zeros() });
         }
         // Of a coarser block, from before a restart.
-        let start = range.start / self.block * self.block;
-        let block = Block::new(start..start + self.block, self.source_block, self.on_read == OnRead::Zero);
+        let start = range.start / self.policy.block * self.policy.block;
+        let block =
+            Block::new(start..start + self.policy.block, self.policy.source_block, self.policy.on_read == OnRead::Zero);
         self.look_at(Suspect::Block(Box::new(block)), spec, progress)
     }
 
@@ -623,7 +559,7 @@ impl Plan {
             Step::Gather { .. } | Step::Fetch { .. } | Step::Put { .. } => {
                 self.block_piece(spec, step, piece, progress);
             }
-            Step::Zero { .. } if self.action != Action::Zero => {
+            Step::Zero { .. } if self.policy.action != Action::Zero => {
                 progress.zeroed(&range, piece.written);
                 self.write_failures(spec, progress, &range, piece, true);
             }
@@ -650,7 +586,7 @@ impl Plan {
             Some(Suspect::First { range: all, end, .. }) if end == range.end => {
                 let rest = end..all.end;
                 if !rest.is_empty() {
-                    let end = first_half(&rest, self.block);
+                    let end = first_half(&rest, self.policy.block);
                     self.push(Suspect::First { range: rest, end, tries: 0 });
                 }
             }
@@ -677,12 +613,12 @@ impl Plan {
         match (piece.read_error, block.fetched_from()) {
             (Some(errno), Some(dest)) => {
                 let range = block.range().clone();
-                if !block.again(ErrorBits::from_bits(1 << dest), self.retries) {
+                if !block.again(ErrorBits::from_bits(1 << dest), self.policy.retries) {
                     self.lost(spec, progress, dest, &range, errno);
                 }
             }
             (Some(errno), None) => {
-                if let Event::Unreadable(range, errno) = block.read_failed(errno, self.retries) {
+                if let Event::Unreadable(range, errno) = block.read_failed(errno, self.policy.retries) {
                     self.dead += range.end - range.start;
                     self.unreadable(spec, progress, &range, errno);
                 }
@@ -695,7 +631,7 @@ impl Plan {
                     block.zeros().iter().for_each(|range| progress.zeroed(&range, dests));
                 }
                 let range = block.range().clone();
-                if !block.again(failed, self.retries) {
+                if !block.again(failed, self.policy.retries) {
                     for (index, errno) in piece.write_errors {
                         self.lost(spec, progress, *index, &range, *errno);
                     }
@@ -713,7 +649,7 @@ impl Plan {
 
     /// What a destination was given is lost, and trying again does not help.
     pub(crate) fn lost(&mut self, spec: &Spec, progress: &mut Progress, dest: usize, range: &Range<u64>, errno: i32) {
-        self.fatal |= self.stops_on_write && progress.live().contains(dest);
+        self.fatal |= self.policy.stops_on_write && progress.live().contains(dest);
         progress.write_failed(spec, dest, range, errno);
     }
 
@@ -736,7 +672,7 @@ impl Plan {
                 self.current = Some(write);
                 0
             }
-            _ if self.on_read == OnRead::Stop && self.retries == 0 => 0,
+            _ if self.policy.on_read == OnRead::Stop && self.policy.retries == 0 => 0,
             // The system makes one request of neighbours, and that fails whole: only what is read alone is lost.
             _ => {
                 self.untried.insert(range.clone());
@@ -744,22 +680,22 @@ impl Plan {
                 return;
             }
         };
-        let bisects = matches!(self.on_read, OnRead::Zero | OnRead::Skip);
-        let has_blocks = range.end - range.start > self.block;
+        let bisects = self.policy.on_read.bisects();
+        let has_blocks = range.end - range.start > self.policy.block;
         if bisects && has_blocks {
             self.split(range, errno);
-        } else if self.on_read == OnRead::Ignore && has_blocks {
-            self.push(Suspect::First { range: range.clone(), end: range.start + self.block, tries: 0 });
-        } else if tries < self.retries {
+        } else if self.policy.on_read == OnRead::Ignore && has_blocks {
+            self.push(Suspect::First { range: range.clone(), end: range.start + self.policy.block, tries: 0 });
+        } else if tries < self.policy.retries {
             self.push(Suspect::Read { range: range.clone(), tries: tries + 1 });
-        } else if self.on_read == OnRead::Stop {
+        } else if self.policy.on_read == OnRead::Stop {
             progress.read_err = true;
             let place = self.locating.partition_point(|other| other.seen().0.start < range.start);
             self.locating.insert(place, Locate::new(range.clone(), errno));
             self.locating.truncate(LOCATING);
-        } else if bisects && self.source_block < self.block {
-            let fills = self.on_read == OnRead::Zero;
-            self.push(Suspect::Block(Box::new(Block::new(range.clone(), self.source_block, fills))));
+        } else if bisects && self.policy.source_block < self.policy.block {
+            let fills = self.policy.on_read == OnRead::Zero;
+            self.push(Suspect::Block(Box::new(Block::new(range.clone(), self.policy.source_block, fills))));
         } else {
             self.dead += range.end - range.start;
             self.unreadable(spec, progress, range, errno);
@@ -776,15 +712,15 @@ impl Plan {
         tries: u32,
         errno: i32,
     ) {
-        let is_block = end - range.start == self.block;
-        if is_block && tries < self.retries {
+        let is_block = end - range.start == self.policy.block;
+        if is_block && tries < self.policy.retries {
             return self.push(Suspect::First { range, end, tries: tries + 1 });
         }
         // What lies behind the first bad block is not looked at.
         let bad = if is_block { range.start } else { end };
         self.unreadable(spec, progress, &(bad..range.end), errno);
         if !is_block {
-            let (range, block) = (range.start..end, self.block);
+            let (range, block) = (range.start..end, self.policy.block);
             let end = first_half(&range, block);
             self.push(Suspect::First { range, end, tries: 0 });
         }
@@ -806,16 +742,16 @@ impl Plan {
         let is_rewrite = |suspect: &&Suspect| matches!(suspect, Suspect::Write { dest: other, .. } if *other == dest);
         let rewrites = self.suspects.values().filter(is_rewrite).count() < REWRITES && !self.fatal;
         let write = |range, tries| Suspect::Write { range, dest, zeros, tries, errno };
-        if self.on_read == OnRead::Ignore && rewrites && self.narrowed < NARROWED {
+        if self.policy.on_read == OnRead::Ignore && rewrites && self.narrowed < NARROWED {
             if !alone {
                 return self.push(write(range.clone(), 0));
             }
-            if range.end - range.start > self.block {
-                return halves(range, self.block).into_iter().for_each(|range| self.push(write(range, 0)));
+            if range.end - range.start > self.policy.block {
+                return halves(range, self.policy.block).into_iter().for_each(|range| self.push(write(range, 0)));
             }
-            self.narrowed += u64::from(tries == self.retries);
+            self.narrowed += u64::from(tries == self.policy.retries);
         }
-        if tries < self.retries && rewrites {
+        if tries < self.policy.retries && rewrites {
             return self.push(write(range.clone(), tries + 1));
         }
         self.lost(spec, progress, dest, range, errno);
@@ -828,7 +764,7 @@ impl Plan {
 
     /// Destinations were given up for a flush.
     pub(crate) fn flush_failed(&mut self, lost: ErrorBits) {
-        self.fatal |= self.stops_on_write && !lost.is_empty();
+        self.fatal |= self.policy.stops_on_write && !lost.is_empty();
     }
 
     /// What the scratch block holds counts for nothing.
@@ -844,29 +780,9 @@ impl Plan {
         self.looked_at = None;
     }
 
-    /// What is left to compare: whole blocks, or one of which a part cannot be read.
-    pub(super) fn next_compare(&self, progress: &Progress, done: &RangeSet) -> Option<Left> {
-        let mut at = 0;
-        while let Some(end) = end_at(done, at).max(end_at(&progress.unreadable, at)) {
-            at = end;
-        }
-        if at >= progress.total {
-            return None;
-        }
-        let start = at / self.block * self.block;
-        let first = start..start + self.block;
-        let bad: RangeSet = progress.unreadable.within(&first).collect();
-        if !bad.is_empty() {
-            return Some(Left::Part(Block::compared(first, self.source_block, bad, progress.compared())));
-        }
-        let behind = |set: &RangeSet| set.first_from(at).map_or(progress.total, |range| range.start);
-        let end = behind(done).min(behind(&progress.unreadable) / self.block * self.block);
-        Some(Left::Whole(start..end))
-    }
-
     /// A piece of a comparison has ended; `true` if it should be looked at again in halves.
     pub(crate) fn compared(&mut self, range: &Range<u64>, different: ErrorBits) -> bool {
-        let narrows = !different.is_empty() && range.end - range.start > self.block && self.narrowed < NARROWED;
+        let narrows = !different.is_empty() && range.end - range.start > self.policy.block && self.narrowed < NARROWED;
         self.narrowed += u64::from(!different.is_empty() && !narrows);
         narrows
     }
@@ -879,7 +795,7 @@ impl Plan {
     /// A scratch block, for the parts of a block.
     pub(crate) fn scratch(&mut self, progress: &mut Progress) -> Option<Scratch> {
         if self.scratch.is_none() {
-            match Scratch::new(self.block) {
+            match Scratch::new(self.policy.block) {
                 Ok(scratch) => self.scratch = Some(scratch),
                 Err(error) => {
                     progress.error.get_or_insert_with(|| error.to_string());
@@ -892,32 +808,13 @@ impl Plan {
 
     /// Sectors in the coarsest logical block.
     pub(crate) fn block(&self) -> u64 {
-        self.block
+        self.policy.block
     }
-}
 
-/// What is left to compare.
-#[derive(Debug)]
-pub(super) enum Left {
-    /// Blocks that can be read, as far as is known.
-    Whole(Range<u64>),
-    /// A block of which a part cannot be read.
-    Part(Block),
-}
-
-impl Left {
-    /// Where it begins.
-    pub(super) fn start(&self) -> u64 {
-        match self {
-            Self::Whole(range) => range.start,
-            Self::Part(block) => block.range().start,
-        }
+    /// Sectors in the source's logical block.
+    pub(super) fn source_block(&self) -> u64 {
+        self.policy.source_block
     }
-}
-
-/// Where the range of a set ends that has a sector.
-fn end_at(set: &RangeSet, sector: u64) -> Option<u64> {
-    set.first_from(sector).filter(|range| range.start <= sector).map(|range| range.end)
 }
 
 /// Whether an errno of the source says that there is no device any more.
@@ -927,6 +824,7 @@ pub(super) fn is_gone(errno: i32) -> bool {
 
 mod block;
 mod locate;
+mod policy;
 mod suspect;
 #[cfg(test)]
 mod tests;

@@ -2,16 +2,9 @@
 
 use std::ops::Range;
 
-use super::{BadRange, Dest, Progress, RangeSet, Verb};
+use super::{BadRange, Progress, RangeSet, Verb};
 use crate::dm_io::ErrorBits;
 use crate::spec::Spec;
-
-impl Dest {
-    /// It took all that was written to it, and flushed it.
-    fn is_plain(&self) -> bool {
-        self.trouble.as_ref().is_none_or(|trouble| trouble.lost.bytes() == 0 && !trouble.flush_failed)
-    }
-}
 
 impl Progress {
     /// After a restart: where the error that is told was found, if by comparing. One that lies before it takes its place.

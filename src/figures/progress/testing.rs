@@ -3,17 +3,10 @@
 
 use std::ops::Range;
 
-use super::{Dest, Progress, RangeSet};
+use super::{Progress, RangeSet};
 use crate::dm_io::ErrorBits;
 use crate::figures::{BadKind, BadRange};
 use crate::spec::RegionSpec;
-
-impl Dest {
-    /// A record says that it could not be written there, or not be read back.
-    fn lost_before(&mut self, range: Range<u64>) {
-        self.trouble().lost.insert(range);
-    }
-}
 
 impl Progress {
     /// What none of the destinations that are compared could take; nothing where the job is no test.
@@ -43,7 +36,7 @@ impl Progress {
         }
         for (index, region) in to.iter().enumerate() {
             let failed = self.bad_of(index, region, |range| range.kind == BadKind::Failed);
-            failed.iter().for_each(|range| self.dests[index].lost_before(range));
+            failed.iter().for_each(|range| self.dests[index].lose(&range));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Figures after this and that.
 
 use super::*;
+use crate::blkdev::HELD;
 
 fn spec(dests: usize) -> Spec {
     let sector = |number| Sector::new(number).unwrap();

@@ -67,7 +67,7 @@ impl Block {
     }
 
     /// A block that is compared with those destinations, but for what is known to be bad.
-    pub(super) fn compared(range: Range<u64>, part: u64, bad: RangeSet, dests: ErrorBits) -> Self {
+    pub(in crate::salvage) fn compared(range: Range<u64>, part: u64, bad: RangeSet, dests: ErrorBits) -> Self {
         Self { bad, stage: Stage::Choose, compares: Some(dests), ..Self::new(range, part, false) }
     }
 

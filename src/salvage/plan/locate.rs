@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use super::suspect::first_half;
+
 /// The search for one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Locate {
@@ -39,12 +41,11 @@ impl Locate {
     pub(crate) fn next(&self, coarsest: u64, source: u64) -> Option<Range<u64>> {
         let sectors = self.within.end - self.within.start;
         let block = if sectors > coarsest { coarsest } else { source };
-        let blocks = sectors / block;
-        match blocks {
+        let is_found = self.again && self.seen == self.within;
+        match sectors / block {
             0 => None,
-            1 if self.again && self.seen == self.within => None,
-            1 => Some(self.within.clone()),
-            _ => Some(self.within.start..self.within.start + blocks / 2 * block),
+            1 if is_found => None,
+            _ => Some(self.within.start..first_half(&self.within, block)),
         }
     }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::kcopyd::Flags;
 use crate::sector::Sector;
-use crate::spec::RegionSpec;
+use crate::spec::{OnReadError, OnWriteError, RegionSpec};
 
 /// A source and destinations with bad sectors, each with how often it fails; an engine that cuts pieces of 64 sectors.
 #[derive(Default)]
@@ -601,7 +602,7 @@ fn whatever_ends_a_job_what_was_not_read_is_told() {
         let spec = Spec { on_read_error: policy, retries, on_write_error: OnWriteError::Stop, ..spec(1) };
         let (mut plan, mut progress) = (Plan::new(&spec, even(1)), fresh(&spec, 1000));
         let step = plan.next(&spec, &mut progress).unwrap();
-        plan.retries = 0;
+        plan.policy.retries = 0;
         end_pieces(&mut plan, &spec, &step, &mut progress, &[(2, 0, &[(0, libc::EIO)]), (1, libc::ENODATA, &[])]);
         assert!(plan.fatal && plan.next(&spec, &mut progress).is_none());
         let bad: Vec<_> = progress.bad.iter().map(|bad| (bad.dest, bad.sector.get(), bad.errno)).collect();
