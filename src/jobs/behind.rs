@@ -62,15 +62,21 @@ impl Job {
     pub(super) fn answered(&mut self, dest: usize, turn: &mut Turn<'_>) {
         self.late.retain(|(other, _)| *other != dest);
         let id = self.id();
-        if self.progress.behind().contains(dest)
-            && let Some(work) = &mut self.work
-            && work.behind == Behind::CatchingUp
-            && let Some(step) = work.step.as_mut().filter(|step| step.pace == Pace::Going && step.step.is_with_dests())
+        let returns = self.progress.behind().contains(dest);
+        // A step that has begun since it was dropped has its device, and leaves it alone.
+        let is_let_go = self.progress.dropped.contains(dest);
+        if let Some(work) = &mut self.work
+            && let Some(step) = work.step.as_mut().filter(|step| step.step.is_with_dests())
         {
-            // The next step is for it, too.
-            step.pace = Pace::Cancelled;
-            turn.push(Effect::Cancel(id));
-            self.bring_back(ErrorBits::only(dest));
+            let is_for_it = returns && work.behind == Behind::CatchingUp && step.pace == Pace::Going;
+            if is_for_it || is_let_go && step.pace != Pace::Cancelled {
+                // The next step is for it, too, or has its device no more.
+                step.pace = Pace::Cancelled;
+                turn.push(Effect::Cancel(id));
+            }
+            if is_for_it {
+                self.bring_back(ErrorBits::only(dest));
+            }
         }
         self.go_on(turn);
     }

@@ -68,6 +68,36 @@ fn a_job_goes_on_with_the_others_needs_fuse() {
 }
 
 #[test]
+fn one_that_answers_late_is_free_then_while_the_others_go_on_needs_root() {
+    if !need::fault_disk() {
+        return;
+    }
+    let disk = FaultDisk::builder(IMAGE as u64).start();
+    let Some(bench) = Bench::new(&["state=none", "subjob_kb=4"]) else { return };
+    for state in ["running", "paused"] {
+        disk.rule(Op::Write, .., Fault::Hang);
+        let spec = format!("{} to={}", bench.copy("b", "speed_max=4K"), disk.path().display());
+        let id = bench.daemon.job(&spec).unwrap();
+        disk.wait_parked(1);
+        bench.daemon.control(id, "drop 1").unwrap();
+        // The next step has begun.
+        let copied = bench.daemon.status(id).copied();
+        until("it goes on", || Some(()).filter(|()| bench.daemon.status(id).copied() > copied));
+        if state == "paused" {
+            bench.daemon.control(id, "pause").unwrap();
+        }
+        assert_eq!(bench.daemon.status(id).state(), state);
+        disk.clear();
+        disk.release();
+        let again = format!("zero to={},0,{} paused", disk.path().display(), IMAGE / 512);
+        let other = until("the destination is free", || bench.daemon.job(&again).ok());
+        assert_eq!(bench.daemon.status(id).state(), state, "it was free before the end");
+        bench.daemon.control(other, "cancel").unwrap();
+        bench.daemon.control(id, "cancel").unwrap();
+    }
+}
+
+#[test]
 fn without_the_last_destination_a_job_is_cancelled_needs_fuse() {
     let Some(bench) = Bench::new(&["state=none"]) else { return };
     let id = bench.daemon.job(&two(&bench, "speed_max=4K")).unwrap();
