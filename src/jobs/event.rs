@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use super::job::Job;
 use super::open::{OpenError, Opened, Zoned};
@@ -98,6 +99,7 @@ impl<T> Reply<T> {
 pub(super) struct EndedPiece {
     pub(super) offset: Sector,
     pub(super) count: Sector,
+    pub(super) read_took: Duration,
     pub(super) read_error: Option<i32>,
     pub(super) written: ErrorBits,
     pub(super) write_errors: Vec<(usize, i32)>,
@@ -113,6 +115,7 @@ impl EndedPiece {
         Self {
             offset: piece.offset,
             count: piece.count,
+            read_took: piece.read_took,
             read_error: piece.read_error,
             written: piece.written,
             write_errors: piece.write_errors.to_vec(),
@@ -127,6 +130,7 @@ impl EndedPiece {
         Piece {
             offset: self.offset,
             count: self.count,
+            read_took: self.read_took,
             read_error: self.read_error,
             written: self.written,
             write_errors: &self.write_errors,

@@ -116,6 +116,7 @@ pub(super) struct SubJob {
     pub(super) job: usize,
     pub(super) span: Span,
     pub(super) phase: Phase,
+    pub(super) read_took: Duration,
     pub(super) read_error: Option<i32>,
     /// Destinations that it is being written to, or compared with.
     pub(super) to: ErrorBits,
@@ -152,6 +153,7 @@ impl SubJob {
             job,
             span,
             phase,
+            read_took: Duration::ZERO,
             read_error: None,
             to: ErrorBits::NONE,
             parts: VecDeque::new(),

@@ -71,6 +71,8 @@ pub(crate) use stepped::{Stepped, Turn};
 pub use throttle::ThrottleShare;
 pub use views::View;
 
+use std::time::Duration;
+
 use crate::dm_io::ErrorBits;
 use crate::sector::Sector;
 
@@ -136,6 +138,8 @@ pub struct Piece<'a> {
     pub offset: Sector,
     /// How many.
     pub count: Sector,
+    /// How long its read took; zero where nothing was read for it alone.
+    pub read_took: Duration,
     /// Why it could not be read.
     pub read_error: Option<i32>,
     /// The destinations that have it now, or, where reading failed under `IGNORE_ERROR`, zeros in its place.

@@ -397,6 +397,7 @@ impl Worker {
         }
         match (&sub.phase, end.memory) {
             (Phase::Reading, Some(Memory::Pages { list, .. })) => {
+                sub.read_took = now.saturating_sub(end.started);
                 sub.read_error = end.errnos.first().map(|(_, errno)| *errno);
                 if sub.read_error.is_none() || job.read_failed(sub.span) {
                     sub.phase = Phase::Ready(Some(list));
@@ -444,7 +445,7 @@ impl Worker {
         let sub = &mut self.subs[key];
         // Its pages go back before anybody asks for more, but for those that something late has.
         (sub.list, sub.phase) = (None, Phase::Writing);
-        let SubJob { job: owner, span, read_error, different, same, behind, .. } = *sub;
+        let SubJob { job: owner, span, read_took, read_error, different, same, behind, .. } = *sub;
         let (to, shown, failed) = (sub.to, sub.shown, sub.failed_bits());
         let write_errors = std::mem::take(&mut sub.failed);
         sub.is_over = true;
@@ -470,7 +471,17 @@ impl Worker {
         if let Some(observer) = job.new.observer.as_mut().filter(|_| tried) {
             let (offset, count) = (span.offset, span.count);
             let write_errors = &write_errors;
-            observer.piece(&Piece { offset, count, read_error, written, write_errors, different, same, behind });
+            observer.piece(&Piece {
+                offset,
+                count,
+                read_took,
+                read_error,
+                written,
+                write_errors,
+                different,
+                same,
+                behind,
+            });
         }
         self.freed = true;
         self.look_at(owner);

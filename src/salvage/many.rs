@@ -42,6 +42,7 @@ fn salvage(bad: u64) -> (u64, Duration) {
             let piece = Piece {
                 offset: Sector::new(start - range.start).unwrap(),
                 count: Sector::new(end - start).unwrap(),
+                read_took: Duration::ZERO,
                 read_error: unread.then_some(libc::EIO),
                 written: if unread { ErrorBits::NONE } else { ErrorBits::first(1) },
                 write_errors: &[],

@@ -379,7 +379,7 @@ impl Salvage {
             self.plan.lost(spec, progress, *index, range, *errno);
         }
         let cancel = self.plan.fatal && !was_fatal && !step.ends_for(piece);
-        let cancel = cancel || self.plan.is_overfull();
+        let cancel = cancel || self.plan.goes_on_otherwise();
         Reaction { give_up: before.without(progress.live()), cancel, digest_lost: false }
     }
 

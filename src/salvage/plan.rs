@@ -35,7 +35,8 @@
 //! is not bad. Whatever ends the job, a piece that could not be read by then is told, and a destination that failed.
 //!
 //! # Order
-//! What reads well is copied first, the suspects after it, as they lie on the source: a dying disk gives the most that way.
+//! What reads well is copied first, then what was [put last](slow) because its neighbourhood is slow, the suspects after it, as they lie
+//! on the source: a dying disk gives the most that way.
 //! A job that must go in order (`write_seq`, `digest=`, a zoned destination) stops at each suspect, and does what comes first
 //! on the source before it goes on.
 
@@ -45,6 +46,7 @@ use std::ops::Range;
 pub(super) use self::block::{Block, Event};
 use self::locate::Locate;
 use self::policy::{OnRead, Policy};
+use self::slow::Slow;
 pub(crate) use self::suspect::halves;
 use self::suspect::{Suspect, first_half};
 use super::holes::{Holes, Part};
@@ -73,6 +75,8 @@ const LOCATING: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Plan {
     policy: Policy,
+    /// What is put last because its neighbourhood is slow; `None` where nothing is.
+    slow: Option<Slow>,
     /// Pieces that failed once.
     untried: RangeSet,
     /// How the last of them failed.
@@ -81,6 +85,8 @@ pub(crate) struct Plan {
     piece: u64,
     /// The bulk waits until there are fewer of the untried.
     is_full: bool,
+    /// The step under way has in it what was put last meanwhile.
+    leaves_out: bool,
     /// What is being looked at, by place.
     suspects: BTreeMap<(u64, usize), Suspect>,
     current: Option<Suspect>,
@@ -107,12 +113,15 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(spec: &Spec, geometry: Geometry) -> Self {
+        let policy = Policy::new(spec, geometry);
         Self {
-            policy: Policy::new(spec, geometry),
+            policy,
+            slow: policy.puts_slow_last().then(Slow::new),
             untried: RangeSet::new(),
             untried_errno: libc::EIO,
             piece: geometry.coarsest(),
             is_full: false,
+            leaves_out: false,
             suspects: BTreeMap::new(),
             current: None,
             looked_at: None,
@@ -258,7 +267,13 @@ impl Plan {
     }
 
     fn next_bulk(&mut self, progress: &Progress) -> Option<Step> {
-        let step = self.lacking(progress, self.bulk_from..progress.total).map(|step| self.around_holes(step));
+        let mut step = self.lacking(progress, self.bulk_from..progress.total);
+        if step.is_none()
+            && let Some(start) = self.slow.as_mut().and_then(Slow::take)
+        {
+            step = self.lacking(progress, start..progress.total);
+        }
+        let step = step.map(|step| self.around_holes(step));
         self.bulk_from = step.as_ref().map_or(progress.total, |step| step.range().start);
         if step.is_some() {
             self.activity = Activity::Copy;
@@ -290,7 +305,8 @@ impl Plan {
     fn lacking(&self, progress: &Progress, within: Range<u64>) -> Option<Step> {
         let live = progress.present();
         let is_apart = |at: u64| {
-            let ends = [&self.untried, &progress.unreadable].map(|set| set.end_at(at));
+            let sets = [Some(&self.untried), Some(&progress.unreadable), self.slow.as_ref().map(Slow::put_last)];
+            let ends = sets.map(|set| set?.end_at(at));
             // Few: those that are looked at just now.
             let suspects = self.suspects.values().map(Suspect::range).filter(|range| range.contains(&at));
             ends.into_iter().flatten().chain(suspects.map(|range| range.end)).max()
@@ -326,6 +342,7 @@ impl Plan {
         let behind = |set: &RangeSet| set.first_from(at).map(|range| range.start);
         stop_at(behind(&self.untried));
         stop_at(behind(&progress.unreadable));
+        stop_at(self.slow.as_ref().and_then(|slow| behind(slow.put_last())));
         stop_at(self.suspects.values().map(|suspect| suspect.range().start).filter(|start| *start > at).min());
         for index in live.iter() {
             let dest = &progress.dests[index];
@@ -567,6 +584,9 @@ impl Plan {
                 if !matches!(step, Step::Hole { .. }) {
                     self.piece = self.piece.max(range.end - range.start);
                 }
+                if let (None, Step::Copy { .. }, Some(slow)) = (&self.current, step, &mut self.slow) {
+                    self.leaves_out |= slow.was_read(&range, piece.read_took, progress.total);
+                }
                 match piece.read_error {
                     Some(errno) => self.read_failed(spec, progress, &range, errno),
                     None => self.was_read(step, progress, &range, piece),
@@ -787,9 +807,11 @@ impl Plan {
         narrows
     }
 
-    /// Whether so many pieces have failed that the bulk is to stop.
-    pub(crate) fn is_overfull(&self) -> bool {
-        !self.is_full && self.untried.len() >= UNTRIED
+    /// Whether the step under way is to end, because something else comes first: so many pieces have failed that they are looked at,
+    /// or a part of the step was put last.
+    pub(crate) fn goes_on_otherwise(&mut self) -> bool {
+        let is_overfull = !self.is_full && self.untried.len() >= UNTRIED;
+        std::mem::take(&mut self.leaves_out) || is_overfull
     }
 
     /// A scratch block, for the parts of a block.
@@ -825,6 +847,7 @@ pub(super) fn is_gone(errno: i32) -> bool {
 mod block;
 mod locate;
 mod policy;
+mod slow;
 mod suspect;
 #[cfg(test)]
 mod tests;

@@ -135,17 +135,18 @@ impl Four {
             assert!(reason.contains(why), "{reason}");
             until_state(daemon, *id, "paused");
         }
-        let events = daemon.read("events").unwrap();
         let paused = |id: &u64| -> u64 {
             let own = format!(" {id} running paused ");
-            let line = events.lines().find(|line| line.contains(&own) && line.contains(why));
-            let line = line.unwrap_or_else(|| panic!("no event says why job {id} paused:\n{events}"));
+            let line = until("an event says why it paused", || {
+                let events = daemon.read("events").unwrap();
+                events.lines().find(|line| line.contains(&own) && line.contains(why)).map(str::to_owned)
+            });
             line.split(' ').next().unwrap().parse().expect("a time")
         };
         let times: Vec<_> = self.ids.iter().map(paused).collect();
         // the next try, a second later, is not waited for
         let apart = times.iter().max().unwrap() - times.iter().min().unwrap();
-        assert!(apart < 500_000, "not at once:\n{events}");
+        assert!(apart < 500_000, "not at once: {times:?}");
     }
 
     fn go_on(&self, daemon: &Daemon) {

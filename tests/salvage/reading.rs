@@ -263,3 +263,25 @@ fn a_dead_area_costs_few_requests_in_order() {
     assert_bounded("on_read_error=zero digest=sha256");
     assert_bounded("on_read_error=zero write_seq");
 }
+
+#[test]
+fn what_is_slow_is_read_last() {
+    if !need::fault_disk() {
+        return;
+    }
+    let (from, to) = (disk(SIZE, 512, NEW), disk(SIZE, 512, OLD));
+    let slow = SIZE / 4..SIZE / 4 + (512 << 10);
+    from.rule(Op::Read, slow.clone(), Fault::Delay(std::time::Duration::from_millis(200)));
+    let daemon =
+        Daemon::builder(crate::PROGRAM).option("state=none").option("subjob_kb=16").option("subjobs=1").start();
+    let spec = format!("from={} to={} on_read_error=skip", from.path().display(), to.path().display());
+    let id = daemon.job(&spec).unwrap();
+    let is_new = |at: u64| stamp::check(&to.contents_of(at..at + 512), NEW, at / 512).is_ok();
+    kcopyfs_support::until("the end is copied", || is_new(SIZE - 512).then_some(()));
+    assert!(is_new(slow.start) && !is_new(slow.end - 512), "what lies behind the first slow piece was not put last");
+    from.clear();
+    from.release();
+    let status = daemon.wait(id);
+    assert_eq!((status.state(), status.copied()), ("done", SIZE), "\n{status}");
+    assert_eq!(to.check(NEW), Ok(()));
+}

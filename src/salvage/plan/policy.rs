@@ -72,6 +72,11 @@ impl Policy {
         }
     }
 
+    /// Where the source is slow is put last, as what cannot be read is.
+    pub(super) fn puts_slow_last(&self) -> bool {
+        self.action == Action::Copy && self.on_read.bisects() && !self.ordered
+    }
+
     /// The flags of a step of the bulk that copies, to those destinations.
     pub(super) fn bulk_copy(&self, progress: &Progress, dests: ErrorBits) -> Flags {
         self.bulk() | self.changed(progress, dests)

@@ -1,6 +1,7 @@
 //! Plans against a model of disks: what is read, written and given up, and in how many requests.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -13,6 +14,8 @@ use crate::spec::{OnReadError, OnWriteError, RegionSpec};
 #[derive(Default)]
 struct Model {
     read: BTreeMap<u64, u32>,
+    /// Where a read takes a second, and no millisecond.
+    slow: Range<u64>,
     write: Vec<BTreeMap<u64, u32>>,
     /// What each destination holds, by sector: `Some(sector)` copied, `None` zeros.
     held: Vec<BTreeMap<u64, Option<u64>>>,
@@ -129,9 +132,11 @@ impl Model {
                 }
             };
             let sector = |number| Sector::new(number).unwrap();
+            let is_slow = part.start < self.slow.end && self.slow.start < part.end;
             let piece = Piece {
                 offset: sector(part.start - range.start),
                 count: sector(part.end - part.start),
+                read_took: Duration::from_millis(if is_slow { 1000 } else { 1 }),
                 read_error: unread.then_some(libc::EIO),
                 written,
                 write_errors: &errors,
@@ -148,7 +153,7 @@ impl Model {
             if !goes_on(unread, Flags::SKIP_UNREADABLE) || !(goes_on(!errors.is_empty(), Flags::KEEP_FAILED) || drops) {
                 return;
             }
-            if plan.is_overfull() {
+            if plan.goes_on_otherwise() {
                 return;
             }
         }
@@ -230,6 +235,7 @@ fn a_piece_that_failed_with_its_neighbour_is_not_what_the_job_stops_for() {
         let piece = Piece {
             offset: sector(start),
             count: sector(64),
+            read_took: Duration::ZERO,
             read_error: Some(libc::EIO),
             written: ErrorBits::NONE,
             write_errors: &[],
@@ -294,7 +300,17 @@ fn in_order_means_that_whatever_comes_first_on_the_source_is_done_first() {
         let (offset, count) = (sector(first * PIECE), sector(PIECE));
         let (read_error, written, different) = (Some(libc::EIO), ErrorBits::NONE, ErrorBits::NONE);
         let (same, behind) = (ErrorBits::NONE, ErrorBits::NONE);
-        let piece = Piece { offset, count, read_error, written, write_errors: &[], different, same, behind };
+        let piece = Piece {
+            offset,
+            count,
+            read_took: Duration::ZERO,
+            read_error,
+            written,
+            write_errors: &[],
+            different,
+            same,
+            behind,
+        };
         plan.piece(&spec, &step, &piece, &mut progress);
     }
     let (mut model, mut steps) = (Model::default(), Vec::new());
@@ -584,6 +600,7 @@ fn end_pieces(plan: &mut Plan, spec: &Spec, step: &Step, progress: &mut Progress
         let piece = Piece {
             offset,
             count,
+            read_took: Duration::ZERO,
             read_error,
             written,
             write_errors,
@@ -719,6 +736,7 @@ fn a_million_scattered_bad_blocks_cost_no_more_each_than_a_few() {
             let piece = Piece {
                 offset: sector(part.start - range.start),
                 count: sector(part.end - part.start),
+                read_took: Duration::ZERO,
                 read_error: is_bad.then_some(libc::EIO),
                 written: if is_bad { ErrorBits::NONE } else { ErrorBits::first(1) },
                 write_errors: &[],
@@ -734,4 +752,24 @@ fn a_million_scattered_bad_blocks_cost_no_more_each_than_a_few() {
     assert_eq!(progress.dests[0].zeroed(), &progress.unreadable);
     assert!(steps < 6 * bad, "{steps} steps for {bad} blocks");
     assert_eq!((progress.bad.len(), progress.suspect_bytes), (1 << 17, 0));
+}
+
+#[test]
+fn what_lies_behind_a_slow_piece_is_put_last() {
+    let (slow, total) = (100 * PIECE..180 * PIECE, 300 * PIECE);
+    let skip = Spec { on_read_error: OnReadError::Skip, ..spec(1) };
+    let mut model = Model { slow: slow.clone(), read: bad([150 * PIECE], ALWAYS), ..Model::default() };
+    let (_, progress) = run(&skip, total, 1, &mut model);
+    let place = |sector: u64| model.order.iter().position(|start| *start == sector).unwrap();
+    // It skips 32 pieces, and then 64.
+    assert_eq!(model.order[99..103], [99, 100, 133, 198].map(|piece| piece * PIECE));
+    let order = [299, 101, 132, 134, 197].map(|piece| place(piece * PIECE));
+    assert!(order.is_sorted(), "{:?}", model.order);
+    // What could not be read comes after that.
+    assert!(place(150 * PIECE + 1) > order[4]);
+    assert_eq!(progress.copied(), (total - 1) * 512);
+    // Where the first error ends the job it goes on as it lies.
+    let mut model = Model { slow, ..Model::default() };
+    run(&spec(1), total, 1, &mut model);
+    assert!(model.order.is_sorted() && model.order.len() == 300);
 }
