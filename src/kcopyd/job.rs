@@ -378,7 +378,8 @@ impl Job {
                 match () {
                     () if !self.may_go_on(*span) => return Some((*key, Move::Drop)),
                     () if self.new.in_order && !shown && all_before_shown => return Some((*key, Move::Show)),
-                    () if *is_unknown => return Some((*key, Move::Compare)),
+                    // What is left behind while it is looked at may go without having been shown.
+                    () if *is_unknown && (*shown || !self.new.in_order) => return Some((*key, Move::Compare)),
                     () if turn && (*shown || !self.new.in_order) => return Some((*key, Move::Write)),
                     () => {}
                 }

@@ -330,10 +330,11 @@ impl Worker {
 
     /// After anything that may have stopped, paused or ended a job: tells who waits for it.
     fn settle(&mut self, key: usize) {
-        if self.jobs[key].stopping {
+        // What was withdrawn may have been its last.
+        if self.jobs.get(key).is_some_and(|job| job.stopping) {
             self.stand_back(key);
         }
-        let job = &mut self.jobs[key];
+        let Some(job) = self.jobs.get_mut(key) else { return };
         if job.pieces.is_empty()
             && job.paused
             && !job.stopping

@@ -14,6 +14,7 @@
 //!    again.
 //! 4. A step of a comparison, or of an ordered copy, ends at what cannot be read; that is cleared up before the data behind it.
 
+mod bisect;
 mod holes;
 mod left;
 mod plan;

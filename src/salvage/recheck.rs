@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::plan::halves;
+use super::bisect::halves;
 
 /// Sectors that fail one after the other before an area counts as dead: 4 MiB.
 const DEAD: u64 = 8192;

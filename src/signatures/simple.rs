@@ -22,6 +22,10 @@ struct Row {
 const PLAIN: Row =
     Row { kind: "", usage: Usage::FileSystem, block: 0, magic: (0, b""), uuid: None, label: None, check: |_| true };
 
+const REISERFS: Row = Row { kind: "reiserfs", block: 0x1_0000, uuid: Some(84), label: Some((100, 16)), ..PLAIN };
+
+const MINIX: Row = Row { kind: "minix", block: 1024, check: is_minix, ..PLAIN };
+
 /// Bytes of a superblock that are looked at.
 const BLOCK: usize = 1024;
 
@@ -47,30 +51,9 @@ static ROWS: &[Row] = &[
     Row { kind: "squashfs3", magic: (0, b"hsqs"), check: |block| block.le16(28) < 4, ..PLAIN },
     Row { kind: "erofs", block: 1024, magic: (0, b"\xe2\xe1\xf5\xe0"), uuid: Some(48), label: Some((64, 16)), ..PLAIN },
     Row { kind: "jfs", block: 0x8000, magic: (0, b"JFS1"), uuid: Some(136), label: Some((152, 16)), ..PLAIN },
-    Row {
-        kind: "reiserfs",
-        block: 0x1_0000,
-        magic: (52, b"ReIsErFs"),
-        uuid: Some(84),
-        label: Some((100, 16)),
-        ..PLAIN
-    },
-    Row {
-        kind: "reiserfs",
-        block: 0x1_0000,
-        magic: (52, b"ReIsEr2Fs"),
-        uuid: Some(84),
-        label: Some((100, 16)),
-        ..PLAIN
-    },
-    Row {
-        kind: "reiserfs",
-        block: 0x1_0000,
-        magic: (52, b"ReIsEr3Fs"),
-        uuid: Some(84),
-        label: Some((100, 16)),
-        ..PLAIN
-    },
+    Row { magic: (52, b"ReIsErFs"), ..REISERFS },
+    Row { magic: (52, b"ReIsEr2Fs"), ..REISERFS },
+    Row { magic: (52, b"ReIsEr3Fs"), ..REISERFS },
     Row { kind: "reiser4", block: 0x1_0000, magic: (0, b"ReIsEr4"), uuid: Some(20), label: Some((36, 16)), ..PLAIN },
     Row {
         kind: "nilfs2",
@@ -95,10 +78,10 @@ static ROWS: &[Row] = &[
     Row { kind: "apfs", magic: (32, b"NXSB"), uuid: Some(72), ..PLAIN },
     Row { kind: "hfsplus", block: 1024, magic: (0, b"H+\x00\x04"), ..PLAIN },
     Row { kind: "hfsplus", block: 1024, magic: (0, b"HX\x00\x05"), ..PLAIN },
-    Row { kind: "minix", block: 1024, magic: (16, b"\x7f\x13"), check: is_minix, ..PLAIN },
-    Row { kind: "minix", block: 1024, magic: (16, b"\x8f\x13"), check: is_minix, ..PLAIN },
-    Row { kind: "minix", block: 1024, magic: (16, b"\x68\x24"), check: is_minix, ..PLAIN },
-    Row { kind: "minix", block: 1024, magic: (16, b"\x78\x24"), check: is_minix, ..PLAIN },
+    Row { magic: (16, b"\x7f\x13"), ..MINIX },
+    Row { magic: (16, b"\x8f\x13"), ..MINIX },
+    Row { magic: (16, b"\x68\x24"), ..MINIX },
+    Row { magic: (16, b"\x78\x24"), ..MINIX },
     Row {
         kind: "minix",
         block: 1024,

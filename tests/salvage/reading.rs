@@ -270,10 +270,10 @@ fn what_is_slow_is_read_last() {
         return;
     }
     let (from, to) = (disk(SIZE, 512, NEW), disk(SIZE, 512, OLD));
-    let slow = SIZE / 4..SIZE / 4 + (512 << 10);
-    from.rule(Op::Read, slow.clone(), Fault::Delay(std::time::Duration::from_millis(200)));
+    let slow = SIZE / 2..SIZE / 2 + (512 << 10);
+    from.rule(Op::Read, slow.clone(), Fault::Delay(std::time::Duration::from_secs(3)));
     let daemon =
-        Daemon::builder(crate::PROGRAM).option("state=none").option("subjob_kb=16").option("subjobs=1").start();
+        Daemon::builder(crate::PROGRAM).option("state=none").option("subjob_kb=64").option("subjobs=1").start();
     let spec = format!("from={} to={} on_read_error=skip", from.path().display(), to.path().display());
     let id = daemon.job(&spec).unwrap();
     let is_new = |at: u64| stamp::check(&to.contents_of(at..at + 512), NEW, at / 512).is_ok();

@@ -219,8 +219,12 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Its running time is on disk, or on its way there, to within two checkpoints, whatever its devices do.
+    /// Its running time is on disk, or on its way there, to within two checkpoints, whatever its devices do. A daemon that stops has
+    /// made its last, and waits for its devices no longer than that.
     fn check_running_time(&self, job: &Job) -> Checked {
+        if self.daemon.core.stopping.is_some() {
+            return Ok(());
+        }
         let works = matches!(job.life(), Life::Running | Life::Flushing | Life::Verifying) && job.recording.is_idle();
         let Some((record, _)) = self.journal.kept.get(&job.id()).filter(|_| works && self.keeps) else { return Ok(()) };
         let elapsed = job.card.show(|shown| shown.watch.elapsed(self.clock().instant));

@@ -128,3 +128,24 @@ fn beside_a_background_copy_others_read_as_if_it_were_not_there() {
         );
     }
 }
+
+#[test]
+fn one_that_rests_is_cancelled_and_loses_a_destination_at_any_moment() {
+    let mut machine = Machine::new(&hard_disk());
+    let quick = Service { servers: 64, latency: Duration::ZERO..Duration::from_nanos(1), ..Service::default() };
+    let from = disk(2, SIZE);
+    machine.sim.behave(&from, Behaviour { service: Some(quick), ..Behaviour::default() });
+    for reads in 1..60 {
+        let (sender, ends) = channel();
+        let request =
+            Request { background: true, ..plain(Work::Copy(whole(&from)), std::slice::from_ref(&machine.disk)) };
+        let handle = machine.copier.client.submit(request, sender, tell).unwrap();
+        machine.read_at_random(reads);
+        if reads % 2 == 0 {
+            handle.give_up(ErrorBits::only(0));
+        }
+        handle.cancel();
+        machine.run(|| ends.try_recv().is_ok());
+    }
+    machine.copier.assert_clean();
+}

@@ -226,6 +226,44 @@ fn zeros_and_comparisons_leave_behind_too() {
 }
 
 #[test]
+fn one_that_hangs_when_it_is_only_looked_at_is_left_behind_too() {
+    const SIZE: u64 = 4096;
+    let rig = Rig::new(SIZE, 3, 1, Settings::default());
+    rig.hang(1, Op::Read, SIZE / 2..SIZE);
+    let ends = rig.submit(Work::Copy(whole(&rig.from)), |request| request.flags = Flags::ONLY_CHANGED);
+    assert_eq!(ends.recv().unwrap(), Outcome::default());
+    // It was read there, and never written: what it owed is paid where it was asked.
+    let (_, _, told) = rig.finish();
+    assert!(told.iter().any(|(_, told)| matches!(told, Told::Behind(1, _, true))), "{told:?}");
+    assert!(matches!(told.last(), Some((_, Told::Answered(1)))), "{told:?}");
+
+    // Each piece is shown, and in order, before it is looked at.
+    let rig = Rig::new(SIZE, 3, 1, Settings::default());
+    rig.hang(1, Op::Read, SIZE / 2..SIZE);
+    let shown = Shown::default();
+    let ends = rig.submit(Work::Copy(whole(&rig.from)), |request| {
+        (request.flags, request.in_order) = (Flags::ONLY_CHANGED, true);
+        request.observer = Some(Box::new(shown.clone()));
+    });
+    assert_eq!(ends.recv().unwrap(), Outcome::default());
+    let shown = shown.0.lock().clone();
+    assert!(shown.iter().copied().eq((0..SIZE).step_by(shown[1] as usize)), "{shown:?}");
+    rig.finish();
+}
+
+/// Where the data that was shown begins.
+#[derive(Clone, Default)]
+struct Shown(Arc<Mutex<Vec<u64>>>);
+
+impl Observer for Shown {
+    fn piece(&mut self, _: &Piece<'_>) {}
+
+    fn data(&mut self, offset: Sector, _: &Bytes<'_>) {
+        self.0.lock().push(offset.get());
+    }
+}
+
+#[test]
 fn nobody_falls_behind_once_the_source_has_shown_an_error() {
     const SIZE: u64 = 2048;
     let rig = Rig::new(SIZE, 3, 1, Settings::default());

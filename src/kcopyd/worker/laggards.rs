@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::super::job::{Job, Phase, Place};
 use super::super::race::LOOK;
 use super::super::{Lag, Work};
-use super::{Owner, Worker, lanes};
+use super::{Owner, Worker};
 use crate::dm_io::{ErrorBits, Finished};
 
 impl Worker {
@@ -93,9 +93,14 @@ impl Worker {
 
     /// What a piece has in flight at a destination is late.
     fn leave_to(&mut self, key: usize, dest: usize) {
+        let sub = &self.subs[key];
+        if dest >= self.jobs[sub.job].new.dests.len() {
+            return;
+        }
+        // A copy that looks first reads there.
+        let reads = matches!(sub.phase, Phase::Comparing(_));
+        let lane = self.lane_of(key, if reads { Owner::SubJob(key) } else { Owner::Write(key, dest) });
         let (sub, job) = self.sub_and_job(key);
-        let Some(region) = job.new.dests.get(dest) else { return };
-        let lane = job.new.work.has_lanes().then(|| lanes::key(&region.device, job.new.work.direction()));
         let count = match sub.phase {
             Phase::Writing => sub.leave_behind(dest, lane),
             // One that waited for room there goes on by itself.

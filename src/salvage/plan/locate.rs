@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::suspect::first_half;
+use crate::salvage::bisect::first_half;
 
 /// The search for one block.
 #[derive(Clone, Debug, PartialEq, Eq)]

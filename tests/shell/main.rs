@@ -12,7 +12,7 @@ mod walk;
 mod writing;
 
 #[test]
-fn there_are_sixty_habits_and_more() {
+fn there_are_sixty_commands_and_more() {
     let tables = [writing::ROWS, control::ROWS, reading::ROWS, waiting::ROWS, mounts::ROWS];
     let rows: usize = tables.iter().map(|rows| rows.len()).sum();
     assert!(rows >= 60, "{rows}");

@@ -1,4 +1,4 @@
-//! A table of habits, and the runner.
+//! A table of commands, and the runner.
 //!
 //! A row's command finds the mount in `M` and the scratch directory, where it starts, in `S`. There are `a`, a source of
 //! 64 KiB of text, and the destinations `b`, `c`, `cut` and `cutting` of the same size. The functions below are there too.
@@ -9,7 +9,7 @@ use std::{fs, process::Command};
 
 use kcopyfs_support::{Daemon, daemon::Builder, need};
 
-/// One habit.
+/// One command.
 pub(crate) struct Row {
     /// Who runs it.
     pub(crate) shell: &'static str,
@@ -64,7 +64,7 @@ impl Bench {
         if !need::fuse() || !programs.iter().all(|(program, package)| need::program(program, package)) {
             return None;
         }
-        let scratch = tempfile::Builder::new().prefix("kcopyfs-habits-").tempdir().expect("a scratch directory");
+        let scratch = tempfile::Builder::new().prefix("kcopyfs-shell-").tempdir().expect("a scratch directory");
         // Other users are to be refused by the tree, not by the way to it.
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let text: Vec<u8> = b"kcopyfs copies this line\n".iter().copied().cycle().take(IMAGE).collect();
@@ -86,7 +86,7 @@ impl Bench {
     /// Runs every row, and tells of all that are not as they should be.
     pub(crate) fn run(&self, rows: &[Row]) {
         let wrong: Vec<String> = rows.iter().filter_map(|row| self.wrong(row)).collect();
-        assert!(wrong.is_empty(), "{} of {} habits:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+        assert!(wrong.is_empty(), "{} of {} commands:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
     }
 
     fn wrong(&self, row: &Row) -> Option<String> {
