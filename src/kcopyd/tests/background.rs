@@ -83,7 +83,7 @@ impl Machine {
             times.push(self.now.saturating_sub(since));
         }
         times.sort_unstable();
-        times[reads * 99 / 100]
+        times.get(reads * 99 / 100).copied().unwrap_or_default()
     }
 }
 
@@ -130,22 +130,34 @@ fn beside_a_background_copy_others_read_as_if_it_were_not_there() {
 }
 
 #[test]
-fn one_that_rests_is_cancelled_and_loses_a_destination_at_any_moment() {
+fn one_that_waits_for_the_end_of_a_rest_is_cancelled_or_loses_its_destination() {
     let mut machine = Machine::new(&hard_disk());
     let quick = Service { servers: 64, latency: Duration::ZERO..Duration::from_nanos(1), ..Service::default() };
     let from = disk(2, SIZE);
     machine.sim.behave(&from, Behaviour { service: Some(quick), ..Behaviour::default() });
-    for reads in 1..60 {
+    let copy = |machine: &Machine, count: u64| {
+        let part = |device| IoRegion::new(device, Sector::ZERO, sectors(count));
         let (sender, ends) = channel();
-        let request =
-            Request { background: true, ..plain(Work::Copy(whole(&from)), std::slice::from_ref(&machine.disk)) };
-        let handle = machine.copier.client.submit(request, sender, tell).unwrap();
-        machine.read_at_random(reads);
-        if reads % 2 == 0 {
+        let request = Request { background: true, ..plain(Work::Copy(part(&from)), &[]) };
+        let request = Request { dests: vec![part(&machine.disk)], ..request };
+        (machine.copier.client.submit(request, sender, tell).unwrap(), ends)
+    };
+    // It has seen the disk without others, and now sees that it is not alone any more.
+    let (_, long) = copy(&machine, SIZE);
+    let soon = machine.sim.clone();
+    machine.run(|| soon.clock() > Duration::from_millis(100));
+    machine.read_at_random(500);
+    for round in 0..100 {
+        let (handle, ends) = copy(&machine, 128);
+        machine.read_at_random(round % 3);
+        if round % 2 == 0 {
             handle.give_up(ErrorBits::only(0));
+        } else {
+            handle.cancel();
         }
-        handle.cancel();
         machine.run(|| ends.try_recv().is_ok());
     }
+    assert!(long.try_recv().is_err(), "it goes on");
+    machine.run(|| long.try_recv().is_ok());
     machine.copier.assert_clean();
 }
