@@ -21,7 +21,7 @@ use super::turn::Turn;
 use super::view::JobId;
 use super::work::{Pace, Work};
 use crate::blkdev::{DeviceCard, Extent, MadeFile, resolve};
-use crate::claims::{Footprint, Lasting};
+use crate::claims::{Footprint, Lasting, Rank};
 use crate::dm_io::{ErrorBits, IoRegion};
 use crate::error::Error;
 use crate::kcopyd::Client;
@@ -217,8 +217,11 @@ impl Job {
         if self.claim != Claim::None {
             self.give_bytes_back(turn);
             self.claim = Claim::None;
-            // A record says so already, if it did.
+            // A record says so already, if it did: until it has claimed anew its bytes are kept for it, before those that only wait.
             self.returning |= std::mem::take(&mut self.claim_is_told);
+            if let Some(lasting) = self.lasting.as_ref().filter(|_| self.returning) {
+                turn.claims.reserve(self.id(), &lasting.without(self.progress.dropped), Rank::Begun);
+            }
         }
     }
 
