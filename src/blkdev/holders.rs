@@ -78,8 +78,13 @@ impl Holders {
         mounted(&mut uses, &sysfs, &mounts)?;
         swaps(&mut uses, &sysfs, &mounts)?;
         for dev in sysfs::all_devices() {
+            let is_attached = topology::is_attached_loop(dev);
+            if !is_attached && sysfs::is_loop(dev) {
+                // Nothing is below it, so nothing can be above it. There may be hundreds.
+                continue;
+            }
             parts(&mut uses, &sysfs, dev)?;
-            if topology::is_attached_loop(dev) {
+            if is_attached {
                 uses.extend(over_loop(&sysfs, dev)?);
             }
         }

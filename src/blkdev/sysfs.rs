@@ -25,9 +25,20 @@ pub(super) fn device_path(dev: u64) -> PathBuf {
     }
 }
 
-/// Every block device of the system, disks and partitions.
+/// Every block device of the system, disks and partitions, by the names of a directory alone: there may be hundreds.
 pub(super) fn all_devices() -> Vec<u64> {
-    numbers_in(Path::new("/sys/class/block"))
+    let Ok(entries) = fs::read_dir("/sys/dev/block") else { return Vec::new() };
+    let mut numbers: Vec<_> = entries.flatten().filter_map(|entry| parse_dev(entry.file_name().to_str()?)).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// The major number of loop devices, and where the kernel numbers them so, of their partitions.
+const LOOP_MAJOR: u32 = 7;
+
+/// Whether it is a whole loop device.
+pub(super) fn is_loop(dev: u64) -> bool {
+    libc::major(dev) == LOOP_MAJOR && !node(dev).join("partition").exists()
 }
 
 /// The names of what holds a device as a part of itself: dm, md, bcache.

@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use super::card::DeviceCard;
 use super::device::{Device, Target};
 use super::disk_lock::{Attempt, DiskLock};
+use super::holders::Holders;
 use super::open::{OpenDest, judge, open_dest};
+use super::shared_look::SharedLook;
 use super::sysfs::{self, disk_of};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -51,9 +53,18 @@ pub struct Devices {
     locks: Mutex<HashMap<u64, Weak<DiskLock>>>,
     /// Disks of which something is held for a moment by those who only look, and how many those are.
     looks: Mutex<HashMap<u64, usize>>,
+    holders: SharedLook,
 }
 
 impl Devices {
+    /// Everything on this system that is in use, seen from here on: those who ask at the same time share a look.
+    ///
+    /// # Errors
+    /// As [`Holders::read`].
+    pub fn holders(&self) -> Result<Arc<Holders>> {
+        self.holders.holders(Holders::read)
+    }
+
     /// Opens a destination, or shares the descriptor that another job has of the same block device.
     pub fn open_dest(&self, path: &Path, how: OpenDest) -> Result<Arc<Device>> {
         if let Some(device) = self.shared(path) {

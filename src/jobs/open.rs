@@ -82,7 +82,7 @@ pub(super) struct Opener<'a> {
     /// It only looks: nothing is opened for writing, and nothing is made.
     pub(super) looks: bool,
     /// Who uses what, as seen by the first that asked: the specs of one write share a look at the whole system.
-    holders: OnceCell<Holders>,
+    holders: OnceCell<Arc<Holders>>,
 }
 
 impl<'a> Opener<'a> {
@@ -116,8 +116,8 @@ impl<'a> Opener<'a> {
 
     pub(super) fn holders(&self) -> Result<&Holders> {
         match self.holders.get() {
-            Some(holders) => Ok(holders),
-            None => Holders::read().map(|holders| self.holders.get_or_init(|| holders)),
+            Some(holders) => Ok(&**holders),
+            None => self.devices.holders().map(|holders| &**self.holders.get_or_init(|| holders)),
         }
     }
 }

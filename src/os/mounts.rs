@@ -1,11 +1,18 @@
 //! What is mounted where, as /proc/self/mountinfo tells it.
 //!
-//! The table is text: reading it asks no file system and cannot block. It shows this mount namespace only.
+//! The table is text: reading it asks no file system and cannot block. It shows this mount namespace only. The kernel tells by poll(2)
+//! when it has changed, so it is read anew only then.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::sync::Arc;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::Mutex;
 
 /// The type of our own mounts.
 pub(crate) const KCOPYFS: &str = "fuse.kcopyfs";
@@ -43,13 +50,29 @@ impl Mount {
 }
 
 /// All mounts, in the order in which they were made.
-#[derive(Debug, Default)]
-pub(crate) struct Mounts(Vec<Mount>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mounts(Arc<[Mount]>);
+
+/// What was read last, and the file that tells whether it has changed since that was opened.
+static KNOWN: Mutex<Option<(File, Mounts)>> = Mutex::new(None);
 
 impl Mounts {
     /// Those of this process's mount namespace, now.
     pub(crate) fn read() -> io::Result<Self> {
-        Ok(Self::parse(&fs::read("/proc/self/mountinfo")?))
+        let mut known = KNOWN.lock();
+        if let Some((file, mounts)) = &*known {
+            let mut events = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
+            if poll(&mut events, PollTimeout::ZERO)? == 0 {
+                return Ok(mounts.clone());
+            }
+        }
+        // What changes from here on is told, also what changes while it is read.
+        let mut file = File::open("/proc/self/mountinfo")?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let mounts = Self::parse(&text);
+        *known = Some((file, mounts.clone()));
+        Ok(mounts)
     }
 
     /// Reads the text of mountinfo; a line that is none is passed over.
