@@ -256,7 +256,9 @@ fn copy_to_all(daemon: &Daemon, from: &FaultDisk, to: &[FaultDisk], words: &str)
 }
 
 fn small(io: &str) -> Daemon {
-    let builder = Daemon::builder(PROGRAM).option("state=none").option("pages=1024").option("subjob_kb=32");
+    // So few at once that what hangs leaves pages for the others.
+    let builder =
+        Daemon::builder(PROGRAM).option("state=none").option("pages=1024").option("subjob_kb=32").option("subjobs=8");
     builder.option(io).start()
 }
 

@@ -10,7 +10,8 @@
 //! logical block: the hole is never larger than the source forces. One bad block in a piece of 1024 costs about 20 requests.
 //! Bisecting a dead area would cost one request a block and more; so after [`DEAD`] sectors have failed without a good block
 //! between them, each further suspect piece is first probed at [`PROBES`] places: only if one of them can be read is it
-//! bisected, else it is given up whole. A dead gigabyte so costs some 50,000 requests and not two million. Where a
+//! bisected, else it is given up whole. Where a failure takes far longer than a read that succeeds, as on disks that try again inside,
+//! the last levels are left out and the blocks read one by one. A dead gigabyte so costs some 50,000 requests and not two million. Where a
 //! destination has coarser blocks than the source, the last of its blocks is put together from [parts](block).
 //!
 //! The system makes one request of neighbours, and lets all of it fail: a piece alone may be good. With `ignore_error` a piece
@@ -42,6 +43,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 pub(super) use self::block::{Block, Event};
 use self::locate::Locate;
@@ -61,6 +63,8 @@ use crate::spec::{Action, Spec};
 const DEAD: u64 = 8192;
 /// Places at which a piece in a dead area is probed.
 const PROBES: u64 = 8;
+/// Blocks of a range that are read one by one at most.
+const ONE_BY_ONE: u64 = 128;
 /// Pieces that a destination may have failed to take before it is given up.
 const REWRITES: usize = 64;
 /// Different ranges, or blocks that a destination does not take, that are narrowed down, a job; beyond them whole pieces are
@@ -396,7 +400,7 @@ impl Plan {
 
     fn look_at_untried(&mut self, range: Range<u64>) {
         if self.policy.on_read.bisects() && range.end - range.start > self.policy.block {
-            self.split(&range, self.untried_errno);
+            self.split(&range, self.untried_errno, Duration::ZERO);
         } else {
             // With `ignore_error` it may have failed for a neighbour: that is no try.
             let tries = u32::from(self.policy.on_read == OnRead::Stop);
@@ -464,13 +468,23 @@ impl Plan {
         Some(step)
     }
 
-    /// Bisects a range, or has it probed first where its neighbourhood is dead.
-    fn split(&mut self, range: &Range<u64>, errno: i32) {
-        let blocks = (range.end - range.start) / self.policy.block;
+    /// Bisects a range, or has it probed first where its neighbourhood is dead. Where the failure took longer than all its blocks take
+    /// by themselves, they are read one by one: each failure that is spared is worth it.
+    fn split(&mut self, range: &Range<u64>, errno: i32, took: Duration) {
+        let block = self.policy.block;
+        let blocks = (range.end - range.start) / block;
         if self.dead >= DEAD && blocks > PROBES {
             return self.push(Suspect::Probe { range: range.clone(), place: 0, errno });
         }
-        self.halve(range);
+        let usual = self.slow.as_ref().and_then(Slow::usual);
+        let each = u32::try_from(blocks).ok().filter(|_| blocks <= ONE_BY_ONE);
+        if usual.zip(each).is_some_and(|(usual, blocks)| took >= usual * blocks) {
+            for start in (range.start..range.end).step_by(usize::try_from(block).unwrap_or(usize::MAX)) {
+                self.push(Suspect::Read { range: start..start + block, tries: 0 });
+            }
+        } else {
+            self.halve(range);
+        }
     }
 
     fn halve(&mut self, range: &Range<u64>) {
@@ -588,7 +602,7 @@ impl Plan {
                     self.leaves_out |= slow.was_read(&range, piece.read_took, progress.total);
                 }
                 match piece.read_error {
-                    Some(errno) => self.read_failed(spec, progress, &range, errno),
+                    Some(errno) => self.read_failed(spec, progress, &range, errno, piece.read_took),
                     None => self.was_read(step, progress, &range, piece),
                 }
                 self.write_failures(spec, progress, &range, piece, false);
@@ -673,7 +687,7 @@ impl Plan {
         progress.write_failed(spec, dest, range, errno);
     }
 
-    fn read_failed(&mut self, spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32) {
+    fn read_failed(&mut self, spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32, took: Duration) {
         if is_gone(errno) {
             progress.read_failed(spec, range, errno);
             self.fatal = true;
@@ -703,7 +717,7 @@ impl Plan {
         let bisects = self.policy.on_read.bisects();
         let has_blocks = range.end - range.start > self.policy.block;
         if bisects && has_blocks {
-            self.split(range, errno);
+            self.split(range, errno, took);
         } else if self.policy.on_read == OnRead::Ignore && has_blocks {
             self.push(Suspect::First { range: range.clone(), end: range.start + self.policy.block, tries: 0 });
         } else if tries < self.policy.retries {

@@ -31,6 +31,7 @@ use random::Random;
 use world::World;
 use wrong::Wrong;
 
+use super::job::Job;
 use super::state::may_become;
 use super::view::{State, Verb};
 use crate::io::{MIN_PAGES, PagePool};
@@ -148,7 +149,7 @@ fn live(world: &mut World<'_>, play: &Play, acts: u64, free: u32, random: &mut R
     for round in 0..40 {
         let stands = |state: State| matches!(state, State::Paused | State::Held);
         let jobs = world.daemon.core.jobs.values();
-        let ids: Vec<u64> = jobs.filter(|job| stands(job.state())).map(|job| job.id()).collect();
+        let ids: Vec<u64> = jobs.filter(|job| stands(job.state())).map(Job::id).collect();
         if round > 5 && ids.is_empty() {
             break;
         }

@@ -57,12 +57,13 @@ impl Slow {
     }
 
     fn is_slow(&self, took: Duration) -> bool {
-        if took < LEAST || self.took.len() < READS {
-            return false;
-        }
+        took >= LEAST && self.usual().is_some_and(|usual| took >= usual * TIMES)
+    }
+
+    /// How long a read takes, once enough are known: the median.
+    pub(super) fn usual(&self) -> Option<Duration> {
         let mut sorted = self.took.clone();
-        let (_, median, _) = sorted.select_nth_unstable(READS / 2);
-        took >= *median * TIMES
+        (sorted.len() == READS).then(|| *sorted.select_nth_unstable(READS / 2).1)
     }
 
     fn note(&mut self, took: Duration) {

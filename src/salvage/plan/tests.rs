@@ -20,6 +20,8 @@ struct Model {
     /// What each destination holds, by sector: `Some(sector)` copied, `None` zeros.
     held: Vec<BTreeMap<u64, Option<u64>>>,
     requests: u64,
+    /// Reads that failed.
+    failures: u64,
     /// First sectors of the writes, in order.
     order: Vec<u64>,
     /// The scratch block: what lies at each sector of the job.
@@ -132,6 +134,7 @@ impl Model {
                 }
             };
             let sector = |number| Sector::new(number).unwrap();
+            self.failures += u64::from(unread);
             let is_slow = part.start < self.slow.end && self.slow.start < part.end;
             let piece = Piece {
                 offset: sector(part.start - range.start),
@@ -772,4 +775,19 @@ fn what_lies_behind_a_slow_piece_is_put_last() {
     let mut model = Model { slow, ..Model::default() };
     run(&spec(1), total, 1, &mut model);
     assert!(model.order.is_sorted() && model.order.len() == 300);
+}
+
+#[test]
+fn where_a_failure_takes_long_there_are_few() {
+    let skip = Spec { on_read_error: OnReadError::Skip, ..spec(1) };
+    let failures = |slow: Range<u64>| {
+        let read = bad((100 * PIECE..101 * PIECE).step_by(4), ALWAYS);
+        let mut model = Model { read, slow, ..Model::default() };
+        let (_, progress) = run(&skip, 300 * PIECE, 1, &mut model);
+        assert_eq!(progress.bad_bytes(), PIECE / 4 * 512);
+        model.failures
+    };
+    // The piece, its halves, and each bad sector; not all that is between.
+    assert_eq!(failures(100 * PIECE..101 * PIECE), 1 + 2 + PIECE / 4);
+    assert_eq!(failures(0..0), 1 + 2 + 4 + 8 + 3 * PIECE / 4);
 }
