@@ -91,7 +91,7 @@ mod tests {
                 });
             }
         });
-        assert!(looks.load(Ordering::SeqCst) < 16, "{looks:?} looks");
+        assert!(looks.load(Ordering::SeqCst) < 32, "{looks:?} looks");
     }
 
     #[test]

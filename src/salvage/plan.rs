@@ -10,9 +10,9 @@
 //! logical block: the hole is never larger than the source forces. One bad block in a piece of 1024 costs about 20 requests.
 //! Bisecting a dead area would cost one request a block and more; so after [`DEAD`] sectors have failed without a good block
 //! between them, each further suspect piece is first probed at [`PROBES`] places: only if one of them can be read is it
-//! bisected, else it is given up whole. Where a failure takes far longer than a read that succeeds, as on disks that try again inside,
-//! the last levels are left out and the blocks read one by one. A dead gigabyte so costs some 50,000 requests and not two million. Where a
-//! destination has coarser blocks than the source, the last of its blocks is put together from [parts](block).
+//! bisected, else it is given up whole. A dead gigabyte so costs some 50,000 requests and not two million. Where a failure takes longer
+//! than all blocks of its range take, as on disks that try again inside, they are read one by one instead. Where a destination has
+//! coarser blocks than the source, the last of its blocks is put together from [parts](block).
 //!
 //! The system makes one request of neighbours, and lets all of it fail: a piece alone may be good. With `ignore_error` a piece
 //! that cannot be read is read once more by itself. Then its first bad block is looked for, by some ten reads, and by one where

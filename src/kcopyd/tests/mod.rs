@@ -137,18 +137,5 @@ fn drive(mut engines: [&mut Stepped; 2], now: &mut Duration, mut is_over: impl F
 
 /// A request with nothing special.
 fn plain(work: Work, dests: &[Arc<Device>]) -> Request {
-    Request {
-        work,
-        dests: dests.iter().map(whole).collect(),
-        without: ErrorBits::NONE,
-        flags: Flags::NONE,
-        speed_max: SpeedLimit::default(),
-        paused: false,
-        sparse: false,
-        in_order: false,
-        observer: None,
-        background: false,
-        leaves_behind: false,
-        answered: None,
-    }
+    Request::new(work, &dests.iter().map(whole).collect::<Vec<_>>(), Flags::NONE)
 }
