@@ -126,12 +126,14 @@ fn clear_dead(point: &Path) -> Result<()> {
 
 /// Looks again at a mount that is in use, for as long as its daemon may be dying.
 fn look_patiently(point: &Path) -> Result<Found> {
-    if mountpoint::is_abandoned(point) {
-        return Ok(Found::Dead);
-    }
     let late = Instant::now() + DYING;
     loop {
+        // Before each look, which may take long, and after it: its daemon may have been on its way out.
+        if mountpoint::is_abandoned(point) {
+            return Ok(Found::Dead);
+        }
         match mountpoint::answered(point, mountpoint::look) {
+            Err(_) if mountpoint::is_abandoned(point) => return Ok(Found::Dead),
             Err(error) if error.errno() == libc::EBUSY && Instant::now() < late => thread::sleep(DYING_LOOK),
             result => return result,
         }

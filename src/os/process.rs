@@ -17,6 +17,9 @@ pub(crate) fn descriptors_max() -> u64 {
 /// SIGKILL in the masks of /proc/PID/status.
 const KILLED: u64 = 1 << (libc::SIGKILL - 1);
 
+/// PF_EXITING in the flags of /proc/PID/stat: it has taken its SIGKILL and is on its way out.
+const EXITING: u64 = 0x4;
+
 /// Processes that have the FUSE connection of that number open: those that serve its mount. On a kernel that does not
 /// tell the number (before 6.13), every process of the name `program` that has any open.
 pub(crate) fn servers(connection: u32, program: &str) -> Vec<u32> {
@@ -43,8 +46,21 @@ fn number_of(info: &str) -> Option<u32> {
 /// Whether every thread of the process has ended or is to end: nothing of its program runs any more.
 pub(crate) fn is_dying(pid: u32) -> bool {
     let threads = threads(pid);
-    !threads.is_empty()
-        && threads.iter().all(|thread| fs::read_to_string(thread.join("status")).is_ok_and(|status| is_ending(&status)))
+    !threads.is_empty() && threads.iter().all(|thread| thread_is_ending(thread))
+}
+
+/// The same of one thread; one that is not there any more has ended.
+fn thread_is_ending(thread: &Path) -> bool {
+    let shows = |name: &str, is_ending: fn(&str) -> bool| {
+        fs::read_to_string(thread.join(name)).map_or_else(|_| !thread.exists(), |text| is_ending(&text))
+    };
+    shows("status", is_ending) || shows("stat", is_exiting)
+}
+
+/// Whether the thread of this stat is on its way out: the flags are the seventh word after its name.
+fn is_exiting(stat: &str) -> bool {
+    let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & EXITING != 0)
 }
 
 /// Whether the thread of this status is a zombie, or it or its process was sent SIGKILL.
@@ -118,6 +134,18 @@ mod tests {
         assert!(is_ending("State:\tD (disk sleep)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000100\n"));
         assert!(!is_ending("State:\tD (disk sleep)\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000000000\n"));
         assert!(!is_ending(""));
+    }
+
+    #[test]
+    fn a_stat_tells_who_is_on_its_way_out() {
+        assert!(is_exiting("7 (a) b) R 1 7 7 0 -1 4194372 0 0 0\n"));
+        assert!(
+            !is_exiting("7 (kcopyfs) D 1 7 7 0 -1 4194368 4 4 4\n")
+                && !is_exiting("7 (kcopyfs) D 1\n")
+                && !is_exiting("")
+        );
+        // Not there any more.
+        assert!(thread_is_ending(Path::new("/proc/self/task/0")) && !thread_is_ending(Path::new("/proc/thread-self")));
     }
 
     #[test]
