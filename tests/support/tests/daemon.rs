@@ -80,6 +80,14 @@ client default
 name -
 digest -
 error /dev/sdb: sector 8: EIO
+phase copy
+verified 0
+read_errors 0
+suspect_bytes 0
+same 0
+started 1790000000000000
+ended -
+limited_by source
 ";
 
 #[test]

@@ -15,7 +15,9 @@ fn a_script_serves_a_disk_sets_faults_and_replays() {
         test -b "$device"
         test "$("$FD" ctl s path)" = "ok $device"
         "$FD" ctl s "rule read 8K 3s err 5" >out && exit 3
-        grep -q "^error: refused" out
+        grep -q "^error: a rule for no byte" out
+        "$FD" ctl s "rule read 8K 12K drop" >out && exit 3
+        grep -q "^error: that cannot happen" out
         "$FD" ctl s "rule read 8K 12K err 5 x1" "mark here" >out
         dd if="$device" iflag=direct bs=4K skip=2 count=1 of=/dev/null 2>out && exit 4
         dd if="$device" iflag=direct bs=4K skip=2 count=1 of=/dev/null 2>out

@@ -40,7 +40,8 @@ impl Fault {
         matches!(self, Self::Hang | Self::Delay(_))
     }
 
-    const fn fits(&self, op: Op) -> bool {
+    /// Whether it can happen to such a request.
+    pub(crate) const fn fits(&self, op: Op) -> bool {
         match self {
             Self::Err(_) | Self::Hang | Self::Delay(_) => true,
             Self::Corrupt | Self::Short(_) | Self::Misdirect(_) => matches!(op, Op::Read | Op::Write),
