@@ -12,6 +12,7 @@ mod bad;
 mod cells;
 mod dest;
 mod digest;
+mod lacking;
 mod map;
 mod mapfile;
 mod meter;

@@ -17,7 +17,7 @@ pub(crate) fn descriptors_max() -> u64 {
 /// SIGKILL in the masks of /proc/PID/status.
 const KILLED: u64 = 1 << (libc::SIGKILL - 1);
 
-/// PF_EXITING in the flags of /proc/PID/stat: it has taken its SIGKILL and is on its way out.
+/// `PF_EXITING` in the flags of /proc/PID/stat: it has taken its SIGKILL and is on its way out.
 const EXITING: u64 = 0x4;
 
 /// Processes that have the FUSE connection of that number open: those that serve its mount. On a kernel that does not

@@ -10,8 +10,8 @@
 //! logical block: the hole is never larger than the source forces. One bad block in a piece of 1024 costs about 20 requests.
 //! Bisecting a dead area would cost one request a block and more; so after [`DEAD`] sectors have failed without a good block
 //! between them, each further suspect piece is first probed at [`PROBES`] places: only if one of them can be read is it
-//! bisected, else it is given up whole. A dead gigabyte so costs some 50,000 requests and not two million. Where a failure takes longer
-//! than all blocks of its range take, as on disks that try again inside, they are read one by one instead. Where a destination has
+//! bisected, else it is given up whole. A dead gigabyte so costs some 50,000 requests and not two million. Where failures
+//! take [long](cost), as on disks that try again inside, its blocks are read one by one instead. Where a destination has
 //! coarser blocks than the source, the last of its blocks is put together from [parts](block).
 //!
 //! The system makes one request of neighbours, and lets all of it fail: a piece alone may be good. With `ignore_error` a piece
@@ -43,9 +43,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::Duration;
 
 pub(super) use self::block::{Block, Event};
+use self::cost::Cost;
 use self::locate::Locate;
 use self::policy::{OnRead, Policy};
 use self::slow::Slow;
@@ -64,7 +64,7 @@ const DEAD: u64 = 8192;
 /// Places at which a piece in a dead area is probed.
 const PROBES: u64 = 8;
 /// Blocks of a range that are read one by one at most.
-const ONE_BY_ONE: u64 = 128;
+const ONE_BY_ONE: u64 = 2048;
 /// Pieces that a destination may have failed to take before it is given up.
 const REWRITES: usize = 64;
 /// Different ranges, or blocks that a destination does not take, that are narrowed down, a job; beyond them whole pieces are
@@ -81,6 +81,7 @@ pub(crate) struct Plan {
     policy: Policy,
     /// What is put last because its neighbourhood is slow; `None` where nothing is.
     slow: Option<Slow>,
+    cost: Cost,
     /// Pieces that failed once.
     untried: RangeSet,
     /// How the last of them failed.
@@ -121,6 +122,7 @@ impl Plan {
         Self {
             policy,
             slow: policy.puts_slow_last().then(Slow::new),
+            cost: Cost::default(),
             untried: RangeSet::new(),
             untried_errno: libc::EIO,
             piece: geometry.coarsest(),
@@ -307,56 +309,11 @@ impl Plan {
     /// The first range in another that a live destination lacks and nobody has given up, and all that lack it; in whole
     /// blocks, for another job may have written in finer ones.
     fn lacking(&self, progress: &Progress, within: Range<u64>) -> Option<Step> {
-        let live = progress.present();
-        let is_apart = |at: u64| {
-            let sets = [Some(&self.untried), Some(&progress.unreadable), self.slow.as_ref().map(Slow::put_last)];
-            let ends = sets.map(|set| set?.end_at(at));
-            // Few: those that are looked at just now.
-            let suspects = self.suspects.values().map(Suspect::range).filter(|range| range.contains(&at));
-            ends.into_iter().flatten().chain(suspects.map(|range| range.end)).max()
-        };
-        let has = |index: usize, at: u64| {
-            let dest = &progress.dests[index];
-            dest.taken.end_at(at).max(dest.lost().end_at(at))
-        };
-        let mut at = within.start;
-        let lack = loop {
-            if at >= within.end {
-                return None;
-            }
-            if let Some(end) = is_apart(at) {
-                at = end;
-                continue;
-            }
-            let mut lack = ErrorBits::NONE;
-            let mut next = u64::MAX;
-            for index in live.iter() {
-                match has(index, at) {
-                    Some(end) => next = next.min(end),
-                    None => lack.set(index),
-                }
-            }
-            if !lack.is_empty() {
-                break lack;
-            }
-            at = next;
-        };
-        let mut end = progress.total;
-        let mut stop_at = |next: Option<u64>| end = end.min(next.unwrap_or(u64::MAX));
-        let behind = |set: &RangeSet| set.first_from(at).map(|range| range.start);
-        stop_at(behind(&self.untried));
-        stop_at(behind(&progress.unreadable));
-        stop_at(self.slow.as_ref().and_then(|slow| behind(slow.put_last())));
-        stop_at(self.suspects.values().map(|suspect| suspect.range().start).filter(|start| *start > at).min());
-        for index in live.iter() {
-            let dest = &progress.dests[index];
-            if lack.contains(index) {
-                stop_at(behind(&dest.taken));
-                stop_at(behind(dest.lost()));
-            } else {
-                stop_at(has(index, at));
-            }
-        }
+        let put_last = self.slow.as_ref().map(Slow::put_last);
+        let apart: Vec<&RangeSet> = [&self.untried, &progress.unreadable].into_iter().chain(put_last).collect();
+        // Few: those that are looked at just now.
+        let suspects = self.suspects.values().map(Suspect::range);
+        let (Range { start: at, end }, lack) = progress.first_lacking(within.clone(), &apart, suspects)?;
         // What lies outside of `within` is for another time, unless it is the bulk itself.
         let end = end.min(within.end.next_multiple_of(self.policy.block));
         let range =
@@ -400,7 +357,7 @@ impl Plan {
 
     fn look_at_untried(&mut self, range: Range<u64>) {
         if self.policy.on_read.bisects() && range.end - range.start > self.policy.block {
-            self.split(&range, self.untried_errno, Duration::ZERO);
+            self.split(&range, self.untried_errno);
         } else {
             // With `ignore_error` it may have failed for a neighbour: that is no try.
             let tries = u32::from(self.policy.on_read == OnRead::Stop);
@@ -468,17 +425,16 @@ impl Plan {
         Some(step)
     }
 
-    /// Bisects a range, or has it probed first where its neighbourhood is dead. Where the failure took longer than all its blocks take
-    /// by themselves, they are read one by one: each failure that is spared is worth it.
-    fn split(&mut self, range: &Range<u64>, errno: i32, took: Duration) {
+    /// Bisects a range, or has it probed first where its neighbourhood is dead. Where failures take long its blocks are read one by
+    /// one.
+    fn split(&mut self, range: &Range<u64>, errno: i32) {
         let block = self.policy.block;
         let blocks = (range.end - range.start) / block;
         if self.dead >= DEAD && blocks > PROBES {
             return self.push(Suspect::Probe { range: range.clone(), place: 0, errno });
         }
         let usual = self.slow.as_ref().and_then(Slow::usual);
-        let each = u32::try_from(blocks).ok().filter(|_| blocks <= ONE_BY_ONE);
-        if usual.zip(each).is_some_and(|(usual, blocks)| took >= usual * blocks) {
+        if blocks <= ONE_BY_ONE && self.cost.is_less_one_by_one(blocks, usual) {
             for start in (range.start..range.end).step_by(usize::try_from(block).unwrap_or(usize::MAX)) {
                 self.push(Suspect::Read { range: start..start + block, tries: 0 });
             }
@@ -536,28 +492,22 @@ impl Plan {
         let live = progress.present();
         while let Some(lost) = progress.unreadable.first_from(self.zeros_from) {
             let at = lost.start.max(self.zeros_from);
-            let (mut lack, mut end) = (ErrorBits::NONE, lost.end);
-            let mut next = u64::MAX;
-            for index in live.iter() {
-                let dest = &progress.dests[index];
-                let until = dest.zeroed().end_at(at).max(dest.lost().end_at(at)).max(waits(index, at));
-                if let Some(until) = until {
-                    next = next.min(until);
-                } else {
-                    lack.set(index);
-                    let behind = |set: &RangeSet| set.first_from(at).map_or(u64::MAX, |range| range.start);
-                    end = end.min(behind(dest.zeroed())).min(behind(dest.lost()));
-                }
+            let mut waiting = ErrorBits::NONE;
+            let mut end = lost.end;
+            for (index, until) in live.iter().filter_map(|index| Some((index, waits(index, at)?))) {
+                waiting.set(index);
+                end = end.min(until);
             }
+            let (lack, until) = progress.lack_at(live.without(waiting), at, |dest| [dest.zeroed(), dest.lost()]);
+            end = end.min(until);
             if !lack.is_empty() {
-                return Some((at..end.min(next), lack));
+                return Some((at..end, lack));
             }
-            let waiting = live.iter().any(|index| waits(index, at).is_some());
-            if waiting {
+            if !waiting.is_empty() {
                 // It comes back to this when that has been tried.
                 return None;
             }
-            self.zeros_from = next.min(lost.end);
+            self.zeros_from = end;
         }
         None
     }
@@ -598,11 +548,15 @@ impl Plan {
                 if !matches!(step, Step::Hole { .. }) {
                     self.piece = self.piece.max(range.end - range.start);
                 }
-                if let (None, Step::Copy { .. }, Some(slow)) = (&self.current, step, &mut self.slow) {
-                    self.leaves_out |= slow.was_read(&range, piece.read_took, progress.total);
+                match (&self.current, step, &mut self.slow) {
+                    (Some(_), ..) => self.cost.note(piece.read_error.is_some(), piece.read_took),
+                    (None, Step::Copy { .. }, Some(slow)) => {
+                        self.leaves_out |= slow.was_read(&range, piece.read_took, progress.total);
+                    }
+                    _ => {}
                 }
                 match piece.read_error {
-                    Some(errno) => self.read_failed(spec, progress, &range, errno, piece.read_took),
+                    Some(errno) => self.read_failed(spec, progress, &range, errno),
                     None => self.was_read(step, progress, &range, piece),
                 }
                 self.write_failures(spec, progress, &range, piece, false);
@@ -687,7 +641,7 @@ impl Plan {
         progress.write_failed(spec, dest, range, errno);
     }
 
-    fn read_failed(&mut self, spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32, took: Duration) {
+    fn read_failed(&mut self, spec: &Spec, progress: &mut Progress, range: &Range<u64>, errno: i32) {
         if is_gone(errno) {
             progress.read_failed(spec, range, errno);
             self.fatal = true;
@@ -717,7 +671,7 @@ impl Plan {
         let bisects = self.policy.on_read.bisects();
         let has_blocks = range.end - range.start > self.policy.block;
         if bisects && has_blocks {
-            self.split(range, errno, took);
+            self.split(range, errno);
         } else if self.policy.on_read == OnRead::Ignore && has_blocks {
             self.push(Suspect::First { range: range.clone(), end: range.start + self.policy.block, tries: 0 });
         } else if tries < self.policy.retries {
@@ -859,6 +813,7 @@ pub(super) fn is_gone(errno: i32) -> bool {
 }
 
 mod block;
+mod cost;
 mod locate;
 mod policy;
 mod slow;
