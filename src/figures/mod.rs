@@ -4,6 +4,7 @@
 //! ```text
 //! ranges ─> progress (per destination: taken, durable, lost)  ─> map (ddrescue's mapfile)
 //!                                                             ─> cells (for pictures)
+//!                                                             ─> lacking (what is to be done)
 //! mapfile (ddrescue's, as it comes in)
 //! meter (speed, time left, running time)    speeds (over all the running time)    digest (of the source, in order)
 //! ```
