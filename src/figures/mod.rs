@@ -31,7 +31,7 @@ pub(crate) use digest::{Hashing, sums_text};
 pub(crate) use map::Map;
 pub(crate) use mapfile::{Frame, Given, parse as parse_map};
 pub(crate) use meter::{Meter, Stopwatch};
-pub(crate) use progress::{DIFFERENT, Progress};
+pub(crate) use progress::Progress;
 pub(crate) use ranges::RangeSet;
 pub use speeds::Rate;
 pub(crate) use speeds::Speeds;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::bad::{self, BadKind, BadRange};
 use super::dest::{Dest, DestMark, DestState};
 use super::ranges::RangeSet;
-use super::wrong::{Verb, sentence};
+use super::wrong::{Verb, displaced as displaced_text, sentence};
 use crate::dm_io::ErrorBits;
 use crate::error::errno_name;
 use crate::sector::{SECTOR_SIZE, Sector};
@@ -299,21 +299,35 @@ impl Progress {
         }
     }
 
-    /// A range of a destination is different from the source, or could not be read back. With no destination left nothing is
-    /// copied: it has just been refuted.
+    /// A range of a destination could not be read back.
     pub(crate) fn verify_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
+        self.refuted(spec, index, range, errno, None);
+    }
+
+    /// A range of a destination is different from the source; in a test, because data of another sector is there.
+    pub(crate) fn differs(&mut self, spec: &Spec, index: usize, range: &Range<u64>, displaced: Option<u64>) {
+        self.refuted(spec, index, range, DIFFERENT, displaced);
+    }
+
+    /// With no destination left nothing is copied: it has just been refuted.
+    fn refuted(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32, displaced: Option<u64>) {
         if self.dropped.contains(index) {
             return;
         }
         for part in self.not_lost(index, range).iter() {
-            self.comparison_failed(spec, index, &part, errno);
+            self.comparison_failed(spec, index, &part, errno, displaced);
         }
     }
 
-    fn comparison_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32) {
+    fn comparison_failed(&mut self, spec: &Spec, index: usize, range: &Range<u64>, errno: i32, displaced: Option<u64>) {
         let different = errno == DIFFERENT;
         let verb = if different { Verb::Verify } else { Verb::ReadBack };
-        self.note(verb, &spec.to[index], Some(index), range, errno);
+        let region = &spec.to[index];
+        if self.note(verb, region, Some(index), range, errno) {
+            let place = |sector: u64| Sector::new(region.sector.get().saturating_add(sector)).unwrap_or(Sector::MAX);
+            let text = displaced.map(|other| displaced_text(place(range.start), place(other)));
+            self.error.as_mut().into_iter().for_each(|error| error.extend(text.as_deref()));
+        }
         if different {
             self.dests[index].differs();
         }
@@ -335,7 +349,8 @@ impl Progress {
         }
     }
 
-    fn note(&mut self, verb: Verb, region: &RegionSpec, dest: Option<usize>, range: &Range<u64>, errno: i32) {
+    /// True if it is what the job tells first.
+    fn note(&mut self, verb: Verb, region: &RegionSpec, dest: Option<usize>, range: &Range<u64>, errno: i32) -> bool {
         let sector = Sector::new(region.sector.get() + range.start).unwrap_or(Sector::MAX);
         let count = Sector::new(range.end - range.start).unwrap_or(Sector::ZERO);
         let kind = if verb == Verb::Verify { BadKind::Differs } else { BadKind::Failed };
@@ -353,6 +368,7 @@ impl Progress {
             self.compared_at = compares.then_some(range.start);
             self.error = Some(sentence(verb, &region.path.to_string_lossy(), (sector, count), errno, zone));
         }
+        is_first
     }
 
     /// Those flushes failed. Returns the destinations that are given up for it.

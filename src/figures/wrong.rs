@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::DIFFERENT;
+use super::progress::DIFFERENT;
 use crate::blkdev::{CUT, DELETED, GONE, HELD, reset};
 use crate::error::errno_name;
 use crate::sector::Sector;
@@ -52,6 +52,13 @@ pub(super) fn sentence(
         ),
         errno => format!("{verb} {path}: {} in {place}", errno_name(errno)),
     }
+}
+
+/// What is added to that line where `sector` has the data of another one.
+pub(super) fn displaced(sector: Sector, other: Sector) -> String {
+    // What is written later is written over what was there.
+    let why = if other > sector { "; the device may be smaller than it says" } else { "" };
+    format!(": what was written to sector {other} is there{why}")
 }
 
 fn span(sector: Sector, count: Sector) -> String {

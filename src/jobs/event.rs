@@ -104,6 +104,7 @@ pub(super) struct EndedPiece {
     pub(super) written: ErrorBits,
     pub(super) write_errors: Vec<(usize, i32)>,
     pub(super) different: ErrorBits,
+    pub(super) displaced: Option<(usize, u64)>,
     pub(super) same: ErrorBits,
     pub(super) behind: ErrorBits,
     /// Destinations that are files and were taken away, and why.
@@ -120,6 +121,7 @@ impl EndedPiece {
             written: piece.written,
             write_errors: piece.write_errors.to_vec(),
             different: piece.different,
+            displaced: piece.displaced,
             same: piece.same,
             behind: piece.behind,
             gone,
@@ -135,6 +137,7 @@ impl EndedPiece {
             written: self.written,
             write_errors: &self.write_errors,
             different: self.different,
+            displaced: self.displaced,
             same: self.same,
             behind: self.behind,
         }

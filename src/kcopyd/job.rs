@@ -141,6 +141,8 @@ pub(super) struct SubJob {
     pub(super) failed: Vec<(usize, i32)>,
     /// Destinations that are different.
     pub(super) different: ErrorBits,
+    /// A destination that has another sector's pattern in it, and that sector's number.
+    pub(super) displaced: Option<(usize, u64)>,
     /// It is written only where it differs, and that is not known yet.
     pub(super) is_unknown: bool,
     /// Destinations that were found to have it.
@@ -167,6 +169,7 @@ impl SubJob {
             is_over: false,
             failed: Vec::new(),
             different: ErrorBits::NONE,
+            displaced: None,
             is_unknown: false,
             same: ErrorBits::NONE,
         }

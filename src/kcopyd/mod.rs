@@ -149,6 +149,8 @@ pub struct Piece<'a> {
     /// Of a comparison: the destinations that are different. `written` are then those that are equal, and `write_errors`
     /// those that could not be read.
     pub different: ErrorBits,
+    /// Of a comparison with a [`Pattern`]: the last destination that has another sector's data in it, and that sector's number.
+    pub displaced: Option<(usize, u64)>,
     /// Of `written`, with [`Flags::ONLY_CHANGED`]: those that were found to have it, and were not written to.
     pub same: ErrorBits,
     /// Destinations that do not have it, or were not compared with it, because one was left behind ([`Observer::fell_behind`]).

@@ -40,7 +40,28 @@ impl Pattern {
         }
     }
 
-    /// Puts it into the first `length` bytes of a list.
+    /// The number that a sector names, if it begins as one of this pattern does.
+    pub(super) fn number_in(&self, sector: &[u8; 16]) -> Option<u64> {
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| sector[at + index]));
+        (word(0) == self.seed).then(|| word(8))
+    }
+
+    /// The first sector in `length` bytes of a list, and as many behind them, that is not the one it should be: the number that it
+    /// names, if that is another.
+    pub(super) fn displaced(&self, list: &PageList, length: usize) -> Option<u64> {
+        let read = |at: usize| {
+            let mut sector = [0; SECTOR];
+            list.read(at, &mut sector);
+            sector
+        };
+        let [wanted, found] = (0..length)
+            .step_by(SECTOR)
+            .map(|at| [read(at), read(length + at)])
+            .find(|[wanted, found]| wanted != found)?
+            .map(|sector| self.number_in(sector.first_chunk().expect("a sector's beginning")));
+        found.filter(|_| found != wanted)
+    }
+
     pub(super) fn fill_list(&self, offset: Sector, list: &mut PageList, length: usize) {
         let mut bytes = [0; STEP];
         for start in (0..length).step_by(STEP) {
@@ -77,6 +98,9 @@ mod tests {
         assert_eq!((bytes[..8].to_vec(), bytes[8]), (0x1122_u64.to_le_bytes().to_vec(), 42));
         assert_eq!(sectors(pattern, 0, 4)[2 * SECTOR..3 * SECTOR], bytes);
         assert_eq!(sectors(Pattern { seed: 0x1122, first: 0 }, 42, 1), bytes);
+        let begins = |bytes: &[u8]| *bytes.first_chunk().unwrap();
+        assert_eq!(pattern.number_in(&begins(&bytes)), Some(42));
+        assert_eq!(Pattern { seed: 1, first: 0 }.number_in(&begins(&bytes)), None);
         // Nothing of it is that of a neighbour, or of another seed.
         let words = |bytes: &[u8]| bytes.chunks(8).map(<[u8]>::to_vec).collect::<Vec<_>>();
         for other in [sectors(pattern, 3, 1), sectors(Pattern { seed: 0x1123, ..pattern }, 2, 1)] {

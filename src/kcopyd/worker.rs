@@ -419,6 +419,8 @@ impl Worker {
                     sub.fail([(dest, *errno)]);
                 } else if !are_equal(&list, 0, length, length) {
                     sub.different.set(dest);
+                    let displaced = job.new.work.pattern().and_then(|pattern| pattern.displaced(&list, length));
+                    sub.displaced = displaced.map(|number| (dest, number)).or(sub.displaced);
                 }
                 self.compare(key, list, dest + 1);
             }
@@ -446,7 +448,7 @@ impl Worker {
         let sub = &mut self.subs[key];
         // Its pages go back before anybody asks for more, but for those that something late has.
         (sub.list, sub.phase) = (None, Phase::Writing);
-        let SubJob { job: owner, span, read_took, read_error, different, same, behind, .. } = *sub;
+        let SubJob { job: owner, span, read_took, read_error, different, displaced, same, behind, .. } = *sub;
         let (to, shown, failed) = (sub.to, sub.shown, sub.failed_bits());
         let write_errors = std::mem::take(&mut sub.failed);
         sub.is_over = true;
@@ -480,6 +482,7 @@ impl Worker {
                 written,
                 write_errors,
                 different,
+                displaced,
                 same,
                 behind,
             });

@@ -47,6 +47,7 @@ fn salvage(bad: u64) -> (u64, Duration) {
                 written: if unread { ErrorBits::NONE } else { ErrorBits::first(1) },
                 write_errors: &[],
                 different: ErrorBits::NONE,
+                displaced: None,
                 same: ErrorBits::NONE,
                 behind: ErrorBits::NONE,
             };

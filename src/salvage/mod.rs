@@ -29,7 +29,7 @@ use self::plan::{Block, Event, Plan, is_gone};
 use self::recheck::{Recheck, Whose};
 pub(crate) use self::step::{Step, request};
 use crate::dm_io::ErrorBits;
-use crate::figures::{DIFFERENT, Dest, Progress, RangeSet};
+use crate::figures::{Dest, Progress, RangeSet};
 use crate::kcopyd::{Flags, Piece};
 use crate::spec::{Action, OnReadError, Spec};
 
@@ -272,7 +272,7 @@ impl Salvage {
                     progress.regained_parts(&block.good(), one, spec.action == Action::Verify);
                 }
                 if piece.different.contains(*dest) {
-                    block.good().iter().for_each(|range| progress.verify_failed(spec, *dest, &range, DIFFERENT));
+                    block.good().iter().for_each(|range| progress.differs(spec, *dest, &range, None));
                 }
                 for (index, errno) in piece.write_errors {
                     progress.verify_failed(spec, *index, &range, *errno);
@@ -438,7 +438,8 @@ impl Salvage {
             return Reaction::default();
         }
         for index in different.iter() {
-            progress.verify_failed(spec, index, &range, DIFFERENT);
+            let displaced = piece.displaced.filter(|(dest, _)| *dest == index).map(|(_, number)| number);
+            progress.differs(spec, index, &range, displaced);
         }
         Reaction::default()
     }

@@ -150,7 +150,14 @@ fn the_first_difference_on_the_disk_is_told() {
         progress.verify_failed(&spec, 0, &(start..start + 1), DIFFERENT);
     }
     assert_eq!(progress.error.as_deref(), Some("verify /d0: different in sector 1030"));
-    assert_eq!(progress.dests[0].first_error(), Some((DIFFERENT, Sector::new(1030).unwrap())));
+    // Data of another sector is there, of one before it and of one behind it.
+    progress.differs(&spec, 0, &(25..29), Some(8));
+    let text = "verify /d0: different in the 4 sectors from 1025: what was written to sector 1008 is there";
+    assert_eq!(progress.error.as_deref(), Some(text));
+    progress.differs(&spec, 0, &(20..21), Some(80));
+    let text = "verify /d0: different in sector 1020: what was written to sector 1080 is there; the device may be smaller than it says";
+    assert_eq!(progress.error.as_deref(), Some(text));
+    assert_eq!(progress.dests[0].first_error(), Some((DIFFERENT, Sector::new(1020).unwrap())));
     assert!(progress.bad.iter().all(|bad| bad.kind == BadKind::Differs));
     assert!(progress.bad.is_sorted_by_key(|bad| bad.sector));
     // what went wrong before it was compared comes first

@@ -144,6 +144,7 @@ impl Model {
                 written,
                 write_errors: &errors,
                 different: ErrorBits::NONE,
+                displaced: None,
                 same: ErrorBits::NONE,
                 behind: ErrorBits::NONE,
             };
@@ -243,6 +244,7 @@ fn a_piece_that_failed_with_its_neighbour_is_not_what_the_job_stops_for() {
             written: ErrorBits::NONE,
             write_errors: &[],
             different: ErrorBits::NONE,
+            displaced: None,
             same: ErrorBits::NONE,
             behind: ErrorBits::NONE,
         };
@@ -311,6 +313,7 @@ fn in_order_means_that_whatever_comes_first_on_the_source_is_done_first() {
             written,
             write_errors: &[],
             different,
+            displaced: None,
             same,
             behind,
         };
@@ -608,6 +611,7 @@ fn end_pieces(plan: &mut Plan, spec: &Spec, step: &Step, progress: &mut Progress
             written,
             write_errors,
             different: ErrorBits::NONE,
+            displaced: None,
             same: ErrorBits::NONE,
             behind: ErrorBits::NONE,
         };
@@ -744,6 +748,7 @@ fn a_million_scattered_bad_blocks_cost_no_more_each_than_a_few() {
                 written: if is_bad { ErrorBits::NONE } else { ErrorBits::first(1) },
                 write_errors: &[],
                 different: ErrorBits::NONE,
+                displaced: None,
                 same: ErrorBits::NONE,
                 behind: ErrorBits::NONE,
             };
