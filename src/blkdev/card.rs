@@ -9,6 +9,7 @@
 //! # Invariants
 //! The values are text from hardware, udev or an administrator, as it is: whoever prints them escapes them.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,29 +69,31 @@ impl DeviceCard {
     }
 
     /// Its keys and values, in the order in which they are printed.
-    pub fn fields(&self) -> [(&'static str, Option<String>); 8] {
-        let celsius = self.thermometer.as_ref().and_then(Thermometer::celsius);
+    pub fn fields(&self) -> [(&'static str, Option<Cow<'_, str>>); 8] {
+        self.fields_at(self.thermometer.as_ref().and_then(Thermometer::celsius))
+    }
+
+    fn fields_at(&self, celsius: Option<i64>) -> [(&'static str, Option<Cow<'_, str>>); 8] {
         [
-            ("size", Some(self.size.to_string())),
-            ("model", self.model.clone()),
-            ("serial", self.serial.clone()),
-            ("wwid", self.wwid.clone()),
-            ("transport", self.transport.clone()),
-            ("rotational", self.rotational.map(|spins| u8::from(spins).to_string())),
-            ("temperature", celsius.map(|degrees| degrees.to_string())),
-            ("usb_port", self.usb_port.clone()),
+            ("size", Some(self.size.to_string().into())),
+            ("model", self.model.as_deref().map(Cow::from)),
+            ("serial", self.serial.as_deref().map(Cow::from)),
+            ("wwid", self.wwid.as_deref().map(Cow::from)),
+            ("transport", self.transport.as_deref().map(Cow::from)),
+            ("rotational", self.rotational.map(|spins| if spins { "1" } else { "0" }.into())),
+            ("temperature", celsius.map(|degrees| degrees.to_string().into())),
+            ("usb_port", self.usb_port.as_deref().map(Cow::from)),
         ]
     }
 
     /// What is known of it as `KEY=VALUE` words, one line: blanks and control characters of a value are escaped as in /proc/mounts.
     pub fn line(&self) -> String {
-        let known = self.fields().into_iter().filter_map(|(key, value)| Some(format!("{key}={}", word(&value?))));
-        known.collect::<Vec<_>>().join(" ")
+        print(self.fields())
     }
 
     /// The same without what changes: the temperature.
     pub fn lasting_line(&self) -> String {
-        Self { thermometer: None, ..self.clone() }.line()
+        print(self.fields_at(None))
     }
 
     /// The card of such a line.
@@ -124,6 +127,11 @@ impl DeviceCard {
         }
         card
     }
+}
+
+fn print(fields: [(&'static str, Option<Cow<'_, str>>); 8]) -> String {
+    let known = fields.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", word(&value?))));
+    known.collect::<Vec<_>>().join(" ")
 }
 
 /// A value as one word: blanks, control characters and backslashes are escaped as in /proc/mounts.

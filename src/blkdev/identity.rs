@@ -25,6 +25,8 @@ use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
 use super::device::{Device, Target};
+use super::settled::Settled;
+use super::sys::LoopInfo;
 use super::sysfs::disk_of;
 use super::topology;
 use crate::os::mounts::Mounts;
@@ -83,6 +85,11 @@ pub(super) fn medium_of_file(file: &File) -> Option<String> {
     of_regular(file)
 }
 
+/// The name of the bytes of the regular file below a loop device, as `info` says.
+pub(super) fn medium_below_loop(info: &LoopInfo, dev: u64, mounts: &Mounts) -> Option<String> {
+    below_loop(info, dev, mounts, 0)
+}
+
 /// The identity of an open block device or regular file.
 fn of(file: &File, depth: u32) -> Option<String> {
     let meta = file.metadata().ok().filter(|_| depth < MAX_DEPTH)?;
@@ -96,8 +103,19 @@ fn of(file: &File, depth: u32) -> Option<String> {
 /// A loop device, by what it is over, where nobody who may never answer has to be asked for that. `file` is the device, or a
 /// partition of it.
 fn of_loop(file: &File, dev: u64, node: &Node, depth: u32) -> Option<String> {
-    let (info, below) = topology::backing_file(Some(file), dev, &Mounts::read().ok()?)?;
-    Some(format!("loop:{}+{}{};on={}", info.offset, info.sizelimit, node.sectors(), of(&below, depth + 1)?))
+    let mounts = Mounts::read().ok()?;
+    let info = topology::loop_info(Some(file), dev, &mounts)?;
+    let below = below_loop(&info, dev, &mounts, depth)?;
+    Some(format!("loop:{}+{}{};on={below}", info.offset, info.sizelimit, node.sectors()))
+}
+
+/// What a loop device is over, as `info` says. As long as it is attached no other file has that inode.
+fn below_loop(info: &LoopInfo, dev: u64, mounts: &Mounts, depth: u32) -> Option<String> {
+    static FILES: Settled<(u64, u64), Option<String>> = Settled::new();
+    FILES.get(&(info.device, info.inode), || {
+        let found = topology::backing_file(info, dev, mounts).and_then(|file| of(&file, depth + 1));
+        if found.is_some() { Ok(found) } else { Err(None) }
+    })
 }
 
 /// A regular file, by its inode. Inodes are used again, so that the number says nothing without the birth. Clocks are coarse:

@@ -10,7 +10,6 @@
 //! Nothing here waits for a backing file's server: see [`super::topology`]. A file that is open itself is asked.
 
 use std::fmt::Write;
-use std::fs::File;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -20,6 +19,7 @@ use super::device::{Device, Target};
 use super::extent::{Extent, Place};
 use super::identity;
 use super::resolve::read_mounts;
+use super::sysfs::disk_of;
 use super::topology;
 use crate::error::Result;
 
@@ -63,7 +63,7 @@ fn medium(device: &Device, all: &[Extent], extent: &Extent) -> Result<Option<Str
             let own = matches!(device.target(), Target::File { .. }).then(|| identity::medium_of_file(device.file()));
             let name = match own {
                 Some(name) => name,
-                None => backing_file(all, &extent.place)?.as_ref().and_then(identity::medium_of_file),
+                None => medium_of_backing(device, all, &extent.place)?,
             };
             name.or_else(|| until_restart(*dev, &[("inode", ino.to_string())]))
         }
@@ -81,15 +81,21 @@ fn until_restart(dev: u64, more: &[(&str, String)]) -> Option<String> {
     Some(name)
 }
 
-/// The file `place` that a loop device among `all` lies on, open; `None` where that could wait or it is not to be found.
-fn backing_file(all: &[Extent], place: &Place) -> Result<Option<File>> {
+/// The name of the file `place` that a loop device among `all` lies on; `None` where asking could wait or it is not to be found.
+/// `device` is open itself.
+fn medium_of_backing(device: &Device, all: &[Extent], place: &Place) -> Result<Option<String>> {
     let mounts = read_mounts()?;
-    let open = |dev: u64| {
-        let (info, file) = topology::backing_file(None, dev, &mounts)?;
-        (*place == Place::File { dev: info.device, ino: info.inode }).then_some(file)
+    let own = match device.target() {
+        Target::Block { rdev } => Some(disk_of(rdev)),
+        Target::File { .. } | Target::Memory { .. } => None,
+    };
+    let name = |dev: u64| {
+        let info = topology::loop_info(Some(device.file()).filter(|_| own == Some(dev)), dev, &mounts)?;
+        let is_it = *place == Place::File { dev: info.device, ino: info.inode };
+        is_it.then(|| identity::medium_below_loop(&info, dev, &mounts)).flatten()
     };
     Ok(all.iter().find_map(|extent| match extent.place {
-        Place::Disk { dev } => open(dev),
+        Place::Disk { dev } => name(dev),
         _ => None,
     }))
 }

@@ -28,6 +28,7 @@ mod identity;
 mod lasting;
 mod open;
 mod resolve;
+mod settled;
 mod shared_look;
 mod sys;
 mod sysfs;

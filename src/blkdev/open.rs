@@ -366,6 +366,6 @@ fn is_zoned(rdev: u64) -> bool {
     let node = sysfs::node(rdev);
     ["queue/zoned", "../queue/zoned"]
         .iter()
-        .find_map(|name| std::fs::read_to_string(node.join(name)).ok())
-        .is_some_and(|model| model.trim() == "host-managed")
+        .find_map(|name| sysfs::settled_text(&node.join(name)))
+        .is_some_and(|model| model == "host-managed")
 }

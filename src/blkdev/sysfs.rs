@@ -1,8 +1,11 @@
 //! Block devices as sysfs shows them: numbers, sizes, what is made of what. Reading it asks no device.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::settled::Settled;
 use crate::os::mounts::parse_dev;
 use crate::sector::SECTOR_SIZE;
 
@@ -25,6 +28,42 @@ pub(super) fn device_path(dev: u64) -> PathBuf {
     }
 }
 
+/// An attribute that stays as it is until the kernel tells of an event: what a device is called, and of what it is a part. `None`
+/// where there is none. The devices of many jobs are asked for it again and again.
+pub(super) fn settled(path: &Path) -> Option<Arc<[u8]>> {
+    static ATTRIBUTES: Settled<PathBuf, Option<Arc<[u8]>>> = Settled::new();
+    ATTRIBUTES.get(path, || attribute(path).map(|bytes| bytes.map(Arc::from)).map_err(|_| None))
+}
+
+/// An attribute, as it is now; `None` where there is none.
+///
+/// # Errors
+/// It may be there when there are descriptors and memory again.
+pub(super) fn attribute(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match read_page(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// The same, if it can be read.
+pub(super) fn read(path: &Path) -> Option<Vec<u8>> {
+    read_page(path).ok()
+}
+
+/// None is longer than a page, and a read has all of it.
+fn read_page(path: &Path) -> io::Result<Vec<u8>> {
+    let mut page = [0; 4096];
+    let length = File::open(path)?.read(&mut page)?;
+    Ok(page[..length].to_vec())
+}
+
+/// The same, as text.
+fn read_text(path: &Path) -> Option<String> {
+    String::from_utf8(read(path)?).ok()
+}
+
 /// Every block device of the system, disks and partitions, by the names of a directory alone: there may be hundreds.
 pub(super) fn all_devices() -> Vec<u64> {
     let Ok(entries) = fs::read_dir("/sys/dev/block") else { return Vec::new() };
@@ -38,7 +77,7 @@ const LOOP_MAJOR: u32 = 7;
 
 /// Whether it is a whole loop device.
 pub(super) fn is_loop(dev: u64) -> bool {
-    libc::major(dev) == LOOP_MAJOR && !node(dev).join("partition").exists()
+    libc::major(dev) == LOOP_MAJOR && settled(&node(dev).join("partition")).is_none()
 }
 
 /// The names of what holds a device as a part of itself: dm, md, bcache.
@@ -64,24 +103,34 @@ pub(super) fn numbers_in(path: &Path) -> Vec<u64> {
 }
 
 fn read_dev(path: &Path) -> Option<u64> {
-    parse_dev(&fs::read_to_string(path).ok()?)
+    parse_dev(&read_text(path)?)
 }
 
 /// An attribute that is a number.
 pub(super) fn number(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+    read_text(path)?.trim().parse().ok()
 }
 
 /// The whole disk of a device.
 pub(super) fn disk_of(dev: u64) -> u64 {
-    partition(dev).map_or(dev, |(disk, ..)| disk)
+    disk_of_partition(&node(dev)).unwrap_or(dev)
+}
+
+/// The disk of the partition that has this directory.
+fn disk_of_partition(node: &Path) -> Option<u64> {
+    settled(&node.join("partition"))?;
+    parse_dev(&settled_text(&node.join("../dev"))?)
+}
+
+/// As [`settled`], as text.
+pub(super) fn settled_text(path: &Path) -> Option<String> {
+    std::str::from_utf8(&settled(path)?).ok().map(|text| text.trim().to_owned())
 }
 
 /// Disk, first byte and bytes of a partition.
 pub(super) fn partition(dev: u64) -> Option<(u64, u64, u64)> {
     let node = node(dev);
-    number(&node.join("partition"))?;
-    let disk = read_dev(&node.join("../dev"))?;
+    let disk = disk_of_partition(&node)?;
     let start = number(&node.join("start"))?.checked_mul(SECTOR_SIZE)?;
     let size = number(&node.join("size"))?.checked_mul(SECTOR_SIZE)?;
     Some((disk, start, size))

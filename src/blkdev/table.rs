@@ -15,7 +15,7 @@ use super::device::{Device, Target};
 use super::disk_lock::{Attempt, DiskLock};
 use super::holders::Holders;
 use super::open::{OpenDest, judge, open_dest};
-use super::shared_look::SharedLook;
+use super::shared_look::{Moment, SharedLook};
 use super::sysfs::{self, disk_of};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -35,7 +35,7 @@ const CARD_FRESH: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 struct KnownCard {
     /// The number that the kernel gave to the disk when it appeared.
-    disk: Option<u64>,
+    disk: Option<String>,
     read_at: Instant,
     card: Weak<DeviceCard>,
 }
@@ -57,12 +57,12 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Everything on this system that is in use, seen from here on: those who ask at the same time share a look.
+    /// Everything on this system that is in use from here on: those who ask share a look.
     ///
     /// # Errors
     /// As [`Holders::read`].
     pub fn holders(&self) -> Result<Arc<Holders>> {
-        self.holders.holders(Holders::read)
+        self.holders.holders(Moment::now, Holders::read)
     }
 
     /// Opens a destination, or shares the descriptor that another job has of the same block device.
@@ -162,14 +162,14 @@ impl Devices {
     /// What people call an open device. Many small jobs of one device do not read it each for itself.
     pub fn card(&self, device: &Device) -> Arc<DeviceCard> {
         let disk = match device.target() {
-            Target::Block { rdev } => sysfs::number(&sysfs::node(disk_of(rdev)).join("diskseq")),
+            Target::Block { rdev } => sysfs::settled_text(&sysfs::node(disk_of(rdev)).join("diskseq")),
             Target::File { .. } | Target::Memory { .. } => None,
         };
         let known =
             self.cards.lock().get(&device.target()).and_then(|known| known.card.upgrade().zip(Some(known.clone())));
         if let Some((card, known)) = &known
             && known.read_at.elapsed() < CARD_FRESH
-            && (known.disk, card.size) == (disk, device.size().bytes())
+            && (&known.disk, card.size) == (&disk, device.size().bytes())
         {
             return Arc::clone(card);
         }

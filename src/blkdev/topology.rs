@@ -19,7 +19,7 @@ use super::device::{Device, Target};
 use super::dm::{self, On, Piece};
 use super::extent::{Backing, Below, Place, Topology};
 use super::sys;
-use super::sysfs::{device_path, disk_of, node, number, numbers_in, partition};
+use super::sysfs::{self, device_path, disk_of, node, number, numbers_in, partition};
 use crate::os::mounts::Mounts;
 
 /// What the kernel puts after the path of a file that has no name any more.
@@ -55,22 +55,27 @@ impl<'a> Sysfs<'a> {
 
     fn loop_device(&self, dev: u64) -> Option<Below> {
         let group = node(dev).join("loop");
-        let path = backing_path(&group)?;
-        let (mut offset, mut size_limit) =
-            (number(&group.join("offset")).unwrap_or(0), number(&group.join("sizelimit")).unwrap_or(0));
         let ask = |file: &File| sys::loop_info(file).ok().filter(|info| info.inode != 0);
+        let below = |backing, offset, limit| {
+            let limit = if limit == 0 { u64::MAX } else { limit };
+            Some(Below::Loop { backing, offset, limit })
+        };
+        let known = settled_path(dev)?;
+        if named(&known, self.mounts).is_none()
+            && let Some(info) = self.own.filter(|(_, disk)| *disk == dev).and_then(|(file, _)| ask(file))
+        {
+            return below(backing_of(&info), info.offset, info.sizelimit);
+        }
+        let path = loop_path(dev)?;
         let backing = if let Some(place) = named(&path, self.mounts) {
             Backing::File(place)
-        } else if let Some(info) = self.own.filter(|(_, disk)| *disk == dev).and_then(|(file, _)| ask(file)) {
-            (offset, size_limit) = (info.offset, info.sizelimit);
-            backing_of(&info)
         } else {
             let known = look(&path, self.mounts);
             let known = known.or_else(|| open_node(dev).as_ref().and_then(ask).as_ref().map(backing_of));
             known.unwrap_or(Backing::File(Place::Named { dev: 0, path: path.into() }))
         };
-        let limit = if size_limit == 0 { u64::MAX } else { size_limit };
-        Some(Below::Loop { backing, offset, limit })
+        let number = |name| number(&group.join(name)).unwrap_or(0);
+        below(backing, number("offset"), number("sizelimit"))
     }
 }
 
@@ -106,17 +111,24 @@ fn map(dev: u64, slaves: &[u64]) -> Option<Vec<Piece>> {
 
 /// Whether it is a loop device with a backing file.
 pub(super) fn is_attached_loop(dev: u64) -> bool {
-    loop_path(dev).is_some()
+    settled_path(dev).is_some()
 }
 
 /// The path of a loop's backing file, while one is attached.
-pub(super) fn loop_path(dev: u64) -> Option<PathBuf> {
-    backing_path(&node(dev).join("loop"))
+fn loop_path(dev: u64) -> Option<PathBuf> {
+    path_in(sysfs::read(&backing_file_of(dev))?)
 }
 
-/// The path of a loop's backing file, `None` while none is attached.
-fn backing_path(group: &Path) -> Option<PathBuf> {
-    let mut text = fs::read(group.join("backing_file")).ok()?;
+/// The same, as it was a moment ago: of the same file, which may have another name by now.
+fn settled_path(dev: u64) -> Option<PathBuf> {
+    path_in(sysfs::settled(&backing_file_of(dev))?.to_vec())
+}
+
+fn backing_file_of(dev: u64) -> PathBuf {
+    node(dev).join("loop/backing_file")
+}
+
+fn path_in(mut text: Vec<u8>) -> Option<PathBuf> {
     if text.last() == Some(&b'\n') {
         text.pop();
     }
@@ -156,22 +168,32 @@ fn backing_of(info: &sys::LoopInfo) -> Backing {
     }
 }
 
-/// The regular file below a loop device, open for being asked, and how the loop lies on it; `None` where that could wait, or
-/// the file is not to be found by its path. `device` is the loop device, or a partition of it, where that is open.
-pub(super) fn backing_file(device: Option<&File>, dev: u64, mounts: &Mounts) -> Option<(sys::LoopInfo, File)> {
-    let path = loop_path(dev)?;
-    if mounts.may_block(&path) {
+/// How a loop device lies on its file; `None` where asking for that could wait. `device` is the loop device, or a partition of it,
+/// where that is open.
+pub(super) fn loop_info(device: Option<&File>, dev: u64, mounts: &Mounts) -> Option<sys::LoopInfo> {
+    if mounts.may_block(&settled_path(dev)?) {
         return None;
     }
-    let info = match device {
-        Some(device) => sys::loop_info(device).ok()?,
-        None => sys::loop_info(&open_node(dev)?).ok()?,
-    };
+    match device {
+        Some(device) => sys::loop_info(device).ok(),
+        None => sys::loop_info(&open_node(dev)?).ok(),
+    }
+}
+
+/// The regular file on which a loop device lies as `info` says, open for being asked; `None` where that could wait, or the file is not
+/// to be found by its path.
+pub(super) fn backing_file(info: &sys::LoopInfo, dev: u64, mounts: &Mounts) -> Option<File> {
+    let path = loop_path(dev).filter(|path| !mounts.may_block(path))?;
+    open_file(&path, info)
+}
+
+/// The file that a loop device says it lies on, if the path leads there: that may have been deleted and taken by another file, or be of
+/// another mount namespace.
+fn open_file(path: &Path, info: &sys::LoopInfo) -> Option<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
     let meta = file.metadata().ok()?;
-    // The path may have been deleted and taken by another file, or be of another mount namespace.
-    ((meta.dev(), meta.ino()) == (info.device, info.inode)).then_some((info, file))
+    ((meta.dev(), meta.ino()) == (info.device, info.inode)).then_some(file)
 }
 
 /// A device by its number, read-only: to be asked, not read.

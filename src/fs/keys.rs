@@ -118,12 +118,12 @@ pub(super) fn dests(view: &View) -> Vec<u8> {
 /// `jobs/ID/devices`. Blanks in a value are escaped too, so that each is one word; the path comes last, as in `dests`.
 pub(super) fn devices(views: &[DeviceView]) -> Vec<u8> {
     let mut text = Vec::new();
+    let nothing = DeviceCard::default();
     for DeviceView { dest, card, path } in views {
         let name = dest.map_or_else(|| "source".to_owned(), |index| index.to_string());
         text.extend_from_slice(name.as_bytes());
         // Of a device that was not looked at nothing is known, not even the size.
-        let fields = card.as_ref().map_or_else(|| DeviceCard::default().fields(), |card| card.fields());
-        for (key, value) in fields {
+        for (key, value) in card.as_deref().unwrap_or(&nothing).fields() {
             let value = value.filter(|value| card.is_some() && !value.is_empty());
             let value = value.map_or_else(|| "-".to_owned(), |value| word(&value));
             text.extend_from_slice(format!(" {key}={value}").as_bytes());

@@ -468,9 +468,8 @@ fn refuse_record(path: &Path, device: &Device, with: &Opener<'_>) -> Result<()> 
 
 /// Whether a file is below a directory, by the name that the system has for it.
 fn is_within(device: &Device, directory: &Path) -> bool {
-    let name = device.name();
-    let directory = std::fs::canonicalize(directory);
-    matches!((name, directory), (Ok(name), Ok(directory)) if device.can_grow() && name.starts_with(&directory))
+    let real = || Some((device.name().ok()?, std::fs::canonicalize(directory).ok()?));
+    device.can_grow() && real().is_some_and(|(name, directory)| name.starts_with(directory))
 }
 
 /// Who holds a destination that could not be opened exclusively, where that can be told.

@@ -53,7 +53,17 @@ impl Mount {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mounts(Arc<[Mount]>);
 
-/// What was read last, and the file that tells whether it has changed since that was opened.
+/// As they were read: the same are those that have not changed since.
+impl PartialEq for Mounts {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Mounts {}
+
+/// What was read last, and the file that tells whether it has changed since that was opened. It tells it once: whoever asks it is
+/// alone, and reads.
 static KNOWN: Mutex<Option<(File, Mounts)>> = Mutex::new(None);
 
 impl Mounts {

@@ -42,7 +42,7 @@ impl World {
     /// Model, serial, wwid, transport, rotational, port.
     fn told(&self, minor: u32) -> [String; 6] {
         let card = self.card(minor);
-        let fields = card.fields().map(|(_, value)| value.unwrap_or("-".to_owned()));
+        let fields = card.fields().map(|(_, value)| value.map_or("-".to_owned(), String::from));
         let [_, model, serial, wwid, transport, rotational, _, port] = fields;
         [model, serial, wwid, transport, rotational, port]
     }
@@ -108,7 +108,7 @@ fn a_temperature_is_read_aside() {
     let place = "pci0/ata1/host0/target0:0:0/0:0:0:0/block/sda";
     let world = World::new(place, &[("device/hwmon/hwmon3/temp1_input", b"33600\n")]);
     let card = world.card(0);
-    let read = || card.fields().into_iter().find(|(key, _)| *key == "temperature").unwrap().1;
+    let read = || card.fields().into_iter().find(|(key, _)| *key == "temperature").unwrap().1.map(String::from);
     let mut tries = 0..3000;
     while read().is_none() {
         tries.next().expect("a temperature within 30 s");

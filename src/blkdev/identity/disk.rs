@@ -1,9 +1,10 @@
 //! What sysfs says of a block device that will be the same after a restart.
 
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::blkdev::sysfs::node_in;
+use crate::blkdev::settled::Settled;
+use crate::blkdev::sysfs::{self, node_in, settled};
 
 /// A block device's directory in sysfs.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ impl Node {
 
     /// An attribute as it is.
     pub(super) fn bytes(&self, name: &str) -> Option<Vec<u8>> {
-        fs::read(self.0.join(name)).ok()
+        sysfs::read(&self.0.join(name))
     }
 
     /// An attribute as one word of printable ASCII; `None` where it says nothing.
@@ -26,11 +27,15 @@ impl Node {
     }
 
     /// A name that somebody gave to this one device. All zeros are what hardware says that was never given one.
-    fn name(&self, attribute: &str) -> Option<String> {
-        self.word(attribute).filter(|name| {
+    ///
+    /// # Errors
+    /// As [`sysfs::attribute`].
+    fn name(&self, attribute: &str) -> io::Result<Option<String>> {
+        let name = sysfs::attribute(&self.0.join(attribute))?.map(|bytes| word(&bytes));
+        Ok(name.filter(|name| {
             let (_, unique) = name.split_once('.').unwrap_or(("", name));
             unique.bytes().any(|byte| byte.is_ascii_alphanumeric() && byte != b'0')
-        })
+        }))
     }
 
     /// Its size, as part of an identity.
@@ -39,7 +44,7 @@ impl Node {
     }
 
     fn is_partition(&self) -> bool {
-        self.0.join("partition").exists()
+        settled(&self.0.join("partition")).is_some()
     }
 
     /// The disk that a partition is on.
@@ -84,8 +89,14 @@ fn lasting(disk: &Node, below: impl FnOnce(&Node) -> Option<String>) -> Option<S
     own_name(disk).map(|name| format!("{name}{}", disk.sectors())).or_else(|| below(disk))
 }
 
-/// A disk by what it or its driver calls it, the most particular first.
+/// A disk by what it or its driver calls it.
 fn own_name(disk: &Node) -> Option<String> {
+    static NAMES: Settled<PathBuf, Option<String>> = Settled::new();
+    NAMES.get(disk.0.as_path(), || read_own_name(disk).map_err(|_| None))
+}
+
+/// The same, the most particular first.
+fn read_own_name(disk: &Node) -> io::Result<Option<String>> {
     let named = [
         ("dm", "dm/uuid"),
         ("md", "md/uuid"),
@@ -95,9 +106,14 @@ fn own_name(disk: &Node) -> Option<String> {
         ("serial", "device/serial"),
         ("cid", "device/cid"),
     ];
-    let (kind, name) = named.iter().find_map(|(kind, attribute)| Some((kind, disk.name(attribute)?)))?;
-    let model = (*kind == "serial").then(|| disk.word("device/model")).flatten();
-    Some(format!("{kind}:{name}{}", model.map_or_else(String::new, |model| format!(";model={model}"))))
+    for (kind, attribute) in named {
+        if let Some(name) = disk.name(attribute)? {
+            let model = (kind == "serial").then(|| disk.word("device/model")).flatten();
+            let model = model.map_or_else(String::new, |model| format!(";model={model}"));
+            return Ok(Some(format!("{kind}:{name}{model}")));
+        }
+    }
+    Ok(None)
 }
 
 /// The name of a whole disk's bytes, which outlives a change of its size: what it is called, else its number of this boot.
@@ -123,6 +139,8 @@ fn word(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// A tree like sysfs with a disk 8:0 and its partition 8:2.
