@@ -92,8 +92,7 @@ impl Events {
             let mut log = self.log.lock();
             log.text.extend_from_slice(&line);
             log.changed = change.time;
-            if let Some(keeping) = &mut log.keeping {
-                keeping.told += line.len() as u64;
+            if log.keeping.as_mut().is_some_and(|keeping| keeping.tell(line.len())) {
                 self.came.notify_one();
             }
             log.bound();

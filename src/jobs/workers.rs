@@ -1,11 +1,13 @@
 //! Threads for what may block: opening, locking and closing devices.
 //!
 //! Each task may hang alone. So many threads may be at work at once; beyond that tasks wait for one that is free, in
-//! order: with [`MOST`] devices that hang at once, no further device is opened or closed until one answers. A few threads
-//! stay, without waking, so that a small job does not wait for a thread to be made.
+//! order: with [`MOST`] devices that hang at once, no further device is opened or closed until one answers. A thread that
+//! has nothing to do stays for a moment: jobs come in crowds. A few stay for good, without waking, so that a small job does
+//! not wait for a thread to be made.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -13,6 +15,8 @@ use parking_lot::{Condvar, Mutex};
 const MOST: usize = 256;
 /// Threads that stay when there is nothing to do.
 const IDLE: usize = 4;
+/// How long the others stay.
+const LINGER: Duration = Duration::from_secs(1);
 
 type Task = Box<dyn FnOnce() + Send>;
 
@@ -72,12 +76,14 @@ fn work(shared: &Shared) {
             task();
             pool = shared.pool.lock();
         }
-        if pool.idle >= IDLE {
+        pool.idle += 1;
+        if pool.idle <= IDLE {
+            shared.came.wait(&mut pool);
+        } else if shared.came.wait_for(&mut pool, LINGER).timed_out() && pool.tasks.is_empty() {
+            pool.idle -= 1;
             pool.threads -= 1;
             return;
         }
-        pool.idle += 1;
-        shared.came.wait(&mut pool);
         pool.idle -= 1;
     }
 }

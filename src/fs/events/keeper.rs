@@ -1,8 +1,9 @@
 //! Keeps the event log in the state directory, so that it outlives the daemon. Its thread alone waits for that disk.
 //!
 //! # Protocol
-//! 1. A line is added to the log in memory. The thread appends it to the file, with all others that came.
-//! 2. A reader waits until what he is to read is in the file. After [`LATE`] he reads without that, and so do all others until
+//! 1. A line is added to the log in memory. The thread appends it to the file, with all others that came. Then it lets lines come
+//!    for [`GATHER`], without being woken for each.
+//! 2. A reader waits until what he is to read is in the file; that ends the gathering. After [`LATE`] he reads without that, and so do all others until
 //!    the file is written again: no reader hangs with that disk.
 //! 3. Once a second at most the file is made durable. With nothing to do the thread sleeps without a timeout.
 //! 4. Where the head of the log was cut off, or a write has failed, the file is replaced by the log as it is.
@@ -18,6 +19,8 @@ use crate::journal::EventFile;
 
 /// How long a reader waits for the file.
 const LATE: Duration = Duration::from_millis(500);
+/// Between two writes, while nobody reads.
+const GATHER: Duration = Duration::from_millis(10);
 /// Between two times at which the file is made durable.
 const SYNC: Duration = Duration::from_secs(1);
 /// Between two tries at a file that cannot be written.
@@ -27,20 +30,39 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Keeping {
     /// Bytes that were told.
-    pub(super) told: u64,
+    told: u64,
     /// Bytes of them that are in the file.
     kept: u64,
     /// The file has the log up to there, and nothing else.
     pub(super) is_whole: bool,
     /// Nobody waits for the file any more, until it is written again.
     is_late: bool,
+    pace: Pace,
     is_ending: bool,
+}
+
+/// When lines are written that come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// As soon as the thread can.
+    Soon,
+    /// When others have had time to come.
+    Gathering,
+    /// Without that: somebody waits for the file.
+    Urgent,
 }
 
 impl Keeping {
     /// So many bytes were found in a file, which has these alone where it `is_whole`.
     pub(super) fn new(found: usize, is_whole: bool) -> Self {
-        Self { told: found as u64, kept: found as u64, is_whole, is_late: false, is_ending: false }
+        let (told, kept) = (found as u64, found as u64);
+        Self { told, kept, is_whole, is_late: false, pace: Pace::Soon, is_ending: false }
+    }
+
+    /// So many bytes more were told. Whether the thread is to know.
+    pub(super) fn tell(&mut self, bytes: usize) -> bool {
+        self.told += bytes as u64;
+        self.pace != Pace::Gathering
     }
 
     fn is_kept(&self) -> bool {
@@ -65,7 +87,10 @@ impl Events {
     pub(in crate::fs) fn wait_kept(&self) {
         let until = Instant::now() + LATE;
         let mut log = self.log.lock();
-        let Some(told) = log.keeping.as_ref().map(|keeping| keeping.told) else { return };
+        let Some(keeping) = log.keeping.as_mut().filter(|keeping| !keeping.is_kept()) else { return };
+        let told = keeping.told;
+        keeping.pace = Pace::Urgent;
+        self.came.notify_one();
         while log.keeping.as_ref().is_some_and(|keeping| !keeping.is_late && keeping.kept < told) {
             if self.kept.wait_until(&mut log, until).timed_out()
                 && let Some(keeping) = &mut log.keeping
@@ -112,6 +137,21 @@ impl Events {
                 Some(_) => {}
                 None => self.came.wait(&mut log),
             }
+        }
+    }
+
+    /// Lets lines come for a moment.
+    fn gather(&self) {
+        let until = Instant::now() + GATHER;
+        let mut log = self.log.lock();
+        let mut is_over = false;
+        while let Some(keeping) = &mut log.keeping {
+            if is_over || keeping.is_ending || keeping.pace == Pace::Urgent {
+                keeping.pace = Pace::Soon;
+                return;
+            }
+            keeping.pace = Pace::Gathering;
+            is_over = self.came.wait_until(&mut log, until).timed_out();
         }
     }
 
@@ -164,6 +204,7 @@ fn run(events: &Events, file: &EventFile) {
                 if std::mem::take(&mut fails) {
                     log::info!("events are kept again");
                 }
+                events.gather();
             }
             (Err(error), _) => {
                 if !std::mem::replace(&mut fails, true) {
