@@ -5,6 +5,7 @@
 //! * `durable` of a destination is part of what it has taken.
 //! * A destination that failed counts nothing any more, unless the job goes on after errors.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::bad::{self, BadKind, BadRange};
@@ -402,6 +403,14 @@ impl Progress {
             return dest.durable.clone();
         }
         dest.durable.union(&flushed.taken.intersection(&dest.taken))
+    }
+
+    /// How many bytes are durable on all destinations that take part, where `durable` is what is on each.
+    pub(crate) fn durable_on_all(&self, durable: &[RangeSet]) -> u64 {
+        let live = self.live();
+        let mut sets = live.iter().map(|index| Cow::Borrowed(&durable[index]));
+        let Some(first) = sets.next() else { return self.durable };
+        sets.fold(first, |all, set| Cow::Owned(all.intersection(&set))).bytes()
     }
 
     /// Where zeros for what could not be read are durable on a destination once that is recorded.

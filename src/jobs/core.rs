@@ -27,6 +27,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Between two checkpoints of a running job.
 const CHECKPOINT: Duration = Duration::from_secs(5);
+/// How long the record that a job has begun may wait: most small jobs have ended by then, and one record says both.
+const BEGUN: Duration = Duration::from_millis(250);
 /// Between two looks at a device that is busy.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -63,6 +65,9 @@ pub(super) struct Core {
     restored: Vec<Reply<()>>,
     checkpoint_due: Option<Instant>,
     look_due: Option<Instant>,
+    record_due: Option<Instant>,
+    /// Jobs whose records do not say yet that they have begun.
+    unrecorded: BTreeSet<JobId>,
     /// Jobs whose end was not followed yet.
     just_ended: VecDeque<JobId>,
     /// Jobs that changed in this turn.
@@ -100,6 +105,8 @@ impl Core {
             restored: Vec::new(),
             checkpoint_due: None,
             look_due: None,
+            record_due: None,
+            unrecorded: BTreeSet::new(),
             just_ended: VecDeque::new(),
             changed: BTreeSet::new(),
             waits_open: BTreeSet::new(),
@@ -199,12 +206,12 @@ impl Core {
         }
     }
 
-    fn note_waiting(&mut self, id: JobId) {
-        if self.jobs.get(&id).is_some_and(Job::waits_open) {
-            self.waits_open.insert(id);
-        } else {
-            self.waits_open.remove(&id);
-        }
+    /// What is to be done about a job later.
+    fn note(&mut self, id: JobId) {
+        let job = self.jobs.get(&id);
+        let note = |jobs: &mut BTreeSet<JobId>, is| if is { jobs.insert(id) } else { jobs.remove(&id) };
+        note(&mut self.waits_open, job.is_some_and(Job::waits_open));
+        note(&mut self.unrecorded, job.is_some_and(|job| job.recording.owes));
     }
 
     /// Publishes what has changed, and says what is to be done, in this order.
@@ -220,7 +227,7 @@ impl Core {
 
     /// When the next [`Event::Tick`] is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.checkpoint_due.into_iter().chain(self.look_due).min()
+        self.checkpoint_due.into_iter().chain(self.look_due).chain(self.record_due).min()
     }
 
     /// Does something with a job, and what follows from it.
@@ -245,7 +252,7 @@ impl Core {
         let after = Place::of(job);
         self.changed.insert(id);
         self.index.move_job(id, &before, &after);
-        self.note_waiting(id);
+        self.note(id);
         // What others have lost by a claim is on disk before the record that says that the claim was made.
         let behind = self.effects.split_off(from);
         self.overwrite(overwritten, now);
@@ -386,6 +393,16 @@ impl Core {
             self.look_due = None;
             self.index.unblock();
         }
+        if self.record_due.is_some_and(|due| due <= now.instant) {
+            self.record_due = None;
+            self.record_what_is_owed(now);
+        }
+    }
+
+    fn record_what_is_owed(&mut self, now: Now) {
+        for id in std::mem::take(&mut self.unrecorded) {
+            self.with(id, now, Job::record);
+        }
     }
 
     fn set_timers(&mut self, now: Now) {
@@ -393,10 +410,12 @@ impl Core {
         let runs = self.index.active() > 0 && self.stopping.is_none();
         self.checkpoint_due = next(self.checkpoint_due, runs, CHECKPOINT);
         self.look_due = next(self.look_due, self.index.has_blocked() && self.stopping.is_none(), LOOK);
+        self.record_due = next(self.record_due, !self.unrecorded.is_empty(), BEGUN);
     }
 
     fn stop(&mut self, reply: Reply<()>, now: Now) {
         self.stopping.get_or_insert_default().push(reply);
+        self.record_what_is_owed(now);
         for id in self.index.all_active() {
             self.with(id, now, |job, turn| {
                 job.pause_step(turn);
@@ -425,7 +444,7 @@ impl Core {
         self.jobs.insert(id, job);
         self.index.move_job(id, &Place::default(), &place);
         self.changed.insert(id);
-        self.note_waiting(id);
+        self.note(id);
     }
 
     /// The job that it follows may have ended meanwhile.

@@ -128,6 +128,8 @@ pub(super) struct Recording {
     pub(super) in_flight: u32,
     /// There is more to say than they do.
     pub(super) again: bool,
+    /// There is more to say, and no hurry.
+    pub(super) owes: bool,
     /// Wait for what is being written.
     pub(super) waiting: Vec<Reply<Result<()>>>,
     /// Wait for the record after it.

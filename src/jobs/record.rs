@@ -29,19 +29,20 @@ impl Job {
             Life::Paused(PausedBy::Administrator) => State::Paused,
             _ => State::Queued,
         };
+        let (durable, zeroed): (Vec<_>, Vec<_>) =
+            (0..progress.dests.len()).map(|index| self.durable_when_recorded(index)).unzip();
         let dests = (0..progress.dests.len()).map(|index| {
-            let dest = &progress.dests[index];
-            let (durable, zeroed) = self.durable_when_recorded(index);
+            let (dest, durable, zeroed) = (&progress.dests[index], &durable[index], &zeroed[index]);
             // What is not durable counts for nothing after a restart, unless the job has ended and only its figures remain.
-            let taken = if state.is_ended() { &dest.taken } else { &durable };
+            let taken = if state.is_ended() { &dest.taken } else { durable };
             Side {
                 identity: identity(index + sources),
                 card: card(index + sources),
                 bytes: self.lasting.as_ref().map_or(String::new(), |lasting| print_region(&lasting.dests[index])),
                 copied: taken.bytes(),
                 taken: pairs(taken),
-                durable: pairs(&durable),
-                zeroed: pairs(&zeroed),
+                durable: pairs(durable),
+                zeroed: pairs(zeroed),
                 overwritten: self.overwritten.as_ref().map_or(Vec::new(), |sets| pairs(&sets[index])),
                 errors: dest.errors(),
                 first_error: dest.first_error(),
@@ -70,7 +71,7 @@ impl Job {
             claimed: (self.has_claim() || self.returning) && !state.is_ended(),
             total: progress.total_bytes(),
             common: pairs(progress.common()),
-            durable: progress.durable,
+            durable: if state.is_ended() { progress.durable_on_all(&durable) } else { progress.durable },
             bad_bytes: progress.bad_bytes(),
             elapsed,
             final_speed,

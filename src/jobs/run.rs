@@ -5,7 +5,7 @@
 //!    figures and the plan. When the step has ended the plan says the next.
 //! 2. When the plan has none, every destination that takes part is flushed; then, if asked for, compared.
 //! 3. What destinations lack that fell behind is done by the same rules, see [`behind`](super::behind).
-//! 4. The end is recorded, the devices are closed, the state changes.
+//! 4. The end is recorded, with the last checkpoint; the devices are closed, the state changes.
 //!
 //! # Protocol of a checkpoint, a destination
 //! 1. What it has taken is marked: completed writes only. One flush of a destination is under way at a time.
@@ -143,11 +143,28 @@ impl Job {
         }
     }
 
-    /// All that was to be flushed is, and is recorded.
+    /// Whether the copy that was just flushed is compared next.
+    fn is_compared_next(&self) -> bool {
+        self.phase == Phase::Copy && self.spec().compares_after() && !self.progress.compared().is_empty()
+    }
+
+    /// Whether all that it has written is on stable storage, and nothing is left to do: the record of its end says both.
+    fn is_over_when_recorded(&self) -> bool {
+        let Some(work) = self.work.as_ref().filter(|_| *self.life() == Life::Flushing) else { return false };
+        let is_flushed = |index: usize| {
+            let (flush, dest) = (&work.flushes[index], &self.progress.dests[index]);
+            match &flush.flushed {
+                Some(mark) => flush.asked.is_none() && (*mark == dest.mark() || dest.is_doubtful()),
+                None => flush.is_idle() && (!dest.needs_flush() || dest.is_doubtful()),
+            }
+        };
+        self.awaited(true).iter().all(is_flushed) && !self.is_compared_next() && self.progress.behind().is_empty()
+    }
+
+    /// All that was to be flushed is, and is recorded, or will be with its end.
     fn after_flush(&mut self, turn: &mut Turn<'_>) {
         let complete = self.work().drained == Some(true) && self.goes_on();
-        if self.phase == Phase::Copy && complete && self.spec().compares_after() && !self.progress.compared().is_empty()
-        {
+        if complete && self.is_compared_next() {
             self.phase = Phase::Verify;
             self.work().drained = None;
             self.change(Life::Verifying, None, turn);
@@ -344,6 +361,9 @@ impl Job {
         match result {
             Ok(()) => {
                 work.flushes[index].flushed = Some(mark);
+                if self.is_over_when_recorded() {
+                    return self.after_flush(turn);
+                }
                 self.record(turn);
             }
             Err(errno) => {
@@ -382,6 +402,7 @@ impl Job {
         if let Some(work) = &mut self.work {
             work.flushes.iter_mut().for_each(Flush::begin_recording);
         }
+        self.recording.owes = false;
         if !turn.keeps {
             return self.on_disk(turn);
         }

@@ -400,13 +400,10 @@ impl Job {
     fn run(&mut self, turn: &mut Turn<'_>) {
         let life = if self.phase == Phase::Verify { Life::Verifying } else { Life::Running };
         let now = turn.now.wall;
-        let is_first = self.card.show(|shown| shown.course.started.is_none());
+        // When it started is on disk before its first checkpoint.
+        self.recording.owes |= self.card.show(|shown| shown.course.started.is_none());
         self.card.show(|shown| _ = shown.course.started.get_or_insert(now));
         self.change(life, None, turn);
-        if is_first {
-            // When it started is on disk before its first checkpoint.
-            self.record(turn);
-        }
         self.go_on(turn);
     }
 

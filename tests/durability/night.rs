@@ -47,6 +47,10 @@ fn a_kill_in_the_night_leaves_what_happened_and_when() {
     slow.wait_parked(1);
     let before = (daemon.read("events").unwrap(), figures(&daemon, ended), listed(&daemon, ended));
     let started = daemon.status(live).get("started").to_owned();
+    let record = state.path().join(format!("{live}.job"));
+    until("its record to say when it began", || {
+        fs::read_to_string(&record).ok().filter(|text| text.contains("\nstarted "))
+    });
     daemon.kill9();
     let night = micros(SystemTime::now());
     slow.clear();
