@@ -1,6 +1,6 @@
 //! The state directory on a real disk: made, judged, locked, and reached by its descriptor alone.
 //!
-//! Every path here is a name below `/proc/self/fd/N`, N being the open directory: whatever is renamed or replaced by a
+//! Every path here is a name in the open directory, or below `/proc/self/fd/N`, N being that: whatever is renamed or replaced by a
 //! symbolic link outside it, the store stays in the directory that it opened. Files are opened with `O_NOFOLLOW` and new
 //! ones with `O_EXCL`, so that a link within it leads nowhere either. Only the path that the administrator gave is
 //! followed where it is a link, as systemd's `StateDirectory=` may make it.
@@ -15,6 +15,10 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::disk::Disk;
 use super::events::EventFile;
@@ -64,6 +68,11 @@ impl Dir {
 
     fn at(&self, name: &str) -> PathBuf {
         below(&self.handle, name)
+    }
+
+    fn open_name(&self, name: &str, how: OFlag) -> io::Result<File> {
+        let flags = how | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(openat(&self.handle, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?.into())
     }
 }
 
@@ -212,8 +221,7 @@ impl Disk for Dir {
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let never_ours = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
         // A fifo must not keep us waiting for its writer.
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.at(name)) {
+        let file = match self.open_name(name, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY) {
             Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(never_ours("it is a symbolic link")),
             result => result?,
         };
@@ -224,7 +232,7 @@ impl Disk for Dir {
         if !is_trusted(&meta) {
             return Err(never_ours(&format!("it belongs to user {}", meta.uid())));
         }
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0).min(MAX_FILE) + 1);
         file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.len() > MAX_FILE {
             return Err(never_ours("it is too long"));
@@ -233,14 +241,10 @@ impl Disk for Dir {
     }
 
     fn create(&self, name: &str, bytes: &[u8]) -> io::Result<File> {
-        let path = self.at(name);
-        let make = || {
-            let mut options = OpenOptions::new();
-            options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path)
-        };
+        let make = || self.open_name(name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL);
         let mut file = match make() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_file(&path)?;
+                self.remove(name)?;
                 make()
             }
             result => result,
@@ -255,11 +259,11 @@ impl Disk for Dir {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.at(from), self.at(to))
+        Ok(renameat(&self.handle, from, &self.handle, to)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.at(name))
+        Ok(unlinkat(&self.handle, name, UnlinkatFlags::NoRemoveDir)?)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -244,7 +244,7 @@ struct Fields<'a>(HashMap<&'a str, &'a str>);
 
 impl<'a> Fields<'a> {
     fn new(body: &'a str) -> Reading<Self> {
-        let mut fields = HashMap::new();
+        let mut fields = HashMap::with_capacity(64);
         for line in body.lines() {
             let (key, value) = line.split_once(' ').ok_or_else(|| Flaw::Damaged(format!("`{line}` has no value")))?;
             if fields.insert(key, value).is_some() {

@@ -56,7 +56,7 @@ fn gpt_at(window: &mut Window<'_, '_>, unit: u64, place: u64) -> Option<Found> {
     let mut sealed = header.slice(0, length).to_vec();
     sealed[16..20].fill(0);
     let (count, size) = (header.le32(80), header.le32(84));
-    if crc32(&sealed) != header.le32(16) || header.le64(24) != place || !(128..=ENTRY_MAX).contains(&size) {
+    if crc32fast::hash(&sealed) != header.le32(16) || header.le64(24) != place || !(128..=ENTRY_MAX).contains(&size) {
         return None;
     }
     let begin = header.le64(72).checked_mul(unit)?;
@@ -89,15 +89,6 @@ fn guid(bytes: &[u8]) -> Option<String> {
     bytes[4..6].reverse();
     bytes[6..8].reverse();
     uuid(&bytes)
-}
-
-/// CRC-32 as in Ethernet. Headers are short: a table of its own would be longer than what it saves.
-fn crc32(bytes: &[u8]) -> u32 {
-    let byte = |crc: u32, byte: &u8| {
-        let bit = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
-        (0..8).fold(crc ^ u32::from(*byte), bit)
-    };
-    !bytes.iter().fold(!0, byte)
 }
 
 /// An entry of an MBR.
