@@ -52,14 +52,6 @@ impl<K: Hash + Eq + Clone, V> Index<K, V> {
         self.keys.is_empty()
     }
 
-    /// The key as it is kept here: equal, and shared by all who use it.
-    pub(super) fn key<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&K>
-    where
-        K: Borrow<Q>,
-    {
-        self.keys.get_key_value(key).map(|(key, _)| key)
-    }
-
     pub(super) fn enter(&mut self, key: &K, bytes: Range<u64>, kind: Kind, rank: u64, value: V) -> Entry<K> {
         let slot = self.keys.entry(key.clone());
         let key = match &slot {

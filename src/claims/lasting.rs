@@ -81,7 +81,7 @@ impl Lasting {
         rest
     }
 
-    pub(super) fn extents_mut(&mut self) -> impl Iterator<Item = &mut LastingExtent> {
+    pub(crate) fn extents_mut(&mut self) -> impl Iterator<Item = &mut LastingExtent> {
         self.source.iter_mut().chain(self.dests.iter_mut().flatten())
     }
 

@@ -326,16 +326,6 @@ impl Claims {
         self.held.is_empty() && self.reserved.is_empty() && self.remembered.is_empty()
     }
 
-    /// Lets equal names of media be one text in memory: for a job that keeps its `lasting` for long.
-    pub(crate) fn share_names(&self, lasting: &mut Lasting) {
-        for extent in lasting.extents_mut() {
-            let known = self.remembered.key(&*extent.medium).or_else(|| self.reserved.key(&*extent.medium));
-            if let Some(known) = known {
-                extent.medium = Arc::clone(known);
-            }
-        }
-    }
-
     fn conflict_with_live(&self, id: JobId, footprint: &Footprint) -> Option<Conflict> {
         footprint.regions().find_map(|(region, access, extents)| {
             extents.iter().find_map(|extent| {

@@ -278,18 +278,6 @@ fn who_only_reads_takes_nothing() {
 }
 
 #[test]
-fn equal_names_are_one_text() {
-    let mut claims = Claims::default();
-    let mut one = copy(at(1, 0..9), at(2, 0..9)).lasting().clone();
-    let mut two = copy(at(2, 0..9), at(1, 0..9)).lasting().clone();
-    claims.remember(1, &one);
-    claims.share_names(&mut one);
-    claims.share_names(&mut two);
-    assert!(Arc::ptr_eq(&one.source[0].medium, &two.dests[0][0].medium));
-    assert!(Arc::ptr_eq(&one.dests[0][0].medium, &two.source[0].medium));
-}
-
-#[test]
 fn ten_thousand_jobs_of_one_disk_are_cheap() {
     let mut claims = Claims::default();
     let footprint = copy(at(1, 0..4096), at(2, 0..4096));

@@ -14,6 +14,7 @@ use super::core::{Core, Limits};
 use super::counters::Counters;
 use super::event::{Event, Reply};
 use super::job::Job;
+use super::names::Names;
 use super::open::Opener;
 use super::owner::{self, Hands, Inbox, Listener, Opening};
 use super::recorder::Recorder;
@@ -26,6 +27,7 @@ use crate::blkdev::Devices;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::PAGE_SIZE;
 use crate::journal::{EventFile, Record, Settings};
+use crate::os::parallel;
 use crate::spec::Spec;
 
 /// How long a verb waits for its record, and `cancel` for the end.
@@ -38,6 +40,7 @@ pub struct Jobs {
     config: Config,
     inbox: Arc<Inbox>,
     cards: Arc<Cards>,
+    names: Arc<Names>,
     counters: Arc<Counters>,
     pub(super) clients: Arc<Clients>,
     opening: Arc<Opening>,
@@ -85,6 +88,7 @@ impl Jobs {
         let (cards, counters) = (Arc::<Cards>::default(), Arc::<Counters>::default());
         let keeps = config.state.is_some();
         let core = Core::new(limits, keeps, found.next_id, Arc::clone(&cards), Arc::clone(&counters));
+        let names = Arc::clone(&core.names);
         let devices = Devices::default();
         let opening = Arc::new(Opening { clients: Arc::clone(&clients), devices, state: config.state.clone() });
         let listeners = Arc::<Mutex<Vec<Listener>>>::default();
@@ -92,7 +96,7 @@ impl Jobs {
         let hands = Hands::new(Arc::clone(&inbox), Workers::default(), Arc::clone(&recorder), theirs, heard);
         owner::spawn(core, hands)?;
         let (records, events) = (Mutex::new(found.records), Mutex::new(found.events));
-        Ok(Self { config, inbox, cards, counters, clients, opening, listeners, recorder, records, events })
+        Ok(Self { config, inbox, cards, names, counters, clients, opening, listeners, recorder, records, events })
     }
 
     /// Takes the jobs of an earlier daemon in, and lets those go on that were alive. Those who listen hear of it. To be
@@ -103,8 +107,9 @@ impl Jobs {
         if records.is_empty() {
             return;
         }
+        let jobs = parallel::map(records, |record| (record.id, Job::from_record(record, &self.names)));
         let ((shown, all_shown), (settled, all_settled)) = (Reply::new(), Reply::new());
-        self.inbox.send(Event::Restore { records, shown, settled });
+        self.inbox.send(Event::Restore { jobs, shown, settled });
         let _ = all_shown.recv();
         // One that is late is waited for when its turn comes.
         let _ = all_settled.recv_timeout(PATIENCE);

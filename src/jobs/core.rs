@@ -16,6 +16,7 @@ use super::effect::{Answer, Effect};
 use super::event::{EndedPiece, Event, Reply};
 use super::index::{Index, Place};
 use super::job::{Follows, Job, waits_for_directory};
+use super::names::Names;
 use super::open::Opened;
 use super::state::{Life, PausedBy};
 use super::submit::{Made, NotMade};
@@ -24,6 +25,7 @@ use super::view::{Change, JobId, State};
 use super::waiting::BEGUN_MAX;
 use crate::claims::{Claims, Overwritten, Region};
 use crate::error::{Error, ErrorKind, Result};
+use table::Table;
 
 /// Between two checkpoints of a running job.
 const CHECKPOINT: Duration = Duration::from_secs(5);
@@ -45,10 +47,11 @@ pub(super) struct Core {
     limits: Limits,
     /// Whether records are kept at all.
     keeps: bool,
-    pub(super) jobs: BTreeMap<JobId, Job>,
+    pub(super) jobs: Table,
     cards: Arc<Cards>,
     counters: Arc<Counters>,
     pub(super) claims: Claims,
+    pub(super) names: Arc<Names>,
     pub(super) index: Index,
     /// New jobs whose files are being locked, or whose records are being written.
     batches: BTreeMap<u64, Batch>,
@@ -90,10 +93,11 @@ impl Core {
         Self {
             limits,
             keeps,
-            jobs: BTreeMap::new(),
+            jobs: Table::default(),
             cards,
             counters,
             claims: Claims::default(),
+            names: Arc::default(),
             index: Index::default(),
             batches: BTreeMap::new(),
             next,
@@ -128,7 +132,7 @@ impl Core {
             }
             Event::BatchLocked { batch, result } => self.batch_locked(batch, result, now),
             Event::BatchRecorded { batch, result } => self.batch_recorded(batch, result, now),
-            Event::Restore { records, shown, settled } => self.restore(records, shown, settled, now),
+            Event::Restore { jobs, shown, settled } => self.restore(jobs, shown, settled, now),
             Event::Control { id, verb, reply } => {
                 self.with_or_tell(id, reply, now, |job, reply, turn| job.control(verb, reply, turn));
                 self.with(id, now, Job::give_up_following);
@@ -238,6 +242,7 @@ impl Core {
             now,
             effects: &mut self.effects,
             claims: &mut self.claims,
+            names: &self.names,
             overwritten: &mut overwritten,
             attempts: &mut self.attempts,
             keeps: self.keeps,
@@ -434,14 +439,14 @@ impl Core {
     }
 
     /// A job is there from now on.
-    fn take_in(&mut self, job: Job, now: Now) {
+    fn take_in(&mut self, job: Box<Job>, now: Now) {
         let (id, place) = (job.id(), Place::of(&job));
         job.publish(self.trouble.as_deref());
         self.cards.insert(&job.card);
         let reason = job.why_not();
         let change = Change { time: now.wall, id, name: job.spec().name.clone(), old: None, new: job.state(), reason };
         self.effects.push(Effect::Post(change));
-        self.jobs.insert(id, job);
+        self.jobs.insert(job);
         self.index.move_job(id, &Place::default(), &place);
         self.changed.insert(id);
         self.note(id);
@@ -492,3 +497,4 @@ fn ended(state: State) -> &'static str {
 
 mod admission;
 mod restore;
+mod table;

@@ -11,7 +11,6 @@ use super::view::{JobId, Refusal, Verb};
 use crate::dm_io::ErrorBits;
 use crate::error::{Error, Result};
 use crate::figures::Hashing;
-use crate::journal::Record;
 use crate::kcopyd::{Lag, Piece};
 use crate::sector::Sector;
 
@@ -25,7 +24,7 @@ pub(super) enum Event {
     CheckOnce { name: String, reply: Reply<Result<()>> },
     /// The jobs of an earlier daemon. `shown` is answered when all can see them, `settled` when the devices of those that had
     /// begun were looked at.
-    Restore { records: Vec<Record>, shown: Reply<()>, settled: Reply<()> },
+    Restore { jobs: Vec<(JobId, std::result::Result<Box<Job>, String>)>, shown: Reply<()>, settled: Reply<()> },
     /// A verb of `control`.
     Control { id: JobId, verb: Verb, reply: Reply<Result<()>> },
     /// A job's limit of speed.

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use super::card::{Card, ShownDest};
 use super::effect::Effect;
 use super::event::Reply;
+use super::names::Names;
 use super::open::{Opened, Zoned};
 use super::state::{Life, PausedBy, Wait, may_become};
 use super::turn::Turn;
@@ -18,7 +19,7 @@ use super::view::{Change, JobId, State};
 use super::waiting::{Found, Kept, LetGo};
 use super::work::Work;
 use crate::blkdev::DeviceCard;
-use crate::claims::{Claims, Lasting};
+use crate::claims::Lasting;
 use crate::dm_io::ErrorBits;
 use crate::error::Result;
 use crate::figures::{BadKind, Hashing, Map, Meter, Progress, RangeSet, Sheet};
@@ -43,7 +44,7 @@ pub(super) struct Job {
     /// A record that is on disk, or on its way there, says that it has its claim.
     pub(super) claim_is_told: bool,
     /// Of the source, where there is one, and of the destinations: what each was recognised by. Empty: not looked at.
-    pub(super) identities: Vec<Option<String>>,
+    pub(super) identities: Vec<Option<Arc<str>>>,
     /// Its bytes by names that last; `None` until its devices were looked at.
     pub(super) lasting: Option<Arc<Lasting>>,
     /// Its devices are known to be those that it began with. Not so after a restart, and for a job that lives again.
@@ -512,10 +513,11 @@ impl Job {
     }
 
     /// Names that other jobs have too are kept once.
-    pub(super) fn share_names(&mut self, claims: &Claims) {
+    pub(super) fn share_names(&mut self, names: &Names) {
         if let Some(lasting) = self.lasting.as_mut().and_then(Arc::get_mut) {
-            claims.share_names(lasting);
+            lasting.extents_mut().for_each(|extent| names.share(&mut extent.medium));
         }
+        self.identities.iter_mut().flatten().for_each(|identity| names.share(identity));
     }
 
     /// It is new; its files are locked, and its record says that it has its claim.

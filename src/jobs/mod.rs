@@ -31,6 +31,7 @@ mod given;
 mod glance;
 mod index;
 mod job;
+mod names;
 mod open;
 mod owner;
 mod record;

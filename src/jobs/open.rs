@@ -35,7 +35,7 @@ pub(super) struct Opened {
     pub(super) from: Option<IoRegion>,
     pub(super) dests: Vec<IoRegion>,
     /// What its devices are recognised by: the source's first, where there is one.
-    pub(super) identities: Vec<Option<String>>,
+    pub(super) identities: Vec<Option<Arc<str>>>,
     /// What people call them, in the same order.
     pub(super) cards: Vec<Arc<DeviceCard>>,
     /// What it reaches, until that is claimed.
@@ -304,7 +304,7 @@ pub(super) fn open(spec: &Spec, without: ErrorBits, with: &Opener<'_>) -> std::r
     match opening.and_then(|()| reach(&mut opened, spec)) {
         Ok(()) => {
             let regions = || opened.from.iter().chain(&opened.dests);
-            let identities = regions().map(|region| blkdev::identity(&region.device)).collect();
+            let identities = regions().map(|region| Some(blkdev::identity(&region.device)?.into())).collect();
             let cards = regions().map(|region| with.devices.card(&region.device)).collect();
             (opened.identities, opened.cards) = (identities, cards);
             opened.real_paths = real_paths_of(spec, &opened);

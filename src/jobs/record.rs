@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::job::{Follows, Job};
+use super::names::Names;
 use super::state::{Life, PausedBy, Wait};
 use super::view::State;
-use crate::blkdev::DeviceCard;
 use crate::claims::{Lasting, parse_region, print_region};
 use crate::dm_io::ErrorBits;
 use crate::figures::{BadKind, Dest, RangeSet, Stopwatch};
@@ -20,7 +20,8 @@ impl Job {
     pub(super) fn to_record(&self, now: Instant) -> Record {
         let progress = &self.progress;
         let sources = usize::from(self.spec().from.is_some());
-        let identity = |index: usize| self.identities.get(index).cloned().flatten().unwrap_or_default();
+        let identity =
+            |index: usize| self.identities.get(index).and_then(Option::as_deref).unwrap_or_default().to_owned();
         let cards = self.card.show(|shown| shown.cards.clone());
         let card = |index: usize| cards.get(index).map(|card| card.lasting_line()).unwrap_or_default();
         // What a record can say of a job that is alive: it goes on after a restart, or it is paused.
@@ -97,7 +98,7 @@ impl Job {
     }
 
     /// The job of a record, or why there is none.
-    pub(super) fn from_record(record: Record) -> Result<Self, String> {
+    pub(super) fn from_record(record: Record, names: &Names) -> Result<Box<Self>, String> {
         let parsed = spec::parse(&record.spec);
         let spec = parsed.map_err(|error| format!("its spec is not understood: {}", error.error))?.spec;
         let count = Sector::new(record.total / SECTOR_SIZE).ok_or("its length is beyond any device")?;
@@ -112,15 +113,15 @@ impl Job {
             State::Paused => Life::Paused(PausedBy::Administrator),
             _ => Life::Queued(Wait::Turn),
         };
-        let mut job = Self::new(record.id, spec, record.created, count, life);
+        let mut job = Box::new(Self::new(record.id, spec, record.created, count, life));
         if job.spec().action == spec::Action::Test {
             job.seed = record.seed.ok_or("its record does not say what its pattern is made from")?;
         }
-        job.fill(record);
+        job.fill(record, names);
         Ok(job)
     }
 
-    fn fill(&mut self, record: Record) {
+    fn fill(&mut self, record: Record, names: &Names) {
         self.recognised = false;
         self.returning = record.claimed && !record.state.is_ended();
         if !record.followed {
@@ -139,11 +140,11 @@ impl Job {
             card.speeds.clone_from(&record.speeds);
             (card.course.started, card.course.ended) = (record.started, record.ended);
         });
-        let identity = |side: &Side| (!side.identity.is_empty()).then(|| side.identity.clone());
+        let identity = |side: &Side| (!side.identity.is_empty()).then(|| side.identity.as_str().into());
         let sides = || record.source.iter().chain(&record.dests);
         self.identities = sides().map(identity).collect();
         if sides().any(|side| !side.card.is_empty()) {
-            let cards: Vec<_> = sides().map(|side| Arc::new(DeviceCard::parse(&side.card))).collect();
+            let cards: Vec<_> = sides().map(|side| names.card(&side.card)).collect();
             self.show_cards(&cards);
         }
         self.lasting = self.lasting_of(&record);

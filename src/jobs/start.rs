@@ -293,7 +293,7 @@ impl Job {
         self.take_back(turn);
         self.miss_what_was_cut(&opened);
         self.know(&opened);
-        self.share_names(turn.claims);
+        self.share_names(turn.names);
         self.recognised = true;
         self.devices = Devices::Open(opened);
         if self.is_starting() {
@@ -317,7 +317,10 @@ impl Job {
                 new.dests[index].clone_from(&old.dests[index]);
             }
         }
-        (self.identities, self.lasting) = (identities, lasting);
+        self.identities = identities;
+        if self.lasting != lasting {
+            self.lasting = lasting;
+        }
         let mut cards = opened.cards.clone();
         self.card.show(|shown| {
             for index in opened.without.iter() {

@@ -4,6 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use super::effect::{Answer, Effect};
 use super::event::Reply;
+use super::names::Names;
 use crate::claims::{Claims, Overwritten};
 use crate::error::Result;
 
@@ -28,6 +29,7 @@ pub(super) struct Turn<'a> {
     pub(super) now: Now,
     pub(super) effects: &'a mut Vec<Effect>,
     pub(super) claims: &'a mut Claims,
+    pub(super) names: &'a Names,
     /// What other jobs have lost by a claim of this turn.
     pub(super) overwritten: &'a mut Vec<Overwritten>,
     /// Numbers for what is asked of workers, so that a late answer is known as one.

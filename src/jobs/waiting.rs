@@ -51,7 +51,7 @@ pub(super) struct Kept {
 #[derive(Debug)]
 pub(super) struct LetGo {
     pub(super) kept: Kept,
-    pub(super) identities: Vec<Option<String>>,
+    pub(super) identities: Vec<Option<Arc<str>>>,
     pub(super) lasting: Option<Arc<Lasting>>,
     pub(super) cards: Vec<Arc<DeviceCard>>,
 }

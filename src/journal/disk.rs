@@ -9,7 +9,7 @@ use std::path::Path;
 /// # Invariants
 /// What [`sync_file`](Disk::sync_file) and [`sync`](Disk::sync) have answered survives a power cut: the first a file's
 /// content, the second every name in the directory. Nothing else is promised, in any order.
-pub(crate) trait Disk: Debug + Send {
+pub(crate) trait Disk: Debug + Send + Sync {
     /// A file that was made just now.
     type File;
 

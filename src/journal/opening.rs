@@ -12,6 +12,7 @@ use super::seal::{Flaw, Reading, unseal};
 use super::settings::{self, SETTINGS, Settings};
 use super::{DAMAGED, JobId, LOCK, Opened, Record, Shelf, Store, VERSION, format, id_in, job_file};
 use crate::error::{Error, Result};
+use crate::os::parallel;
 
 /// Files of one name that are set aside in one second.
 const ASIDE_NAMES: u32 = 1000;
@@ -135,9 +136,10 @@ impl<D: Disk> Opening<D> {
 
     /// Step 5.
     fn records(&mut self, names: &[String]) {
-        for id in names.iter().filter_map(|name| id_in(name, ".job")) {
-            let name = job_file(id);
-            match self.shelf.look(&name, |bytes| check(id, format::parse(bytes)?)) {
+        let there = &self.shelf;
+        let look = |id| (id, there.look(&job_file(id), |bytes| check(id, format::parse(bytes)?)));
+        for (id, found) in parallel::map(ids(names).collect(), look) {
+            match found {
                 Found::Whole(record) => {
                     self.shelf.kept.insert(id);
                     self.records.push(record);
@@ -145,7 +147,7 @@ impl<D: Disk> Opening<D> {
                 // Somebody removed it between the list and the look.
                 Found::Missing => {}
                 Found::Flawed(flaw) => self.put_record_aside(id, &flaw.to_string()),
-                Found::Closed(error) => self.tell(&name, format!("cannot be read: {error}")),
+                Found::Closed(error) => self.tell(&job_file(id), format!("cannot be read: {error}")),
             }
         }
     }

@@ -47,7 +47,7 @@ impl Core {
         let new = ready.into_iter().zip(first..).zip(leaders);
         let mut jobs: Vec<Job> = new.map(|((one, id), leader)| one.into_job(id, leader, now.wall)).collect();
         for job in &mut jobs {
-            job.share_names(&self.claims);
+            job.share_names(&self.names);
         }
         self.next += jobs.len() as JobId;
         self.attempts += 1;
@@ -185,7 +185,7 @@ impl Core {
         self.counters.made(ids.len());
         for mut job in jobs {
             job.locked_and_recorded();
-            self.take_in(job, now);
+            self.take_in(Box::new(job), now);
         }
         for id in &ids {
             self.find_leader(*id, now);

@@ -10,24 +10,30 @@ use crate::jobs::index::Place;
 use crate::jobs::job::{Follows, Job};
 use crate::jobs::state::Life;
 use crate::jobs::turn::Now;
-use crate::journal::Record;
+use crate::jobs::view::JobId;
 
 impl Core {
     /// Takes the jobs of an earlier daemon in. Those that had begun get their devices back before all others.
-    pub(super) fn restore(&mut self, records: Vec<Record>, shown: Reply<()>, settled: Reply<()>, now: Now) {
-        let mut jobs = Vec::with_capacity(records.len());
-        for record in records {
-            let id = record.id;
-            match Job::from_record(record) {
+    /// `found` are the jobs of their records, or why there are none.
+    pub(super) fn restore(
+        &mut self,
+        found: Vec<(JobId, Result<Box<Job>, String>)>,
+        shown: Reply<()>,
+        settled: Reply<()>,
+        now: Now,
+    ) {
+        let mut jobs = Vec::with_capacity(found.len());
+        for (id, job) in found {
+            match job {
                 Ok(mut job) => {
-                    job.share_names(&self.claims);
+                    job.share_names(&self.names);
                     jobs.push(job);
                 }
                 Err(why) => log::warn!("job {id} is left out: {why}"),
             }
         }
         // The oldest end first.
-        jobs.sort_by_key(|job| (job.card.show(|card| card.course.ended), job.id()));
+        jobs.sort_by_cached_key(|job| (job.card.show(|card| card.course.ended), job.id()));
         let mut alive = Vec::new();
         for mut job in jobs {
             let id = job.id();
@@ -41,12 +47,12 @@ impl Core {
                 job.publish(None);
                 self.cards.insert(&job.card);
                 self.index.move_job(id, &Place::default(), &Place::of(&job));
-                self.jobs.insert(id, job);
+                self.jobs.insert(job);
             } else {
                 alive.push(job);
             }
         }
-        alive.sort_by_key(Job::id);
+        alive.sort_by_key(|job| job.id());
         let mut ids = Vec::with_capacity(alive.len());
         for mut job in alive {
             let id = job.id();

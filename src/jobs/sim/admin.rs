@@ -348,7 +348,7 @@ impl World<'_> {
             }
         }
         let may_wait = !line.contains("map=");
-        if random.one_in(6) && !self.daemon.core.jobs.is_empty() && may_wait {
+        if random.one_in(6) && self.daemon.core.jobs.len() > 0 && may_wait {
             let _ = write!(line, " after={}", self.some_job(random));
         }
         let named = random.pick(&[" name=x", " name=x once", " after=x"]);

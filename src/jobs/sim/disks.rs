@@ -226,9 +226,9 @@ impl<'a> Disks<'a> {
         DeviceCard { serial, ..DeviceCard::default() }
     }
 
-    fn identity(&self, region: &IoRegion) -> Option<String> {
+    fn identity(&self, region: &IoRegion) -> Option<Arc<str>> {
         let disk = self.disk_of(region.device.target());
-        (!self.is_anonymous(disk)).then(|| format!("serial:disk-{disk};sectors={SIZE}"))
+        (!self.is_anonymous(disk)).then(|| format!("serial:disk-{disk};sectors={SIZE}").into())
     }
 
     fn range(region: &IoRegion) -> Range<u64> {

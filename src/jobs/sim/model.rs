@@ -147,7 +147,8 @@ impl World<'_> {
     /// After each turn of the owner.
     pub(super) fn check_turn(&mut self) -> Checked {
         let mut new = Vec::new();
-        for (id, job) in &self.daemon.core.jobs {
+        for job in self.daemon.core.jobs.values() {
+            let id = &job.id();
             let has_step = job.work.as_ref().is_some_and(|work| work.step.is_some());
             if self.daemon.steps.contains(id) && !has_step {
                 return Err(format!("job {id}: the engine has a step of it, and the owner does not know"));

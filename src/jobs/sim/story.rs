@@ -6,7 +6,7 @@ use super::super::event::Event;
 pub(super) fn event(event: &Event) -> String {
     match event {
         Event::Submit { ready, .. } => format!("{} specs are to become jobs", ready.len()),
-        Event::Restore { records, .. } => format!("a new daemon, with {} records", records.len()),
+        Event::Restore { jobs, .. } => format!("a new daemon, with {} records", jobs.len()),
         Event::Control { id, verb, .. } => format!("{verb:?} job {id}"),
         Event::SpeedMax { id, rate, .. } => format!("job {id} may do {rate:?} bytes a second"),
         Event::Active { most, .. } => format!("{most} jobs may run at once"),

@@ -8,6 +8,7 @@ use super::super::card::{Card, Cards};
 use super::super::core::{Core, Limits};
 use super::super::effect::{Answer, Effect};
 use super::super::event::{Event, Reply};
+use super::super::job::Job;
 use super::super::open::Opened;
 use super::super::owner::Inbox;
 use super::super::submit::{Made, NotMade};
@@ -353,7 +354,9 @@ impl<'a> World<'a> {
         }
         let ((shown, _), (settled, answer)) = (Reply::new(), Reply::new());
         self.pending.push(Pending::Restored(answer));
-        self.send(Event::Restore { records, shown, settled });
+        let jobs =
+            records.into_iter().map(|record| (record.id, Job::from_record(record, &self.daemon.core.names))).collect();
+        self.send(Event::Restore { jobs, shown, settled });
         Ok(())
     }
 }
