@@ -17,6 +17,10 @@ use crate::kcopyd::PaceFigures;
 /// Before every name.
 const PREFIX: &str = "kcopyfs_";
 
+/// Bytes of the text that are mostly enough: without jobs, and of a job to one destination.
+const TEXT: usize = 16 << 10;
+const JOB_TEXT: usize = 768;
+
 /// How the figures are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -27,7 +31,7 @@ pub(super) enum Format {
 
 /// The whole file.
 pub(super) fn render(board: &Board, format: Format) -> String {
-    let mut out = Exposition { format, text: String::new() };
+    let mut out = Exposition { format, text: String::with_capacity(TEXT + board.live.len() * JOB_TEXT) };
     daemon(&mut out, board);
     engine(&mut out, board);
     clients(&mut out, board);
@@ -77,18 +81,42 @@ struct Family<'a> {
 
 impl Family<'_> {
     fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) -> &mut Self {
+        self.line(&braces(labels), value)
+    }
+
+    /// The same with labels that are written already.
+    fn line(&mut self, labels: &str, value: impl Display) -> &mut Self {
         self.out.push_str(&self.name);
-        for (index, (label, text)) in labels.iter().enumerate() {
-            _ = write!(self.out, "{}{label}=\"{}\"", if index == 0 { '{' } else { ',' }, escape(text));
-        }
-        _ = writeln!(self.out, "{} {value}", if labels.is_empty() { "" } else { "}" });
+        self.out.push_str(labels);
+        _ = writeln!(self.out, " {value}");
         self
     }
 }
 
+/// Labels as they are written.
+fn braces(labels: &[(&str, &str)]) -> String {
+    let mut out = String::new();
+    for (index, (label, text)) in labels.iter().enumerate() {
+        out.push(if index == 0 { '{' } else { ',' });
+        out.push_str(label);
+        out.push_str("=\"");
+        escape(&mut out, text);
+        out.push('"');
+    }
+    out.push_str(if labels.is_empty() { "" } else { "}" });
+    out
+}
+
 /// A label's value: backslash, quote and newline are escaped, bytes that are no UTF-8 were replaced before.
-fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+fn escape(out: &mut String, mut text: &str) {
+    while let Some(at) = text.find(['\\', '"', '\n']) {
+        let (plain, rest) = text.split_at(at);
+        out.push_str(plain);
+        out.push('\\');
+        out.push_str(if rest.starts_with('\n') { "n" } else { &rest[..1] });
+        text = &rest[1..];
+    }
+    out.push_str(text);
 }
 
 fn seconds(time: Duration) -> String {
@@ -189,11 +217,14 @@ const JOB_FAMILIES: [JobFamily; 9] = [
 ];
 
 fn jobs(out: &mut Exposition, live: &[Row]) {
+    let labels = live.iter().map(|row| braces(&[("job", &row.view.id.to_string()), ("name", label(row))]));
+    let rows: Vec<_> = live.iter().zip(labels).collect();
     for (name, unit, help, value) in JOB_FAMILIES {
         let mut family = out.gauge(name, unit, help);
-        for row in live {
-            let Some(value) = value(row) else { continue };
-            family.sample(&[("job", &row.view.id.to_string()), ("name", label(row))], value);
+        for (row, labels) in &rows {
+            if let Some(value) = value(row) {
+                family.line(labels, value);
+            }
         }
     }
 }
@@ -215,15 +246,18 @@ const DEST_FAMILIES: [DestFamily; 4] = [
 ];
 
 fn dests(out: &mut Exposition, live: &[Row]) {
+    let mut rows = Vec::with_capacity(live.len());
+    for row in live {
+        let job = row.view.id.to_string();
+        for (index, dest) in row.view.dests.iter().enumerate() {
+            let (index, path) = (index.to_string(), dest.path.to_string_lossy());
+            rows.push((dest, braces(&[("job", &job), ("name", label(row)), ("dest", &index), ("path", &path)])));
+        }
+    }
     for (name, unit, help, value) in DEST_FAMILIES {
         let mut family = out.gauge(name, unit, help);
-        for row in live {
-            let job = row.view.id.to_string();
-            for (index, dest) in row.view.dests.iter().enumerate() {
-                let (dest_index, path) = (index.to_string(), dest.path.to_string_lossy());
-                let labels = [("job", &*job), ("name", label(row)), ("dest", &*dest_index), ("path", &*path)];
-                family.sample(&labels, value(dest));
-            }
+        for (dest, labels) in &rows {
+            family.line(labels, value(dest));
         }
     }
 }
@@ -293,6 +327,6 @@ mod tests {
 
     #[test]
     fn labels_are_escaped() {
-        assert_eq!(escape("a\\b\"c\nd"), r#"a\\b\"c\nd"#);
+        assert_eq!(braces(&[("name", "a\\b\"c\nd"), ("x", "")]), r#"{name="a\\b\"c\nd",x=""}"#);
     }
 }
