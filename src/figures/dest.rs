@@ -79,14 +79,16 @@ struct Trouble {
 static NOTHING: RangeSet = RangeSet::new();
 
 impl Dest {
-    /// What is kept of one in a record.
+    /// What is kept of one in a record. What was not durable when that was written may have been lost since.
     pub(crate) fn recorded(
         taken: RangeSet,
         durable: RangeSet,
         errors: u64,
         first_error: Option<(i32, Sector)>,
     ) -> Self {
-        let trouble = (errors > 0).then(|| Box::new(Trouble { errors, first_error, ..Trouble::default() }));
+        let flush_failed = taken != durable;
+        let trouble = (errors > 0 || flush_failed)
+            .then(|| Box::new(Trouble { errors, first_error, flush_failed, ..Trouble::default() }));
         Self { taken, durable, trouble, ..Self::default() }
     }
 
@@ -206,5 +208,20 @@ impl DestMark {
     /// What one flush or another covers.
     pub(crate) fn union(&self, other: &Self) -> Self {
         Self { taken: self.taken.union(&other.taken), zeros: self.zeros.union(&other.zeros) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_durable_when_it_was_recorded_is_doubtful() {
+        let recorded = |durable: u64| {
+            let set = |end: u64| std::iter::once(0..end).collect::<RangeSet>();
+            Dest::recorded(set(8), set(durable), 0, None)
+        };
+        assert!(recorded(4).is_doubtful() && !recorded(8).is_doubtful());
+        assert_eq!((recorded(4).errors(), recorded(4).taken.bytes()), (0, 8 * 512));
     }
 }

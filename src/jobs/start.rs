@@ -290,10 +290,15 @@ impl Job {
             }
             return self.hold(why, turn);
         }
+        let leaves = self.leaves_what_it_had(&opened, turn);
         self.take_back(turn);
         self.miss_what_was_cut(&opened);
         self.know(&opened);
         self.share_names(turn.names);
+        if leaves {
+            // Before whoever has those bytes next says so.
+            self.record_now(turn);
+        }
         self.recognised = true;
         self.devices = Devices::Open(opened);
         if self.is_starting() {
@@ -303,6 +308,20 @@ impl Job {
         if let Err(error) = self.claim(turn) {
             log::info!("job {} does not have its devices back yet: {error}", self.id());
         }
+    }
+
+    /// An administrator has looked at other devices than it had: what it claimed of those it gives back. True if a record says that it
+    /// has that.
+    fn leaves_what_it_had(&mut self, opened: &Opened, turn: &mut Turn<'_>) -> bool {
+        let sources = usize::from(self.spec().from.is_some());
+        let is_open = |at: usize| at.checked_sub(sources).is_none_or(|index| !opened.without.contains(index));
+        let mut pairs = self.identities.iter().zip(&opened.identities).enumerate();
+        if self.claim == Claim::None || !pairs.any(|(at, (old, new))| is_open(at) && old != new) {
+            return false;
+        }
+        self.give_bytes_back(turn);
+        (self.claim, self.returning) = (Claim::None, false);
+        std::mem::take(&mut self.claim_is_told)
     }
 
     /// What was opened is what it has, from now on. Of what was dropped it keeps what it knew.
