@@ -117,10 +117,13 @@ impl fmt::Display for Printed<'_> {
 
 /// Reads a line that [`print()`] has made; `None` where it has not.
 pub(crate) fn parse(line: &str) -> Option<Vec<LastingExtent>> {
-    match line {
-        "-" => Some(Vec::new()),
-        _ => line.split(' ').map(extent).collect(),
+    if line == "-" {
+        return Some(Vec::new());
     }
+    let mut extents: Vec<_> = line.split(' ').map(extent).collect::<Option<_>>()?;
+    // They are kept for long.
+    extents.shrink_to_fit();
+    Some(extents)
 }
 
 fn extent(word: &str) -> Option<LastingExtent> {

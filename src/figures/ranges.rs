@@ -1,138 +1,90 @@
 //! Sets of sectors, as ascending ranges. Pure.
 //!
 //! # Invariants
-//! Ranges ascend, are not empty, and neither overlap nor touch. They lie in chunks of at most [`CHUNK`], none of them
-//! empty, so that a range in the middle of a million others moves only its chunk. The numbers of sectors and of ranges are kept.
+//! Ranges ascend, are not empty, and neither overlap nor touch. Most sets have one range, or none, and keep it in place; those that
+//! have more keep them in `chunks`.
+
+mod chunks;
 
 use std::ops::Range;
 
 use crate::sector::SECTOR_SIZE;
-
-/// Ranges in a chunk: an insertion moves at most so many, and a million ranges are some ten thousand chunks.
-const CHUNK: usize = 128;
+use chunks::Chunks;
 
 /// A set of sectors of a job, counted from its beginning.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct RangeSet {
-    chunks: Vec<Vec<Range<u64>>>,
-    ranges: usize,
-    sectors: u64,
+#[derive(Clone, Debug)]
+pub(crate) struct RangeSet(Kept);
+
+#[derive(Clone, Debug)]
+enum Kept {
+    /// One range, or none, which is an empty one.
+    One(Range<u64>),
+    /// More than one.
+    Many(Box<Chunks>),
 }
 
 impl RangeSet {
     pub(crate) const fn new() -> Self {
-        Self { chunks: Vec::new(), ranges: 0, sectors: 0 }
+        Self(Kept::One(0..0))
     }
 
-    /// Where the first range is for which `before` is false; it is true for all ranges ahead of that.
-    fn place(&self, before: impl Fn(&Range<u64>) -> bool) -> (usize, usize) {
-        let chunk = self.chunks.partition_point(|chunk| chunk.last().is_some_and(&before));
-        (chunk, self.chunks.get(chunk).map_or(0, |ranges| ranges.partition_point(&before)))
-    }
-
-    /// Takes out the ranges from a place on that begin at or before `last`. Returns the range from the first to the last of
-    /// them. The chunk of the place may be empty then.
-    fn take_out(&mut self, (chunk, index): (usize, usize), last: u64) -> Option<Range<u64>> {
-        let mut hull: Option<Range<u64>> = None;
-        let (mut at, mut first) = (chunk, index);
-        while let Some(ranges) = self.chunks.get_mut(at) {
-            let end = ranges.partition_point(|old| old.start <= last).max(first);
-            let is_all = end == ranges.len();
-            for old in ranges.drain(first..end) {
-                self.sectors -= old.end - old.start;
-                self.ranges -= 1;
-                hull = Some(hull.map_or(old.start, |hull| hull.start)..old.end);
+    /// Changes it as one in chunks.
+    fn change(&mut self, change: impl FnOnce(&mut Chunks)) {
+        let mut chunks = match std::mem::replace(&mut self.0, Kept::One(0..0)) {
+            Kept::One(only) => {
+                let mut chunks = Box::new(Chunks::default());
+                chunks.push(only);
+                chunks
             }
-            if !is_all {
-                break;
-            }
-            (at, first) = (at + 1, 0);
-        }
-        let behind = chunk + 1..at.min(self.chunks.len());
-        if !behind.is_empty() {
-            self.chunks.drain(behind);
-        }
-        hull
+            Kept::Many(chunks) => chunks,
+        };
+        change(&mut chunks);
+        self.0 = match chunks.only() {
+            Some(only) => Kept::One(only),
+            None => Kept::Many(chunks),
+        };
     }
 
     /// Adds a range.
-    pub(crate) fn insert(&mut self, mut new: Range<u64>) {
+    pub(crate) fn insert(&mut self, new: Range<u64>) {
         if new.is_empty() {
             return;
         }
-        // Those that overlap or touch it become part of it.
-        let (mut chunk, mut index) = self.place(|old| old.end < new.start);
-        if let Some(hull) = self.take_out((chunk, index), new.end) {
-            new = new.start.min(hull.start)..new.end.max(hull.end);
-        }
-        self.sectors += new.end - new.start;
-        self.ranges += 1;
-        if chunk == self.chunks.len() {
-            match chunk.checked_sub(1) {
-                Some(last) => (chunk, index) = (last, self.chunks[last].len()),
-                None => self.chunks.push(Vec::new()),
+        match &mut self.0 {
+            Kept::One(only) if only.is_empty() => *only = new,
+            Kept::One(only) if only.start <= new.end && new.start <= only.end => {
+                *only = only.start.min(new.start)..only.end.max(new.end);
             }
-        }
-        let is_last = chunk + 1 == self.chunks.len();
-        let ranges = &mut self.chunks[chunk];
-        ranges.insert(index, new);
-        if ranges.len() > CHUNK {
-            // Sets mostly grow at their end: there chunks stay full.
-            let half = if is_last && index == CHUNK { CHUNK } else { CHUNK / 2 };
-            let rest = ranges.split_off(half);
-            self.chunks.insert(chunk + 1, rest);
+            Kept::One(_) | Kept::Many(_) => self.change(|chunks| chunks.insert(new)),
         }
     }
 
     /// Takes a range out.
     pub(crate) fn remove(&mut self, gone: &Range<u64>) {
-        if gone.is_empty() {
-            return;
-        }
-        let place = self.place(|old| old.end <= gone.start);
-        let hull = self.take_out(place, gone.end - 1);
-        if self.chunks.get(place.0).is_some_and(Vec::is_empty) {
-            self.chunks.remove(place.0);
-        }
-        if let Some(hull) = hull {
-            self.insert(hull.start..gone.start);
-            self.insert(gone.end..hull.end);
+        if !gone.is_empty() && !self.is_empty() {
+            self.change(|chunks| chunks.remove(gone));
         }
     }
 
     /// Adds a range that does not begin before the last one.
     fn push(&mut self, new: Range<u64>) {
-        if new.is_empty() {
-            return;
-        }
-        if let Some(last) = self.chunks.last_mut().and_then(|ranges| ranges.last_mut())
-            && new.start <= last.end
-        {
-            let end = new.end.max(last.end);
-            self.sectors += end - last.end;
-            last.end = end;
-            return;
-        }
-        self.sectors += new.end - new.start;
-        self.ranges += 1;
-        match self.chunks.last_mut().filter(|ranges| ranges.len() < CHUNK) {
-            Some(ranges) => ranges.push(new),
-            None => self.chunks.push(vec![new]),
+        match &mut self.0 {
+            Kept::Many(chunks) => chunks.push(new),
+            Kept::One(_) => self.insert(new),
         }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> {
-        self.chunks.iter().flatten().cloned()
+        self.iter_from(0)
     }
 
     /// The ranges that end behind a sector.
     fn iter_from(&self, sector: u64) -> impl Iterator<Item = Range<u64>> {
-        let (chunk, index) = self.place(|old| old.end <= sector);
-        let (first, rest) = match self.chunks.get(chunk) {
-            Some(ranges) => (&ranges[index..], &self.chunks[chunk + 1..]),
-            None => (&[][..], &[][..]),
+        let (only, many) = match &self.0 {
+            Kept::One(only) => (Some(only.clone()).filter(|only| only.end > sector), None),
+            Kept::Many(chunks) => (None, Some(chunks.iter_from(sector))),
         };
-        first.iter().chain(rest.iter().flatten()).cloned()
+        only.into_iter().chain(many.into_iter().flatten())
     }
 
     /// The first range that ends behind a sector.
@@ -154,29 +106,36 @@ impl RangeSet {
 
     /// Takes no more memory than it must.
     pub(crate) fn shrink(&mut self) {
-        self.chunks.iter_mut().for_each(Vec::shrink_to_fit);
-        self.chunks.shrink_to_fit();
+        if let Kept::Many(chunks) = &mut self.0 {
+            chunks.shrink();
+        }
     }
 
     /// How many sectors, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        self.sectors * SECTOR_SIZE
+        let sectors = match &self.0 {
+            Kept::One(only) => only.end - only.start,
+            Kept::Many(chunks) => chunks.sectors(),
+        };
+        sectors * SECTOR_SIZE
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.sectors == 0
+        matches!(&self.0, Kept::One(only) if only.is_empty())
     }
 
     /// How many ranges.
     pub(crate) fn len(&self) -> usize {
-        self.ranges
+        match &self.0 {
+            Kept::One(only) => usize::from(!only.is_empty()),
+            Kept::Many(chunks) => chunks.len(),
+        }
     }
 
     /// Whether all of a range is in it.
     pub(crate) fn contains(&self, range: &Range<u64>) -> bool {
-        let (chunk, index) = self.place(|old| old.end < range.end);
-        let here = self.chunks.get(chunk).and_then(|ranges| ranges.get(index));
-        range.is_empty() || here.is_some_and(|old| old.start <= range.start)
+        let here = range.end.checked_sub(1).and_then(|last| self.first_from(last));
+        range.is_empty() || here.is_some_and(|old| old.start <= range.start && old.end >= range.end)
     }
 
     /// What of a range is not in it.
@@ -234,9 +193,15 @@ impl RangeSet {
     }
 }
 
+impl Default for RangeSet {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl PartialEq for RangeSet {
     fn eq(&self, other: &Self) -> bool {
-        self.sectors == other.sectors && self.iter().eq(other.iter())
+        self.bytes() == other.bytes() && self.iter().eq(other.iter())
     }
 }
 
@@ -256,6 +221,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::chunks::CHUNK;
     use super::*;
 
     fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
@@ -267,13 +233,22 @@ mod tests {
         (spans.clone().collect(), spans.flatten().collect())
     }
 
+    fn chunks(set: &RangeSet) -> &[Vec<Range<u64>>] {
+        match &set.0 {
+            Kept::One(_) => &[],
+            Kept::Many(chunks) => chunks.each(),
+        }
+    }
+
     fn same(set: &RangeSet, model: &BTreeSet<u64>) -> bool {
         let ranges: Vec<_> = set.iter().collect();
         let ordered =
             ranges.windows(2).all(|pair| pair[0].end < pair[1].start) && ranges.iter().all(|range| !range.is_empty());
-        let chunked = set.chunks.iter().all(|chunk| !chunk.is_empty() && chunk.len() <= CHUNK);
+        let chunked = chunks(set).iter().all(|chunk| !chunk.is_empty() && chunk.len() <= CHUNK);
+        let in_place = matches!(set.0, Kept::One(_)) == (ranges.len() < 2);
         ordered
             && chunked
+            && in_place
             && set.iter().flatten().eq(model.iter().copied())
             && set.bytes() == model.len() as u64 * 512
             && set.len() == ranges.len()
@@ -319,7 +294,7 @@ mod tests {
             }
             assert!(turn % 50 > 0 || same(&set, &model), "{turn}");
         }
-        assert!(set.chunks.len() > 4 && same(&set, &model));
+        assert!(chunks(&set).len() > 4 && same(&set, &model));
         let odd: RangeSet = (0..10_000).map(|start| start * 2 + 1..start * 2 + 2).collect();
         let other: BTreeSet<u64> = odd.iter().flatten().collect();
         assert!(same(&set.union(&odd), &(&model | &other)) && same(&set.without(&odd), &(&model - &other)));
@@ -334,8 +309,8 @@ mod tests {
             set.insert(4_000_000 - index * 4..4_000_000 - index * 4 + 1);
         }
         scatter(1).take(1000).for_each(|number| set.insert(number % 1_000_000 * 4 + 2..number % 1_000_000 * 4 + 3));
-        assert!(set.len() > 1_000_000 && set.chunks.iter().all(|chunk| chunk.len() <= CHUNK));
-        assert!(set.chunks.len() < 3 * set.len() / CHUNK);
+        assert!(set.len() > 1_000_000 && chunks(&set).iter().all(|chunk| chunk.len() <= CHUNK));
+        assert!(chunks(&set).len() < 3 * set.len() / CHUNK);
         assert_eq!(set.union(&set).bytes(), set.bytes());
     }
 }

@@ -193,7 +193,8 @@ impl Job {
     fn lasting_of(&self, record: &Record) -> Option<Arc<Lasting>> {
         let region = |side: &Side| parse_region(&side.bytes).filter(|_| !side.bytes.is_empty());
         let source = record.source.as_ref().map_or(Some(Vec::new()), region)?;
-        let dests = record.dests.iter().map(region).collect::<Option<Vec<_>>>()?;
+        let mut dests = record.dests.iter().map(region).collect::<Option<Vec<_>>>()?;
+        dests.shrink_to_fit();
         Some(Arc::new(Lasting { source, dests, writes: self.writes(), sectors: self.progress.total }))
     }
 }
