@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::effect::Effect;
 use super::event::Reply;
-use super::job::{Claim, Devices, Follows, Job};
+use super::job::{Claim, Devices, Follows, Job, Until};
 use super::state::{Life, PausedBy, Wait};
 use super::turn::Turn;
 use super::verbs::{Action, act};
@@ -121,7 +121,7 @@ impl Job {
         if matches!(self.life(), Life::Ended(_)) {
             turn.done(reply, Ok(()));
         } else {
-            self.recording.ended.push(reply);
+            self.recording.waiting.push((Until::Ended, reply));
         }
     }
 

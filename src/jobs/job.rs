@@ -131,17 +131,29 @@ pub(super) struct Recording {
     pub(super) again: bool,
     /// There is more to say, and no hurry.
     pub(super) owes: bool,
-    /// Wait for what is being written.
-    pub(super) waiting: Vec<Reply<Result<()>>>,
-    /// Wait for the record after it.
-    pub(super) later: Vec<Reply<Result<()>>>,
-    /// Wait for the job's end.
-    pub(super) ended: Vec<Reply<Result<()>>>,
+    /// Who is to be told, and when.
+    pub(super) waiting: Vec<(Until, Reply<Result<()>>)>,
+}
+
+/// What somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// That what is being written is on disk.
+    Recorded,
+    /// The same of the record after it.
+    RecordedAgain,
+    /// The job's end.
+    Ended,
 }
 
 impl Recording {
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight == 0
+    }
+
+    /// Who waits no longer.
+    pub(super) fn take(&mut self, until: Until) -> Vec<Reply<Result<()>>> {
+        self.waiting.extract_if(.., |(what, _)| *what == until).map(|(_, reply)| reply).collect()
     }
 }
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use super::behind::late_dests;
 use super::effect::{Effect, Start};
 use super::event::{EndedPiece, Reply};
-use super::job::{Claim, Devices, Job};
+use super::job::{Claim, Devices, Job, Until};
 use super::state::Life;
 use super::turn::Turn;
 use super::verbs::{End, verdict};
@@ -392,8 +392,8 @@ impl Job {
 
     /// The same; `reply` is answered when it is on disk.
     pub(super) fn record_and_tell(&mut self, reply: Reply<Result<()>>, turn: &mut Turn<'_>) {
-        let waiting = if self.recording.is_idle() { &mut self.recording.waiting } else { &mut self.recording.later };
-        waiting.push(reply);
+        let until = if self.recording.is_idle() { Until::Recorded } else { Until::RecordedAgain };
+        self.recording.waiting.push((until, reply));
         self.record(turn);
     }
 
@@ -421,7 +421,9 @@ impl Job {
         }
         if std::mem::take(&mut self.recording.again) {
             self.settle(turn);
-            self.recording.waiting = std::mem::take(&mut self.recording.later);
+            for (until, _) in self.recording.waiting.iter_mut().filter(|(until, _)| *until == Until::RecordedAgain) {
+                *until = Until::Recorded;
+            }
             return self.record_now(turn);
         }
         self.on_disk(turn);
@@ -436,7 +438,7 @@ impl Job {
                 }
             }
         }
-        for reply in std::mem::take(&mut self.recording.waiting) {
+        for reply in self.recording.take(Until::Recorded) {
             turn.done(reply, Ok(()));
         }
     }
@@ -503,7 +505,7 @@ impl Job {
         }
         let reason = self.why_ended(end);
         self.change(Life::Ended(end), reason, turn);
-        for reply in std::mem::take(&mut self.recording.ended) {
+        for reply in self.recording.take(Until::Ended) {
             turn.done(reply, Ok(()));
         }
     }

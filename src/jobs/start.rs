@@ -173,7 +173,7 @@ impl Job {
     pub(super) fn claim(&mut self, turn: &mut Turn<'_>) -> Result<(), Error> {
         let footprint = match (&self.devices, &self.kept) {
             (Devices::Open(opened), _) => opened.footprint.as_ref(),
-            (_, Some(kept)) => kept.footprint.as_ref(),
+            (_, Some(kept)) => kept.footprint.as_deref(),
             _ => None,
         };
         let Some(footprint) = footprint else { return Ok(()) };

@@ -36,7 +36,7 @@ pub(super) struct Kept {
     /// Destinations that stay open, with their numbers.
     exclusive: Vec<(usize, IoRegion)>,
     /// What it reached, where it has not claimed that.
-    pub(super) footprint: Option<Footprint>,
+    pub(super) footprint: Option<Box<Footprint>>,
     /// Destinations that were let go for good.
     without: ErrorBits,
     /// As [`Opened::real_paths`].
@@ -75,7 +75,7 @@ impl Found {
     pub(super) fn footprint(&self) -> Option<&Footprint> {
         match self {
             Self::Open(opened) => opened.footprint.as_ref(),
-            Self::LetGo(known) => known.kept.footprint.as_ref(),
+            Self::LetGo(known) => known.kept.footprint.as_deref(),
         }
     }
 
@@ -126,7 +126,7 @@ impl Kept {
         Self {
             client: Arc::clone(&opened.client),
             exclusive,
-            footprint: opened.footprint.take(),
+            footprint: opened.footprint.take().map(Box::new),
             without: opened.without,
             real_paths: opened.real_paths.take(),
             has_looked: false,
