@@ -30,7 +30,7 @@ const VALUE_MAX: usize = 256;
 /// What people call a device. `None` where it is not known.
 #[derive(Clone, Debug, Default)]
 pub struct DeviceCard {
-    /// Its bytes when it was opened.
+    /// Its bytes when it was opened; 0 for a file that is made then, and nothing is told of that.
     pub size: u64,
     /// Vendor and model; of a device made of others, what it is.
     pub model: Option<String>,
@@ -75,7 +75,7 @@ impl DeviceCard {
 
     fn fields_at(&self, celsius: Option<i64>) -> [(&'static str, Option<Cow<'_, str>>); 8] {
         [
-            ("size", Some(self.size.to_string().into())),
+            ("size", (self.size > 0).then(|| self.size.to_string().into())),
             ("model", self.model.as_deref().map(Cow::from)),
             ("serial", self.serial.as_deref().map(Cow::from)),
             ("wwid", self.wwid.as_deref().map(Cow::from)),

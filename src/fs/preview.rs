@@ -180,10 +180,11 @@ fn name(region: &CheckedRegion) -> String {
 
 /// A device in the words on its label.
 fn device(card: &DeviceCard) -> Vec<String> {
-    let mut words = vec![amount(card.size)];
-    for (key, value) in card.fields().into_iter().skip(1) {
+    let mut words = Vec::new();
+    for (key, value) in card.fields() {
         let Some(value) = value.map(|value| one_line(&value)) else { continue };
         words.push(match key {
+            "size" => amount(card.size),
             "serial" => format!("serial {value}"),
             "wwid" => format!("wwid {value}"),
             "temperature" => format!("{value} C"),

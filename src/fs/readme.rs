@@ -59,7 +59,8 @@ held: after a restart kcopyfs could not confirm that these are the same devices;
 
 devices: `source` or a destination's number, then size in bytes, model (of a loop device its file, of dm its name, of md its
 level), serial, wwid, transport (sata sas usb nvme virtio loop dm md file...), rotational 0 or 1, temperature in degrees Celsius,
-usb_port, path; `-` where unknown; blanks in a value are \\040. A partition has what is known of its disk, and its own size.
+usb_port, path; `-` where unknown, also for the size of a file that the job makes; blanks in a value are \\040. A partition has what is
+known of its disk, and its own size.
 
 The disk of each destination is locked (flock) until the job has ended, so that udev, LVM and md leave it alone; a program that has
 it locked already is named, and `queue` waits for it.

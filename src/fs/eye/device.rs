@@ -9,7 +9,7 @@ pub(in crate::fs) struct Device {
     pub(in crate::fs) model: Option<String>,
     pub(in crate::fs) serial: Option<String>,
     pub(in crate::fs) wwid: Option<String>,
-    /// Bytes of the whole device.
+    /// Bytes of the whole device; none of a file that the job makes.
     pub(in crate::fs) size: Option<u64>,
 }
 
@@ -24,7 +24,7 @@ impl Device {
 
     fn of_card(card: &DeviceCard) -> Self {
         let DeviceCard { size, model, serial, wwid, .. } = card.clone();
-        Self { model, serial, wwid, size: Some(size) }
+        Self { model, serial, wwid, size: Some(size).filter(|size| *size > 0) }
     }
 }
 
@@ -50,6 +50,7 @@ mod tests {
         let card = DeviceCard { size: 2 << 20, serial: text("WD-1"), ..DeviceCard::default() };
         let disk = Device::of_card(&card);
         assert_eq!((disk.label(), disk.size), (text("WD-1"), Some(2 << 20)));
+        assert_eq!(Device::of_card(&DeviceCard::default()).size, None, "a file that the job makes");
         let both = Device { model: text("WDC WD40EFRX"), ..disk };
         assert_eq!(both.label(), text("WDC WD40EFRX WD-1"));
     }

@@ -308,7 +308,7 @@ impl World<'_> {
 
     /// A card is that of the disk that it began with.
     fn check_card(side: &Side, span: &Span) -> Checked {
-        let expected = format!("size=0 serial=disk-{}", span.disk);
+        let expected = format!("serial=disk-{}", span.disk);
         match side.card.as_str() {
             "" => Ok(()),
             card if card == expected => Ok(()),
