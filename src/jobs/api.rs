@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::card::{Card, Cards};
 use super::clients::{Clients, check_rate};
+use super::closings::Closings;
 use super::config::{ACTIVE_MAX, Config};
 use super::core::{Core, Limits};
 use super::counters::Counters;
@@ -90,7 +91,12 @@ impl Jobs {
         let core = Core::new(limits, keeps, found.next_id, Arc::clone(&cards), Arc::clone(&counters));
         let names = Arc::clone(&core.names);
         let devices = Devices::default();
-        let opening = Arc::new(Opening { clients: Arc::clone(&clients), devices, state: config.state.clone() });
+        let opening = Arc::new(Opening {
+            clients: Arc::clone(&clients),
+            devices,
+            state: config.state.clone(),
+            closings: Closings::default(),
+        });
         let listeners = Arc::<Mutex<Vec<Listener>>>::default();
         let (theirs, heard) = (Arc::clone(&opening), Arc::clone(&listeners));
         let hands = Hands::new(Arc::clone(&inbox), Workers::default(), Arc::clone(&recorder), theirs, heard);

@@ -21,6 +21,7 @@ mod behind;
 mod card;
 mod check;
 mod clients;
+mod closings;
 mod config;
 mod control;
 mod core;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::clients::{Clients, DEFAULT};
+use super::closings::Closings;
 use super::view::JobId;
 use crate::blkdev::{self, Device, DeviceCard, Devices, Extent, Holders, OpenDest, look_at, open_source};
 use crate::claims::{Footprint, Lasting};
@@ -79,6 +80,7 @@ pub(super) struct Opener<'a> {
     who_writes: &'a (dyn Fn(Vec<Extent>) -> Option<JobId> + 'a),
     /// Where the jobs are kept.
     state: Option<&'a Path>,
+    pub(super) closings: &'a Closings,
     /// It only looks: nothing is opened for writing, and nothing is made.
     pub(super) looks: bool,
     /// Who uses what, as seen by the first that asked: the specs of one write share a look at the whole system.
@@ -91,8 +93,9 @@ impl<'a> Opener<'a> {
         devices: &'a Devices,
         who_writes: &'a (dyn Fn(Vec<Extent>) -> Option<JobId> + 'a),
         state: Option<&'a Path>,
+        closings: &'a Closings,
     ) -> Self {
-        Self { clients, devices, who_writes, state, looks: false, holders: OnceCell::new() }
+        Self { clients, devices, who_writes, state, closings, looks: false, holders: OnceCell::new() }
     }
 
     /// Removes a file that was made for a job, unless another job writes to it by now.
@@ -210,9 +213,9 @@ impl Opened {
 ///
 /// # Errors
 /// Which destination, and why: `Busy` where another program has locked a part of it.
-pub(super) fn lock_files(dests: &[IoRegion]) -> std::result::Result<(), (usize, Error)> {
+pub(super) fn lock_files(dests: &[IoRegion], closings: &Closings) -> std::result::Result<(), (usize, Error)> {
     let regions: Vec<_> = dests.iter().map(|dest| (&*dest.device, dest.sector, dest.count)).collect();
-    blkdev::fence_all(&regions)
+    closings.lock(|| blkdev::fence_all(&regions), |(_, error)| error)
 }
 
 /// Makes a job's destination files as long as they will be, unless that costs as much as the copy and the copy does without.

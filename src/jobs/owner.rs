@@ -19,6 +19,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::card::client_name;
 use super::clients::Clients;
+use super::closings::Closings;
 use super::core::Core;
 use super::effect::{Effect, Start};
 use super::event::{EndedPiece, Event, Reply};
@@ -127,6 +128,7 @@ pub(super) struct Opening {
     pub(super) clients: Arc<Clients>,
     pub(super) devices: Devices,
     pub(super) state: Option<PathBuf>,
+    pub(super) closings: Closings,
 }
 
 impl Opening {
@@ -137,7 +139,7 @@ impl Opening {
             inbox.send(Event::WhoWrites { extents, reply });
             answer.recv().ok().flatten()
         };
-        let opener = Opener::new(&self.clients, &self.devices, &who_writes, self.state.as_deref());
+        let opener = Opener::new(&self.clients, &self.devices, &who_writes, self.state.as_deref(), &self.closings);
         act(&if looks { opener.looking() } else { opener })
     }
 }
@@ -188,9 +190,9 @@ impl Hands {
                 });
             }
             Effect::Lock { id, attempt, dests, sparse } => {
-                let inbox = Arc::clone(&self.inbox);
+                let (inbox, closings) = (Arc::clone(&self.inbox), self.opening.closings.clone());
                 self.workers.run(move || {
-                    let locked = lock_files(&dests).map_err(|(_, error)| error);
+                    let locked = lock_files(&dests, &closings).map_err(|(_, error)| error);
                     let stretched = locked.and_then(|()| stretch_files(&dests, sparse));
                     let result = stretched.and_then(|()| look_at_zones(&dests));
                     drop(dests);
@@ -198,12 +200,11 @@ impl Hands {
                 });
             }
             Effect::LockBatch { batch, jobs } => {
-                let inbox = Arc::clone(&self.inbox);
+                let (inbox, closings) = (Arc::clone(&self.inbox), self.opening.closings.clone());
                 self.workers.run(move || {
-                    let mut locked = jobs
-                        .iter()
-                        .enumerate()
-                        .map(|(index, dests)| lock_files(dests).map_err(|(dest, error)| (index, dest, error)));
+                    let mut locked = jobs.iter().enumerate().map(|(index, dests)| {
+                        lock_files(dests, &closings).map_err(|(dest, error)| (index, dest, error))
+                    });
                     let result = locked.find(std::result::Result::is_err).unwrap_or(Ok(()));
                     inbox.send(Event::BatchLocked { batch, result });
                 });
@@ -211,8 +212,10 @@ impl Hands {
             Effect::Close { id, devices, answer } => {
                 self.handles.remove(&id);
                 let inbox = Arc::clone(&self.inbox);
+                let closing = self.opening.closings.begin();
                 self.workers.run(move || {
                     drop(devices);
+                    drop(closing);
                     if answer {
                         inbox.send(Event::Closed { id });
                     }

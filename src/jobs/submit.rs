@@ -123,7 +123,7 @@ impl Ready {
                 let count = opened.count();
                 canonical(&mut spec, count);
                 let opened = Box::new(opened);
-                let (writes, locks) = (spec.action != Action::Verify, !waits(&spec));
+                let (writes, locks) = (spec.action != Action::Verify, (!waits(&spec)).then_some(with.closings));
                 let devices = if stays { Ok(Found::Open(opened)) } else { LetGo::of(opened, writes, locks) };
                 match devices {
                     Ok(devices) => Ok(Self { spec, count, devices: Ok(devices), given, seed: new_seed() }),

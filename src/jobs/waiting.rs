@@ -13,6 +13,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::closings::Closings;
 use super::effect::Effect;
 use super::job::{Claim, Devices, Job};
 use super::open::{Opened, Opener, lock_files};
@@ -96,17 +97,21 @@ impl From<Box<Opened>> for Found {
 
 impl LetGo {
     /// Closes what was opened for a new job that goes on without; gives it back where it could not be recognised again. `locks`: it
-    /// claims its bytes at once, so that whoever has locked a part of its files is in the way.
+    /// claims its bytes at once, so that whoever has locked a part of its files is in the way, and does not go by one of these closings.
     ///
     /// # Errors
     /// Which destination is locked.
-    pub(super) fn of(mut opened: Box<Opened>, writes: bool, locks: bool) -> Result<Found, (usize, Error, Box<Opened>)> {
+    pub(super) fn of(
+        mut opened: Box<Opened>,
+        writes: bool,
+        locks: Option<&Closings>,
+    ) -> Result<Found, (usize, Error, Box<Opened>)> {
         if opened.identities.iter().any(Option::is_none) {
             return Ok(Found::Open(opened));
         }
         if writes
-            && locks
-            && let Err((index, error)) = lock_files(&opened.files_to_lock())
+            && let Some(closings) = locks
+            && let Err((index, error)) = lock_files(&opened.files_to_lock(), closings)
         {
             return Err((index, error, opened));
         }

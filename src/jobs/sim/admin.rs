@@ -273,7 +273,7 @@ impl World<'_> {
                 let given = spec.map.is_some().then(Given::default);
                 let stays = given.is_some() || random.one_in(2);
                 let opened = Box::new(opened);
-                let found = if stays { opened.into() } else { LetGo::of(opened, writes, false).ok()? };
+                let found = if stays { opened.into() } else { LetGo::of(opened, writes, None).ok()? };
                 Some(Ready { spec, count, devices: Ok(found), given, seed })
             }
             Err(OpenError::Busy(_, error) | OpenError::InUse(_, error)) if spec.queue && spec.map.is_none() => {
