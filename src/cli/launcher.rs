@@ -88,13 +88,16 @@ pub fn start(foreground: bool) -> Result<Role> {
 }
 
 /// All threads allocate from a few heaps. With one for each, what is kept of thousands of jobs lies among what their opening needed for a
-/// moment, in many places, and takes half as much again; with one for all, they wait for each other.
+/// moment, in many places, and takes half as much again; with one for all, they wait for each other. What is large has a mapping of its
+/// own: the buffer for requests has 16 MiB, of which a page or two are used, and a heap may clear all of it.
 fn share_heaps() {
-    // SAFETY: it sets a number of the allocator, and there is one thread yet.
     #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 4)
-    };
+    for (number, value) in
+        [(libc::M_ARENA_MAX, 4), (libc::M_MMAP_THRESHOLD, 1 << 20), (libc::M_TRIM_THRESHOLD, 1 << 20)]
+    {
+        // SAFETY: it sets a number of the allocator, and there is one thread yet.
+        unsafe { libc::mallopt(number, value) };
+    }
 }
 
 /// Waits until the daemon is ready, or was not to be.
@@ -211,6 +214,18 @@ mod tests {
         let (ear, line) = status_pipe::pair(false).unwrap();
         says(line);
         outcome(Pid::from_raw(libc::pid_t::MAX), ear)
+    }
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn what_is_large_has_a_mapping_of_its_own() {
+        share_heaps();
+        // the first one that is let go of teaches the allocator to take the next from a heap
+        for _ in 0..2 {
+            let large = vec![0_u8; 16 << 20];
+            // a mapping begins with the allocator's two words
+            assert_eq!(std::hint::black_box(&large).as_ptr().addr() % 4096, 2 * size_of::<usize>());
+        }
     }
 
     #[test]
