@@ -391,7 +391,8 @@ fn a_job_has_its_bytes_in_every_state_that_lives() {
     let waiting = format!("from={},0,{COUNT} to={}", path(&from), path(&beside));
     let queued = daemon.job(&waiting).unwrap();
     assert_eq!(daemon.status(queued).state(), "queued");
-    refused(&daemon, &format!("zero to={},8,8", path(&beside)), &format!("is being written by job {queued}"));
+    let why = format!("is being written by job {queued}; add `queue` to wait for it");
+    refused(&daemon, &format!("zero to={},8,8", path(&beside)), &why);
     refused(&daemon, &format!("zero to={},8,8", path(&from)), "is being read by job");
     daemon.control(id, "pause").unwrap();
     assert_eq!(daemon.status(id).state(), "paused");

@@ -30,7 +30,12 @@ pub(crate) struct Conflict {
     pub(crate) place: Place,
     /// What is said before and after the owner's name.
     around: [String; 2],
+    /// What is said for that after it, to who was refused and could have waited.
+    remedy: &'static str,
 }
+
+/// The remedy of who was refused for a job that ends some time.
+const WAIT: &str = "; add `queue` to wait for it";
 
 impl Conflict {
     pub(super) fn live(owner: JobId, region: Region, path: &Path, theirs: Access, their_path: &Path) -> Self {
@@ -39,19 +44,27 @@ impl Conflict {
             Access::Write => "written",
         };
         let name = if path == their_path { String::new() } else { format!(", by the name {}", their_path.display()) };
-        Self { owner, place: region.into(), around: [format!("{} is being {done} by ", path.display()), name] }
+        let around = [format!("{} is being {done} by ", path.display()), name];
+        Self { owner, place: region.into(), around, remedy: WAIT }
     }
 
     pub(super) fn kept(owner: JobId, rank: Rank, region: Region, path: &Path) -> Self {
         let path = path.display();
-        let (before, after) = match rank {
+        let (before, after, remedy) = match rank {
             Rank::Begun => (
                 format!("{path} is kept for "),
                 ", which had it before the daemon was started again: let that go on, or cancel it",
+                "",
             ),
-            Rank::Waiting => (format!("{path} is first for "), ", which waits for its turn"),
+            Rank::Waiting => (format!("{path} is first for "), ", which waits for its turn", WAIT),
         };
-        Self { owner, place: region.into(), around: [before, after.to_owned()] }
+        Self { owner, place: region.into(), around: [before, after.to_owned()], remedy }
+    }
+
+    /// The same for who asked for no `queue`, with what helps.
+    pub(crate) fn refusal(&self, who: &str) -> Error {
+        let [before, after] = &self.around;
+        Error::new(ErrorKind::Busy, format!("{before}{who}{after}{}", self.remedy))
     }
 
     /// [`ErrorKind::Busy`], with a sentence that names the path and the owner, which is called `who`: `job 7`.

@@ -10,7 +10,7 @@ use super::open::{OpenError, Opener, length_of_test, open};
 use super::state::{Life, PausedBy, Wait};
 use super::view::{JobId, Refusal};
 use super::waiting::{Found, LetGo};
-use crate::claims::Footprint;
+use crate::claims::{Conflict, Footprint};
 use crate::dm_io::ErrorBits;
 use crate::error::{Error, ErrorKind};
 use crate::figures::Given;
@@ -150,6 +150,11 @@ impl Ready {
     /// What it claims when it is made. Those that wait claim when their turn comes.
     pub(super) fn claims_now(&self) -> Option<&Footprint> {
         self.devices.as_ref().ok().filter(|_| !waits(&self.spec))?.footprint()
+    }
+
+    /// Why it is not made, where somebody is in its way. One with a map cannot wait.
+    pub(super) fn refusal(&self, conflict: &Conflict, who: &str) -> Error {
+        if self.spec.map.is_some() { conflict.error(who) } else { conflict.refusal(who) }
     }
 
     /// The job with that number, which starts after `leader`.

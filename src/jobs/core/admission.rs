@@ -70,10 +70,10 @@ impl Core {
             let Some(footprint) = one.claims_now() else { continue };
             let refuse = |place, error| Err(Refusal { index, place, error });
             if let Some(conflict) = self.claims.conflict_at_once(id, footprint) {
-                return refuse(conflict.place, conflict.error(&format!("job {}", conflict.owner)));
+                return refuse(conflict.place, one.refusal(&conflict, &format!("job {}", conflict.owner)));
             }
             if let Err(conflict) = earlier.claim_at_once(id, footprint) {
-                return refuse(conflict.place, conflict.error(EARLIER_LINE));
+                return refuse(conflict.place, one.refusal(&conflict, EARLIER_LINE));
             }
         }
         Ok(())
@@ -156,7 +156,7 @@ impl Core {
                 other if other >= first => EARLIER_LINE.to_owned(),
                 other => format!("job {other}"),
             };
-            (conflict.place, conflict.error(&who))
+            (conflict.place, one.refusal(&conflict, &who))
         })
     }
 
